@@ -1,0 +1,190 @@
+"""Typed settings. Every object is frozen, refuses unknown keys, and is saved with the run."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from amc.errors import ConfigError
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], source: str = "settings") -> Self:
+        """Validate ``values``; raises :class:`ConfigError` with one line for each fault."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(f"{source}: {explain(error)}") from None
+
+
+def explain(error: ValidationError) -> str:
+    """One readable line out of a pydantic error: where, what, and the value that was given."""
+    faults = []
+    for fault in error.errors():
+        where = ".".join(str(part) for part in fault["loc"]) or "value"
+        given = "" if fault["type"] == "missing" else f" (got {fault['input']!r})"
+        faults.append(f"{where}: {fault['msg']}{given}")
+    return "; ".join(faults)
+
+
+class ModelConfig(Settings):
+    """Which network, and where its weights are."""
+
+    spec: str
+    """``amc:NAME``, ``torchvision:NAME``, ``timm:NAME`` or ``path/to/file.py:function``."""
+    arguments: dict[str, Any] = {}
+    """Keyword arguments of the factory."""
+    weights: str | None = None
+    """A ``.safetensors`` or ``.pth`` file; None keeps the factory's initialisation."""
+
+
+class DataConfig(Settings):
+    """Which images, and how the three splits are drawn."""
+
+    spec: str = "digits"
+    """``digits``, ``imagefolder:DIR`` or ``cifar10:DIR``."""
+    search_val: str | float | None = None
+    """A file of paths, or the fraction of the training images to hold out; None: a tenth."""
+    seed: int = 0
+    """Seed of the split when it is drawn."""
+    mean: tuple[float, ...] | None = None
+    """Per-channel mean of the normalisation, for images in [0, 1]; None: the dataset's default."""
+    std: tuple[float, ...] | None = None
+    """Per-channel standard deviation of the normalisation."""
+    image_size: int | None = None
+    """Side to which folder images are resized (shorter side, then centre crop); None: as stored."""
+    download: bool = False
+    """Let torchvision download the dataset where there is a network."""
+
+
+class EvaluateConfig(Settings):
+    """How one plan is scored."""
+
+    images: int = Field(1000, ge=1)
+    """Search-val images that score a plan."""
+    calibration_images: int = Field(512, ge=0)
+    """Training images that re-estimate BatchNorm statistics; 0 keeps the dense network's."""
+    batch_size: int = Field(250, ge=1)
+    bf16: bool | None = None
+    """Autocast to bfloat16; None: wherever the hardware computes in it."""
+
+
+class AgentConfig(Settings):
+    """DDPG and its exploration. The defaults are ours; ``amc-paper`` holds the paper's values."""
+
+    warmup_episodes: int = Field(15, ge=0)
+    """Episodes of uniformly random actions before the actor takes over."""
+    gradient_steps: int = Field(100, ge=-1)
+    """Updates after each episode; -1: one for each transition of the episode."""
+    batch_size: int = Field(64, ge=1)
+    buffer_episodes: int = Field(2000, ge=1)
+    """Episodes that the replay buffer holds."""
+    hidden: tuple[int, ...] = (300, 300)
+    actor_lr: float = Field(1e-4, gt=0)
+    critic_lr: float = Field(1e-3, gt=0)
+    tau: float = Field(0.01, gt=0, le=1)
+    """Step of the target networks towards the learned ones."""
+    discount: float = Field(1.0, ge=0, le=1)
+    bootstrap: bool = False
+    """Add the target critic's value of the next state to the credited reward (the paper), or
+    regress on the episode's final reward alone (Monte-Carlo; our default)."""
+    noise_std: float = Field(0.5, ge=0)
+    """Standard deviation of the truncated-normal exploration, as a fraction of half the action
+    range, when the warm-up ends."""
+    noise_decay: float = Field(0.97, gt=0, le=1)
+    """Factor on the deviation for each episode after the warm-up."""
+    baseline_momentum: float = Field(0.5, ge=0, lt=1)
+    """Weight of the old value in the moving-average reward baseline."""
+
+
+PRESETS: dict[str, AgentConfig] = {
+    "default": AgentConfig(),
+    # He et al., AMC, ECCV 2018, section 4 and the authors' code: 400 episodes, 100 of them random,
+    # truncated-normal noise .5 decaying by .95, one update for each transition.
+    "amc-paper": AgentConfig(
+        warmup_episodes=100,
+        gradient_steps=-1,
+        buffer_episodes=100,
+        bootstrap=True,
+        noise_decay=0.95,
+    ),
+}
+"""Agent settings by name."""
+
+PRESET_EPISODES = {"default": 150, "amc-paper": 400}
+"""Episodes of a search when none are asked for, by preset."""
+
+
+class FinetuneConfig(Settings):
+    """Recovery training of a sliced network."""
+
+    epochs: int = Field(15, ge=0)
+    batch_size: int = Field(128, ge=1)
+    lr: float = Field(0.05, gt=0)
+    """Peak learning rate; linear warm-up, then cosine to zero."""
+    warmup_epochs: float = Field(1.0, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    distill_weight: float = Field(0.7, ge=0, le=1)
+    """Weight of the softened dense logits; 1 minus it goes to the true labels. 0: no teacher."""
+    distill_temperature: float = Field(4.0, gt=0)
+    bf16: bool | None = None
+    seed: int = 0
+
+
+Constraint = Literal["projection", "sequential"]
+RewardName = Literal["kl", "accuracy", "cross_entropy", "amc-flops", "amc-params"]
+AgentName = Literal["ddpg", "random", "uniform"]
+
+
+class SearchConfig(Settings):
+    """Everything that determines a search."""
+
+    model: ModelConfig
+    data: DataConfig = DataConfig()
+    budget: dict[str, float | int] = {}
+    """Upper bounds by quantity (``macs``, ``params``): a fraction of the dense network (a float
+    up to 1) or an absolute count (an integer)."""
+    episodes: int = Field(150, ge=1)
+    seed: int = 0
+    agent: AgentName = "ddpg"
+    preset: str = "default"
+    agent_settings: AgentConfig = AgentConfig()
+    constraint: Constraint = "projection"
+    reward: RewardName = "kl"
+    importance: str = "l2"
+    min_keep: float = Field(0.1, ge=0, le=1)
+    """Least kept fraction of a unit."""
+    round_to: int = Field(1, ge=1)
+    """Kept widths are multiples of this (or the full width)."""
+    exclude: tuple[str, ...] = ()
+    """Units left alone, by name or shell pattern."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    device: str = "cpu"
+    threads: int | None = None
+    """CPU threads of PyTorch; None: as PyTorch chooses."""
+
+
+def save_toml(config: Settings, path: Path, **extra: Any) -> None:
+    """Write ``config`` (and ``extra`` tables) as TOML. None is written by leaving the key out."""
+    values = {**config.model_dump(mode="json", exclude_none=True), **extra}
+    path.write_text(tomli_w.dumps(values))
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; raises :class:`ConfigError` where it is missing or does not parse."""
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None

@@ -1,0 +1,74 @@
+"""From a model to its units: trace, group, rank, and prove each unit by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from amc.errors import ModelError, UnitError, VerificationError
+from amc.importance import score
+from amc.slim import slice_model, verify
+from amc.trace import trace
+from amc.units import Units, group
+
+
+def find_units(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    importance: str = "l2",
+    min_keep: float = 0.0,
+    round_to: int = 1,
+    exclude: Sequence[str] = (),
+    on_unit: Callable[[int, int], None] | None = None,
+) -> Units:
+    """The prunable units of ``model``, each verified alone; ``.frozen`` says what is left and why.
+
+    ``example_inputs`` is a tensor or a tuple of positional arguments. ``min_keep``, ``round_to``
+    and ``exclude`` bound the kept widths (:meth:`Units.limited`). ``on_unit(done, total)`` reports
+    progress. The model is unchanged afterwards. Raises :class:`ModelError` where the forward fails
+    or a weight is not finite, and :class:`UnitError` where nothing can be pruned.
+    """
+    _check_finite(model)
+    units = group(
+        trace(model, example_inputs),
+        {name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
+        {name: tuple(buffer.shape) for name, buffer in model.named_buffers()},
+    )
+    units = units.ranked(score(model, units, importance))
+    units = units.without(_failures(model, units, example_inputs, on_unit))
+    units = units.limited(min_keep, round_to, exclude)
+    if not units:
+        reasons = sorted({frozen.reason for frozen in units.frozen})
+        raise UnitError(f"nothing can be pruned in this model: {'; '.join(reasons) or 'no layers'}")
+    return units
+
+
+def _check_finite(model: nn.Module) -> None:
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ModelError(f"{name} holds NaN or infinite values; load sound weights")
+
+
+def _failures(
+    model: nn.Module,
+    units: Units,
+    example_inputs: Any,
+    on_unit: Callable[[int, int], None] | None,
+) -> dict[str, str]:
+    """Units that do not survive being halved alone, with the reason."""
+    failures = {}
+    for number, unit in enumerate(units):
+        widths = list(units.dense_widths)
+        widths[number] = unit.width // 2 | 1  # odd, so that code which counts on even halves shows
+        if unit.width > 1:
+            try:
+                verify(model, slice_model(model, units, widths), units, widths, example_inputs)
+            except VerificationError as error:
+                failures[unit.name] = str(error)
+        if on_unit is not None:
+            on_unit(number + 1, len(units))
+    return failures

@@ -1,0 +1,161 @@
+"""Channel ids: which channels of a network are one and the same, and where each one is stored.
+
+While a network is traced, every element of every activation is labelled with a channel id, an
+integer that names one output channel of one producer (0: no channel, a constant). Ids that meet,
+in a residual addition or a gate, are united; an id that reaches something we cannot follow is
+frozen, with the reason. An *id tensor* has its activation's shape; along dimensions where the id
+does not change its stride is 0, so that the ids of a whole feature map cost one integer a channel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Role = Literal["out", "in", "affine"]
+"""How a tensor uses a channel: produces it, consumes it, or rides along with it (a norm's scale,
+a depthwise kernel)."""
+
+_MAX_TRACKED_ELEMENTS = 1 << 21
+"""Largest parameter that is followed element by element."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """One dimension of one stored tensor, and the channel id behind each of its indices."""
+
+    tensor: str
+    dim: int
+    role: Role
+    ids: np.ndarray
+    """(size of the dimension,) channel ids; 0 where no channel stands behind the index."""
+
+
+def core(ids: Tensor) -> Tensor:
+    """``ids`` with size 1 along every dimension where it is known to be constant."""
+    for dim in range(ids.dim()):
+        if ids.shape[dim] > 1 and ids.stride(dim) == 0:
+            ids = ids.narrow(dim, 0, 1)
+    return ids
+
+
+def compress(ids: Tensor) -> Tensor:
+    """The same id tensor with stride 0 along every dimension where the ids do not change."""
+    shape, small = ids.shape, core(ids)
+    for dim in sorted(range(small.dim()), key=lambda d: -small.shape[d]):
+        first = small.narrow(dim, 0, 1) if small.shape[dim] > 1 else None
+        if first is not None and torch.equal(small, first.expand_as(small)):
+            small = first
+    return small.contiguous().expand(shape)
+
+
+class ChannelIds:
+    """Ids given out so far, which of them are united, frozen, and used where."""
+
+    def __init__(self) -> None:
+        self._parent: list[int] = [0]
+        self._frozen: dict[int, str] = {}
+        self._uses: dict[tuple[str, int], Use] = {}
+        self._elements: dict[str, Tensor] = {}
+
+    def fresh(self, count: int) -> Tensor:
+        """``count`` new ids, (count,) int64."""
+        start = len(self._parent)
+        self._parent.extend(range(start, start + count))
+        return torch.arange(start, start + count)
+
+    def opaque(self, reason: str) -> Tensor:
+        """One new id, (1,), that is frozen from the start: something that cannot be followed."""
+        ids = self.fresh(1)
+        self.freeze(ids, reason)
+        return ids
+
+    def freeze(self, ids: Tensor, reason: str) -> None:
+        """Leave the channels behind ``ids`` alone, and remember why (the first reason stays)."""
+        for channel in core(ids).unique().tolist():
+            if channel:
+                self._frozen.setdefault(channel, reason)
+
+    def unite(self, left: Tensor, right: Tensor) -> None:
+        """Tie ids pair by pair (any broadcastable shapes); pairs with a 0 tie nothing."""
+        left, right = torch.broadcast_tensors(left, right)
+        meet = (left != right) & (left != 0) & (right != 0)
+        if not meet.any():
+            return
+        pairs = torch.stack([left[meet], right[meet]], 1)
+        if len(pairs) > 4096:
+            pairs = pairs.unique(dim=0)
+        for a, b in pairs.tolist():
+            root_a, root_b = self.find(a), self.find(b)
+            if root_a != root_b:
+                self._parent[max(root_a, root_b)] = min(root_a, root_b)
+
+    def find(self, channel: int) -> int:
+        """The smallest id that ``channel`` is united with."""
+        parent = self._parent
+        while parent[channel] != channel:
+            parent[channel] = parent[parent[channel]]
+            channel = parent[channel]
+        return channel
+
+    def along(self, ids: Tensor, dim: int) -> Tensor:
+        """(size of ``dim``,) ids behind each index; ids that share an index are united."""
+        size = ids.shape[dim]
+        rows = core(ids).movedim(dim, 0).flatten(1)
+        chosen = rows.amax(1) if rows.shape[1] else rows.new_zeros(rows.shape[0])
+        self.unite(chosen[:, None], rows)
+        return chosen.expand(size)
+
+    def use(self, tensor: str, dim: int, role: Role, ids: Tensor) -> Tensor:
+        """Record that index i of ``tensor``'s dimension ``dim`` belongs to channel ``ids[i]``.
+
+        A tensor that is used twice (a shared layer) ties the channels of both uses; an index that
+        has a channel in one use and none in the other is frozen. Returns ``ids``, or the ids of
+        the earlier use.
+        """
+        earlier = self._uses.get((tensor, dim))
+        if earlier is None:
+            self._uses[tensor, dim] = Use(tensor, dim, role, ids.numpy().copy())
+            return ids
+        before = torch.from_numpy(earlier.ids)
+        self.unite(before, ids)
+        self.freeze((before + ids)[(before == 0) != (ids == 0)], f"{tensor} is shared unevenly")
+        return torch.where(before != 0, before, ids)
+
+    def elements(self, name: str, parameter: Tensor) -> Tensor:
+        """Ids for a parameter that is used as data: one for each of its elements."""
+        if name not in self._elements:
+            if parameter.numel() > _MAX_TRACKED_ELEMENTS:
+                return self.opaque(f"{name} is used as data, and is too large to follow").expand(
+                    parameter.shape
+                )
+            self._elements[name] = self.fresh(parameter.numel()).view(parameter.shape)
+        return self._elements[name]
+
+    def settle(self) -> tuple[list[Use], dict[int, str]]:
+        """All uses in terms of united ids, and the frozen ones among those with their reasons."""
+        for name, ids in self._elements.items():
+            self._settle_elements(name, ids)
+        roots = np.array([self.find(i) for i in range(len(self._parent))])
+        uses = [Use(u.tensor, u.dim, u.role, roots[u.ids]) for u in self._uses.values()]
+        frozen: dict[int, str] = {}
+        for channel, reason in self._frozen.items():
+            frozen.setdefault(int(roots[channel]), reason)
+        return uses, frozen
+
+    def _settle_elements(self, name: str, ids: Tensor) -> None:
+        """A parameter used as data follows its channels if they run along one dimension of it."""
+        roots = torch.tensor([self.find(i) for i in ids.flatten().tolist()]).view(ids.shape)
+        small = core(compress(roots))
+        if small.numel() != max(small.shape, default=1):
+            self.freeze(roots, f"{name} is used element by element")
+        elif small.numel() > 1:
+            dim = int(np.argmax(small.shape))
+            self.use(name, dim, "affine", small.flatten())
+        elif prod(ids.shape) > 1:
+            self.freeze(roots, f"{name} serves several channels at once")

@@ -1,0 +1,132 @@
+"""The plan: how much of every unit of one network is kept, and which channels those are.
+
+``plan.json`` is what AMC's papers call the best policy or strategy. It names the network, and holds
+for each unit its dense width and the kept groups, so that the same channels are cut from the same
+weights anywhere, whatever ranked them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, ValidationError, model_validator
+from torch import nn
+
+from amc.config import ModelConfig, Settings, explain
+from amc.errors import PlanError
+from amc.units import Units
+
+
+class UnitPlan(Settings):
+    """One unit: its name, its dense width, and the groups that are kept."""
+
+    name: str
+    width: Annotated[int, Field(ge=1)]
+    kept: tuple[int, ...]
+
+    @model_validator(mode="after")
+    def _sound(self) -> UnitPlan:
+        inside = all(0 <= group < self.width for group in self.kept)
+        if not self.kept or not inside or len(set(self.kept)) != len(self.kept):
+            raise ValueError(f"{self.name}: kept groups must be distinct, in 0..{self.width - 1}")
+        return self
+
+
+class Plan(Settings):
+    """Kept groups of every unit, what they cost, and the network they belong to."""
+
+    format: Literal["amc.plan/1"] = "amc.plan/1"
+    model: ModelConfig | None = None
+    """How to build the dense network; None where it was handed over as an object."""
+    weights_sha256: str
+    """Of the dense weights that the plan was made for."""
+    units: tuple[UnitPlan, ...]
+    macs: int
+    params: int
+    dense_macs: int
+    dense_params: int
+    quality: dict[str, float] = Field(default_factory=dict)
+    """Search-val quality of the sliced network before finetuning."""
+
+    @classmethod
+    def load(cls, path: Path) -> Plan:
+        """Read ``plan.json``; raises :class:`PlanError` for a file that is not a sound plan."""
+        try:
+            return cls.model_validate_json(path.read_text())
+        except FileNotFoundError:
+            raise PlanError(f"{path}: no such file") from None
+        except UnicodeDecodeError:
+            raise PlanError(f"{path}: not a plan (not text)") from None
+        except ValidationError as error:
+            raise PlanError(f"{path}: not a sound plan: {explain(error)}") from None
+
+    def save(self, path: Path) -> None:
+        """Write ``plan.json``, replacing an older one in one step."""
+        draft = path.with_suffix(".json.tmp")
+        draft.write_text(self.model_dump_json(indent=1) + "\n")
+        draft.replace(path)
+
+    def widths(self) -> tuple[int, ...]:
+        """Kept width of each unit."""
+        return tuple(len(unit.kept) for unit in self.units)
+
+    def order(self, units: Units) -> Units:
+        """``units``, with the groups that this plan keeps ranked first.
+
+        Units that the plan does not mention, kept whole, are dropped. Raises :class:`PlanError`
+        where the plan names a unit that the network lacks, or one of another width.
+        """
+        known = {unit.name: unit for unit in units}
+        items = []
+        for entry in self.units:
+            unit = known.get(entry.name)
+            if unit is None or unit.width != entry.width:
+                found = "has no such unit" if unit is None else f"has it with width {unit.width}"
+                raise PlanError(
+                    f"the plan's unit {entry.name!r} (width {entry.width}) does not fit: the "
+                    f"network {found}; was the plan made for another model?"
+                )
+            rest = np.setdiff1d(np.arange(unit.width), entry.kept)
+            items.append(replace(unit, order=np.concatenate([np.array(entry.kept), rest])))
+        return replace(units, items=tuple(items))
+
+
+def plan_of(
+    units: Units,
+    widths: Sequence[int],
+    *,
+    macs: tuple[int, int],
+    params: tuple[int, int],
+    weights_sha256: str,
+    model: ModelConfig | None = None,
+    quality: dict[str, float] | None = None,
+) -> Plan:
+    """The plan that keeps ``widths[u]`` of each unit. ``macs`` and ``params``: kept, dense."""
+    return Plan(
+        model=model,
+        weights_sha256=weights_sha256,
+        units=tuple(
+            UnitPlan(name=unit.name, width=unit.width, kept=tuple(unit.kept(width).tolist()))
+            for unit, width in zip(units, units.check(widths), strict=True)
+        ),
+        macs=macs[0],
+        dense_macs=macs[1],
+        params=params[0],
+        dense_params=params[1],
+        quality=quality or {},
+    )
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Hash of all parameters and buffers, by name and content."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

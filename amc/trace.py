@@ -1,0 +1,143 @@
+"""Trace a network: its own forward runs once, and channel ids ride along.
+
+A :class:`~torch.utils._python_dispatch.TorchDispatchMode` sees every ATen operation with its real
+tensors, and applies the operation's rule (``amc.rules``) to the ids of those tensors. Nothing of
+the model is rewritten, symbolically or otherwise; control flow is whatever the example inputs make
+it.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+from amc.errors import ModelError
+from amc.ids import ChannelIds, Use
+from amc.rules import Call, Layer, find_rule, opaque
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one forward showed: counted layers, uses of channels, frozen channels with reasons."""
+
+    layers: tuple[Layer, ...]
+    uses: tuple[Use, ...]
+    frozen: dict[int, str]
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, each module's own flag restored afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def as_inputs(example_inputs: Any) -> tuple[Any, ...]:
+    """A tensor alone stands for a tuple of one positional argument."""
+    return tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
+
+
+def output_tensors(output: Any) -> list[Tensor]:
+    """All tensors of an output of any structure: tuples, dicts, dataclasses."""
+    if is_dataclass(output) and not isinstance(output, type):
+        output = {field.name: getattr(output, field.name) for field in fields(output)}
+    leaves = tree_leaves(output)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def trace(model: nn.Module, example_inputs: Any) -> Trace:
+    """Follow every channel of ``model`` through one forward in evaluation mode.
+
+    ``example_inputs`` is a tensor or a tuple of positional arguments, on the model's device.
+    Raises :class:`ModelError` where the forward itself fails.
+    """
+    inputs = as_inputs(example_inputs)
+    tracer = _Tracer(model)
+    tracer.mark(inputs, "network input")
+    with eval_mode(model), torch.inference_mode():
+        try:
+            with tracer:
+                output = model(*inputs)
+        except Exception as error:
+            shapes = [tuple(x.shape) for x in inputs if isinstance(x, Tensor)]
+            raise ModelError(
+                f"the forward fails on example inputs of shapes {shapes}: {error}"
+            ) from error
+        for tensor in output_tensors(output):
+            tracer.ids.freeze(tracer.of(tensor), "network output")
+    uses, frozen = tracer.ids.settle()
+    return Trace(tuple(tracer.layers), tuple(uses), frozen)
+
+
+class _Tracer(TorchDispatchMode):
+    """Runs each operation for real, and its rule on the ids."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.ids = ChannelIds()
+        self.layers: list[Layer] = []
+        self._of: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._names: dict[int, str] = {}
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            self._names.setdefault(id(tensor), name)
+
+    def mark(self, inputs: Sequence[Any], reason: str) -> None:
+        """Give every floating-point input one frozen id."""
+        for tensor in tree_leaves(inputs):
+            if isinstance(tensor, Tensor) and tensor.is_floating_point():
+                self._of[tensor] = self.ids.opaque(reason).expand(tensor.shape)
+
+    def of(self, tensor: Tensor) -> Tensor:
+        ids: Tensor | None = self._of.get(tensor)
+        if ids is not None:
+            return ids
+        name = self._names.get(id(tensor))
+        if name is not None and tensor.is_floating_point():
+            return self.ids.elements(name, tensor)
+        return torch.zeros(1, dtype=torch.int64).expand(tensor.shape)
+
+    def name_of(self, tensor: Tensor | None) -> str | None:
+        return None if tensor is None else self._names.get(id(tensor))
+
+    def where(self) -> str:
+        """File and line of the innermost frame that is neither PyTorch's nor ours."""
+        torch_folder, own_folder = Path(torch.__file__).parent, Path(__file__).parent
+        for frame in reversed(traceback.extract_stack()):
+            file = Path(frame.filename)
+            if torch_folder not in file.parents and own_folder != file.parent:
+                return f"{file.name}:{frame.lineno}"
+        return "the model"
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        rule = find_rule(func)
+        if rule is None:
+            with self:  # a composite operation is followed through its parts
+                decomposed = func.decompose(*args, **kwargs)
+            if decomposed is not NotImplemented:
+                return decomposed
+        result = func(*args, **kwargs)
+        tensors, _ = tree_flatten(result)
+        if any(isinstance(t, Tensor) for t in tensors):
+            ids = (rule or opaque)(self, Call(func, args, kwargs, result))
+            for tensor, label in zip(tensors, tree_flatten(ids)[0], strict=True):
+                if isinstance(tensor, Tensor) and id(tensor) not in self._names:
+                    self._of[tensor] = label
+        return result

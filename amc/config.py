@@ -149,8 +149,10 @@ AgentName = Literal["ddpg", "random", "uniform"]
 class SearchConfig(Settings):
     """Everything that determines a search."""
 
-    model: ModelConfig
-    data: DataConfig = DataConfig()
+    model: ModelConfig | None = None
+    """None where the network was handed over as an object; such a run cannot be reopened."""
+    data: DataConfig | None = None
+    """None where the task was handed over as an object."""
     budget: dict[str, float | int] = {}
     """Upper bounds by quantity (``macs``, ``params``): a fraction of the dense network (a float
     up to 1) or an absolute count (an integer)."""
@@ -172,6 +174,20 @@ class SearchConfig(Settings):
     device: str = "cpu"
     threads: int | None = None
     """CPU threads of PyTorch; None: as PyTorch chooses."""
+
+    def hyperparameters(self) -> dict[str, bool | float | int | str]:
+        """The settings by which runs are compared, flat: what TensorBoard's table shows."""
+        values = self.model_dump(
+            include={"episodes", "seed", "agent", "preset", "constraint", "reward", "importance"}
+        )
+        values |= {f"budget/{name}": limit for name, limit in self.budget.items()}
+        for group in ("agent_settings", "evaluate"):
+            settings = getattr(self, group).model_dump()
+            values |= {f"{group}/{name}": value for name, value in settings.items()}
+        return {
+            name: value if isinstance(value, bool | float | int | str) else str(value)
+            for name, value in values.items()
+        }
 
 
 def save_toml(config: Settings, path: Path, **extra: Any) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 
 from amc.config import ModelConfig, Settings, explain
 from amc.errors import ModelError
-from amc.models import build_model
+from amc.models import build_model, check_allowed
 from amc.plan import Plan
 from amc.slim import state_sizes
 
@@ -54,11 +54,7 @@ def load_model(path: Path, *, allow_factory: bool = False) -> tuple[nn.Module, M
     try:
         with safe_open(path, framework="pt") as file:
             card = _card(path, (file.metadata() or {}).get("amc"))
-            if card.model.spec.rpartition(":")[0].endswith(".py") and not allow_factory:
-                raise ModelError(
-                    f"{path} is built by {card.model.spec}, a Python file; if you trust that file, "
-                    "allow it (--allow-factory)"
-                )
+            check_allowed(card.model, path, allow_factory)
             model = build_model(card.model.model_copy(update={"weights": None}))
             _put_tensors(model, {name: file.get_tensor(name) for name in file.keys()}, path)  # noqa: SIM118
     except FileNotFoundError:

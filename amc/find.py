@@ -15,6 +15,20 @@ from amc.trace import trace
 from amc.units import Units, group
 
 
+def read_units(model: nn.Module, example_inputs: Any) -> Units:
+    """The units that one traced forward shows, neither ranked nor verified.
+
+    Enough for applying a plan, which names its channels and is verified as a whole. Raises
+    :class:`ModelError` where the forward fails or a weight is not finite.
+    """
+    _check_finite(model)
+    return group(
+        trace(model, example_inputs),
+        {name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
+        {name: tuple(buffer.shape) for name, buffer in model.named_buffers()},
+    )
+
+
 def find_units(
     model: nn.Module,
     example_inputs: Any,
@@ -32,12 +46,7 @@ def find_units(
     progress. The model is unchanged afterwards. Raises :class:`ModelError` where the forward fails
     or a weight is not finite, and :class:`UnitError` where nothing can be pruned.
     """
-    _check_finite(model)
-    units = group(
-        trace(model, example_inputs),
-        {name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
-        {name: tuple(buffer.shape) for name, buffer in model.named_buffers()},
-    )
+    units = read_units(model, example_inputs)
     units = units.ranked(score(model, units, importance))
     units = units.without(_failures(model, units, example_inputs, on_unit))
     units = units.limited(min_keep, round_to, exclude)

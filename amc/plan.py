@@ -46,6 +46,8 @@ class Plan(Settings):
     """How to build the dense network; None where it was handed over as an object."""
     weights_sha256: str
     """Of the dense weights that the plan was made for."""
+    input_shape: tuple[int, ...] | None = None
+    """Of the traced input, batch included; None where it was more than one tensor."""
     units: tuple[UnitPlan, ...]
     macs: int
     params: int
@@ -106,6 +108,7 @@ def plan_of(
     weights_sha256: str,
     model: ModelConfig | None = None,
     quality: dict[str, float] | None = None,
+    input_shape: tuple[int, ...] | None = None,
 ) -> Plan:
     """The plan that keeps ``widths[u]`` of each unit. ``macs`` and ``params``: kept, dense."""
     return Plan(
@@ -120,6 +123,7 @@ def plan_of(
         params=params[0],
         dense_params=params[1],
         quality=quality or {},
+        input_shape=input_shape,
     )
 
 

@@ -19,7 +19,7 @@ from typing import overload
 import numpy as np
 
 from amc.errors import UnitError
-from amc.ids import Role
+from amc.ids import Role, Use
 from amc.rules import Layer
 from amc.trace import Trace
 

@@ -1,0 +1,150 @@
+"""What watches a search: TensorBoard and the record of episodes.
+
+Each is called with every finished :class:`~amc.envs.pruning.Episode`; steps are episode numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch.utils.tensorboard.summary import hparams
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from amc.envs.pruning import Episode
+
+if TYPE_CHECKING:
+    from amc.units import Unit
+
+Diagnostics = Callable[[], Mapping[str, float]]
+_AVERAGE_MOMENTUM = 0.9
+
+
+class JsonlRecorder:
+    """Appends one JSON line an episode, flushed at once, so that a killed run loses nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8")
+
+    def __call__(self, episode: Episode) -> None:
+        """Record ``episode``."""
+        self._file.write(json.dumps(episode.to_json()) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class TensorBoardMonitor:
+    """Writes scalars in groups each episode, and the best plan whenever it improves.
+
+    Args:
+        folder: where the event file goes.
+        units: names and dense widths of what is pruned.
+        diagnostics: the agent's numbers by tag (``exploration/std``, ``losses/critic``, ...).
+        settings: hyperparameters, written with the best reward by :meth:`close`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        units: Sequence[Unit],
+        diagnostics: Diagnostics = dict,
+        settings: Mapping[str, bool | float | int | str] | None = None,
+    ) -> None:
+        self._writer = SummaryWriter(str(folder))
+        self._names = [unit.name for unit in units]
+        self._dense = [unit.width for unit in units]
+        self._diagnostics = diagnostics
+        self._settings = dict(settings or {})
+        self._best: Episode | None = None
+        self._average: float | None = None
+
+    def __call__(self, episode: Episode) -> None:
+        """Write what ``episode`` brought."""
+        if self._average is None:
+            self._average = episode.reward
+        self._average += (1 - _AVERAGE_MOMENTUM) * (episode.reward - self._average)
+        improved = self._best is None or episode.reward > self._best.reward
+        if self._best is None or improved:
+            self._best = episode
+        for tag, value in self._scalars(episode, self._best).items():
+            self._writer.add_scalar(tag, value, episode.number)
+        if improved:
+            self._writer.add_figure("best/plan", self.figure(episode), episode.number, close=False)
+            self._writer.add_text("best/plan", self.table(episode), episode.number)
+
+    def close(self) -> None:
+        """Write the hyperparameters with the best reward and close the event file."""
+        if self._best is not None and self._settings:
+            # SummaryWriter.add_hparams would open a second writer in a sub-folder of its own.
+            metrics = {"best/reward": self._best.reward}
+            for summary in hparams(self._settings, metrics):
+                self._writer.file_writer.add_summary(summary)
+        self._writer.close()
+
+    def figure(self, episode: Episode) -> Figure:
+        """Kept against dense width of every unit."""
+        count = len(self._names)
+        figure = Figure(figsize=(max(6.0, 0.28 * count + 2.0), 4.5), layout="constrained")
+        FigureCanvasAgg(figure)  # rendering without pyplot, which keeps figures alive
+        axes = figure.subplots()
+        axes.bar(range(count), self._dense, color="#d5d9de", label="dense")
+        axes.bar(range(count), episode.widths, color="#2b6cb0", label="kept")
+        size = 8 if count <= 40 else 6
+        axes.set_xticks(range(count), self._names, rotation=90, fontsize=size)
+        axes.set_ylabel("width (groups of channels)")
+        axes.margins(x=0.01)
+        axes.legend(loc="upper left", frameon=False)
+        axes.set_title(_headline(episode))
+        return figure
+
+    def table(self, episode: Episode) -> str:
+        """The plan as a Markdown table."""
+        lines = [f"**{_headline(episode)}**", "", "| unit | dense | kept | keep |", "|---|---|---|---|"]
+        rows = zip(self._names, self._dense, episode.widths, episode.executed_keep, strict=True)
+        lines += [f"| {name} | {dense} | {kept} | {keep:.2f} |" for name, dense, kept, keep in rows]
+        return "\n".join(lines)
+
+    def _scalars(self, episode: Episode, best: Episode) -> dict[str, float]:
+        assert self._average is not None
+        scalars = {
+            "reward/episode": episode.reward,
+            "reward/moving_average": self._average,
+            "best/reward": best.reward,
+            "cost/kept_macs": episode.kept_macs,
+            "cost/kept_params": episode.kept_params,
+        }
+        if "accuracy" in best.quality:
+            scalars["best/accuracy"] = best.quality["accuracy"]
+        scalars |= {f"quality/{name}": value for name, value in episode.quality.items()}
+        scalars |= {f"seconds/{phase}": value for phase, value in episode.seconds.items()}
+        keeps = zip(self._names, episode.executed_keep, strict=True)
+        scalars |= {f"keep/{name}": keep for name, keep in keeps}
+        return scalars | dict(self._diagnostics())
+
+
+def _headline(episode: Episode) -> str:
+    accuracy = episode.quality.get("accuracy")
+    middle = "" if accuracy is None else f", accuracy {accuracy:.3f}"
+    return (
+        f"Episode {episode.number}: reward {episode.reward:.4f}{middle},"
+        f" {episode.kept_macs:.1%} of the MACs"
+    )

@@ -1,0 +1,121 @@
+"""The trained actor as a file: weights without code, and what they expect to see.
+
+A policy is a folder with ``actor.safetensors`` and ``policy.json``. Loading executes nothing: the
+network is rebuilt from the description, and both files are validated.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from amc.config import Constraint, Settings
+from amc.envs.features import FEATURES, FEATURES_VERSION
+from amc.errors import ConfigError
+
+_NAMES = tuple(feature.name for feature in FEATURES)
+
+
+class PolicyFile(Settings):
+    """What ``policy.json`` holds."""
+
+    format: Literal["amc.policy/1"] = "amc.policy/1"
+    features_version: int
+    features: tuple[str, ...]
+    hidden: tuple[int, ...] = Field(min_length=1)
+    constraint: Constraint
+    """Under which the actions have their meaning."""
+    trained_on: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A deterministic map from observations to actions.
+
+    ``actor`` maps (N, features) to (N, 1) in [-1, 1]; ``trained_on`` is free-form provenance
+    (budget, episodes, seed, ...), written to the file as it is.
+    """
+
+    actor: nn.Sequential
+    constraint: Constraint
+    trained_on: dict[str, Any] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        """The action, (1,) float32, for an observation, (features,) float32."""
+        batch = torch.from_numpy(np.asarray(observation, dtype=np.float32))[None]
+        return np.asarray(self.actor(batch)[0].numpy())
+
+    def save(self, folder: Path) -> None:
+        """Write the two files into ``folder``, which is created."""
+        hidden = [layer.out_features for layer in self.actor if isinstance(layer, nn.Linear)][:-1]
+        header = PolicyFile(
+            features_version=FEATURES_VERSION,
+            features=_NAMES,
+            hidden=tuple(hidden),
+            constraint=self.constraint,
+            trained_on=self.trained_on,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: w.detach().cpu().contiguous() for name, w in self.actor.state_dict().items()}
+        save_file(weights, folder / "actor.safetensors")
+        text = json.dumps(header.model_dump(mode="json"), indent=2)
+        (folder / "policy.json").write_text(text + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read a policy.
+
+        Raises :class:`ConfigError` where a file is missing, damaged, of an unknown format or
+        version, or where the weights do not fit the description.
+        """
+        header = _read_header(folder / "policy.json")
+        with torch.device("meta"):  # no memory and no random numbers: the weights follow
+            actor = make_actor(header.hidden)
+        path = folder / "actor.safetensors"
+        try:
+            weights = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise ConfigError(f"{path}: not a readable safetensors file: {error}") from None
+        bad = [n for n, w in weights.items() if w.dtype != torch.float32 or not w.isfinite().all()]
+        if bad:
+            raise ConfigError(f"{path}: {', '.join(bad)} holds values that are not finite float32")
+        try:
+            actor.load_state_dict(weights, assign=True)
+        except RuntimeError as error:
+            raise ConfigError(f"{path}: the weights do not fit policy.json: {error}") from None
+        return cls(actor, header.constraint, header.trained_on)
+
+
+def make_actor(hidden: tuple[int, ...]) -> nn.Sequential:
+    """An untrained actor: linear layers with ReLU between them and tanh at the end."""
+    sizes = (len(FEATURES), *hidden)
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], 1), nn.Tanh())
+
+
+def _read_header(path: Path) -> PolicyFile:
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: not a readable JSON file: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds a {type(values).__name__}, expected an object")
+    header = PolicyFile.parse(values, source=str(path))
+    if header.features_version != FEATURES_VERSION or header.features != _NAMES:
+        raise ConfigError(
+            f"{path}: made for version {header.features_version} of the features, this is version"
+            f" {FEATURES_VERSION}: train the policy again"
+        )
+    return header

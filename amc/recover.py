@@ -1,0 +1,130 @@
+"""After the search: slice the best plan, verify it, save it, finetune it, and say what came of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from amc.apply import apply_plan, cut
+from amc.config import FinetuneConfig
+from amc.errors import ConfigError, PlanError, RunError
+from amc.export import save_model
+from amc.finetune import Epoch
+from amc.latency import Latency, measure
+from amc.models import build_model, check_allowed
+from amc.plan import Plan, weights_sha256
+from amc.report import write_report
+from amc.results import Results, Row
+from amc.run import RunFolder
+from amc.task import Task, image_task
+
+
+def open_task(folder: RunFolder, *, allow_factory: bool = False, progress: bool = True) -> Task:
+    """The task that a run was made for, rebuilt from its configuration.
+
+    Raises :class:`RunError` where the run was given objects that no file describes.
+    """
+    config = folder.load_config()
+    if config.model is None or config.data is None:
+        raise RunError(f"{folder.path} was made from Python objects; apply its plan from Python")
+    check_allowed(config.model, folder.config, allow_factory)
+    return image_task(
+        config.model,
+        config.data,
+        config.evaluate,
+        seed=config.seed,
+        device=config.device,
+        progress=progress,
+    )
+
+
+def apply_file(
+    plan_file: Path, target: Path, *, weights: str | None = None, allow_factory: bool = False
+) -> float:
+    """Slice the network that a bare ``plan.json`` names, verify it, and save it as ``target``.
+
+    ``weights`` replaces the file that the plan names. Returns the worst relative error against the
+    masked twin. Raises :class:`PlanError` where the plan does not say how to build its network, or
+    was made for other weights.
+    """
+    plan = Plan.load(plan_file)
+    if plan.model is None or plan.input_shape is None:
+        raise PlanError(f"{plan_file} names no factory or input; apply it from Python")
+    config = plan.model.model_copy(update={"weights": weights or plan.model.weights})
+    check_allowed(config, plan_file, allow_factory)
+    model = build_model(config)
+    if weights_sha256(model) != plan.weights_sha256:
+        raise PlanError(
+            f"{plan_file} was made for other weights than {config.weights or 'a fresh network'}; "
+            "give the right file (--weights)"
+        )
+    generator = torch.Generator().manual_seed(0)
+    example = torch.randn(plan.input_shape, generator=generator)
+    small, error = cut(plan, model, example)
+    save_model(small, plan, target)
+    return error
+
+
+def recover(
+    task: Task,
+    plan: Plan,
+    recipe: FinetuneConfig,
+    folder: RunFolder,
+    *,
+    on_stage: Callable[[str], None] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Results:
+    """Apply ``plan``, finetune by ``recipe``, and write network, results and report as they come.
+
+    What is on disk is sound at any moment: the sliced network is saved before its training starts.
+    Raises what :func:`amc.apply.apply_plan` and :func:`amc.finetune.finetune` raise.
+    """
+    say = on_stage or (lambda _: None)
+    say("slicing and verifying")
+    applied = apply_plan(plan, task)
+    if plan.model is not None:
+        save_model(applied.model, plan, folder.model)
+    say("testing dense and pruned")
+    dense_ms, pruned_ms = measure([task.model, applied.model], task.example_inputs)
+    dense_row = _row("dense", task, task.model, plan.dense_macs, plan.dense_params, dense_ms)
+    pruned_row = _row("pruned", task, applied.model, plan.macs, plan.params, pruned_ms)
+    results = Results(
+        rows=(dense_row, pruned_row),
+        device=str(next(task.model.parameters()).device),
+        verified_error=applied.verified_error,
+    )
+    results.save(folder.results)
+    if recipe.epochs:
+        if task.train is None:
+            raise ConfigError("this task has no training; give Task.train, or finetune 0 epochs")
+        say("finetuning")
+        tuned = copy.deepcopy(applied.model)
+        epochs = task.train(tuned, recipe, on_epoch=on_epoch, on_step=on_step)
+        if plan.model is not None:
+            save_model(tuned, plan, folder.model, finetuned_epochs=recipe.epochs)
+        tuned_ms = measure([task.model, tuned], task.example_inputs)[1]
+        tuned_row = _row("finetuned", task, tuned, plan.macs, plan.params, tuned_ms)
+        results = results.model_copy(
+            update={"rows": (*results.rows, tuned_row), "epochs": tuple(epochs), "recipe": recipe}
+        )
+        results.save(folder.results)
+    write_report(folder.path)
+    return results
+
+
+def _row(
+    name: str, task: Task, model: nn.Module, macs: int, params: int, latency: Latency
+) -> Row:
+    return Row(
+        name=name,
+        test_accuracy=task.test(model) if task.test else None,
+        macs=macs,
+        params=params,
+        latency_ms=latency.median_ms,
+        latency_spread_ms=latency.spread_ms,
+    )

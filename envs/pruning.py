@@ -1,0 +1,241 @@
+"""The environment: one episode decides how much of every unit of a network is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from amc.envs.constraint import make_constraint
+from amc.envs.features import HIGH, LOW, Observer
+from amc.errors import ConfigError, EvaluationError, UnitError
+
+if TYPE_CHECKING:
+    from amc.budget import Budget
+    from amc.cost import CostTable
+    from amc.envs.reward import Reward
+    from amc.units import Unit
+
+Evaluate = Callable[[tuple[int, ...]], Mapping[str, float]]
+"""Kept widths, one per unit, to quality: ``accuracy``, ``cross_entropy``, ``kl``, ..."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One finished walk: what was asked, what was done, what it cost and what it is worth.
+
+    The sequences hold one entry per unit. ``macs`` and ``params`` are counts, ``kept_macs`` and
+    ``kept_params`` fractions of the dense network.
+    """
+
+    number: int
+    """Counted from 1."""
+    widths: tuple[int, ...]
+    proposed_keep: tuple[float, ...]
+    executed_keep: tuple[float, ...]
+    macs: int
+    params: int
+    kept_macs: float
+    kept_params: float
+    quality: dict[str, float]
+    reward: float
+    seconds: dict[str, float]
+    """Wall time of ``project`` and ``evaluate``."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists, dicts and numbers; the inverse of :meth:`from_json`."""
+        values = asdict(self)
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Rebuild an episode from :meth:`to_json`, or from ``info["plan"]``."""
+        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+
+class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+    """
+    ## Description
+
+    A trained network is a row of units (channels that can be removed together). One episode walks
+    over them in forward order, one step a unit; at each the agent says how much it would like to
+    keep. The walk's end gives a plan, one kept width per unit, which is evaluated once.
+
+    ## Action space
+
+    ``Box(-1, 1, (1,), float32)``: the unit's keep, from its allowed minimum (-1) to all of it (+1).
+
+    | constraint   | wished keep for action a             | what is executed |
+    |--------------|--------------------------------------|------------------|
+    | `projection` | `least ** ((1 - a) / 2)` (log scale) | all wishes, scaled together onto the budget at the end |
+    | `sequential` | `least + (1 - least) * (a + 1) / 2`  | the wish, clamped at once so that the budget stays within reach (He et al. 2018, Algorithm 1) |
+
+    ## Observation space
+
+    ``Box(low, high, (25,), float32)``, see :data:`amc.envs.features.FEATURES` for each meaning.
+
+    | num   | features                                                      | low | high |
+    |-------|---------------------------------------------------------------|-----|------|
+    | 0     | position of the unit                                          | 0   | 1    |
+    | 1-3   | lead is linear, lead is depthwise, unit is a residual stream  | 0   | 1    |
+    | 4-9   | output and input channels, height, width, stride, kernel (logs) | 0 | 1    |
+    | 10-11 | share of the removable MACs, parameters (logs)                | -1  | 1    |
+    | 12-15 | MACs reduced so far, MACs that can still go; the same for parameters | 0 | 1 |
+    | 16    | previous action                                               | -1  | 1    |
+    | 17-18 | budget of MACs, of parameters                                 | 0   | 1    |
+    | 19-21 | tied producers, granularity (logs), least keep                | 0   | 1    |
+    | 22-24 | importance held by the top 25, 50, 75% of the channels        | 0   | 1    |
+
+    "So far" refers to the wishes under `projection` and to the executed widths under `sequential`.
+
+    ## Reward
+
+    0 at every step but the last, where it is ``reward(quality, {"macs": ..., "params": ...})`` of
+    the plan (:mod:`amc.envs.reward`).
+
+    ## Starting state
+
+    The first unit of the dense network. Nothing is random: an episode is determined by its actions.
+
+    ## Episode end
+
+    ``terminated`` at the last unit; never ``truncated``. The last observation repeats the last
+    unit's row, with everything reduced and nothing at rest.
+
+    ## Info
+
+    | key               | when     | what |
+    |-------------------|----------|------|
+    | `executed_action` | each step | the action that was in force: as given, or as clamped by `sequential`; what a replay buffer should hold |
+    | `plan`            | at the end | :class:`Episode` as a dict: proposed and executed keep, widths, costs, quality, reward, seconds |
+
+    ## Arguments
+
+    | argument     | meaning |
+    |--------------|---------|
+    | `units`      | the units, in forward order |
+    | `cost`       | closed-form MACs and parameters of any widths |
+    | `budget`     | upper bounds; `reset(options={"budget": ...})` replaces it |
+    | `evaluate`   | widths to quality; called once an episode, memoised by the caller if at all |
+    | `reward`     | quality and absolute cost to a number |
+    | `importance` | per unit, the scores of its channels |
+    | `constraint` | `projection` or `sequential` |
+
+    Raises :class:`~amc.errors.UnitError` without units, :class:`~amc.errors.BudgetError` where not
+    even the least widths meet the budget.
+    """  # noqa: D205, D212, D400, D415, E501
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium's own declaration)
+
+    def __init__(
+        self,
+        units: Sequence[Unit],
+        cost: CostTable,
+        budget: Budget,
+        evaluate: Evaluate,
+        reward: Reward,
+        importance: Sequence[np.ndarray],
+        constraint: str = "projection",
+    ) -> None:
+        if not units:
+            raise UnitError("there is no unit to prune: exclude fewer, or look at why they are frozen")
+        self.units = units
+        self.cost = cost
+        self.constraint = constraint
+        self._evaluate = evaluate
+        self._reward = reward
+        self._observe = Observer(units, cost, importance)
+        self._set_budget(budget)
+        self.observation_space = spaces.Box(LOW, HIGH, dtype=np.float32)
+        self.action_space = spaces.Box(-1.0, 1.0, (1,), dtype=np.float32)
+        self._episodes = 0
+        self._start()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Return to the first unit; ``options={"budget": Budget}`` changes the budget for good."""
+        super().reset(seed=seed)
+        if options and "budget" in options:
+            self._set_budget(options["budget"])
+        self._start()
+        return self._observe(0, (), 1.0), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Decide one unit. Raises :class:`EvaluationError` for an action that is not a number."""
+        index = len(self._chosen)
+        if index == len(self.units):
+            raise ConfigError("the episode is over: call reset() before the next step()")
+        value = float(np.clip(np.asarray(action, dtype=np.float64).item(), -1.0, 1.0))
+        if not np.isfinite(value):
+            raise EvaluationError(
+                f"action {value} on unit {self.units[index].name}: the actor diverged;"
+                " lower its learning rate"
+            )
+        wish = self._constraint.wish(index, value)
+        width = self._constraint.admit(index, wish, self._chosen)
+        self._wishes.append(wish)
+        self._chosen.append(width)
+        if self.constraint == "sequential":
+            value = self._constraint.action(index, width / self.units[index].width)
+        info: dict[str, Any] = {"executed_action": value}
+        done = len(self._chosen) == len(self.units)
+        reward = 0.0
+        if done:
+            episode = self._finish()
+            reward = episode.reward
+            info["plan"] = episode.to_json()
+        return self._observe(index + 1, self._chosen, value), reward, done, False, info
+
+    def action_for(self, keep: float) -> np.ndarray:
+        """The action ``(1,)`` that wishes ``keep`` of the unit that is to be decided now."""
+        value = self._constraint.action(len(self._chosen), keep)
+        return np.array([value], dtype=np.float32)
+
+    def uniform_keep(self) -> tuple[float, ...]:
+        """Kept fractions of the uniform plan: the same wish everywhere, on the budget."""
+        ones = np.ones(len(self.units))
+        widths = make_constraint("projection", self.units, self.cost, self.budget).finish(
+            ones, [unit.width for unit in self.units]
+        )
+        return tuple(k / unit.width for k, unit in zip(widths, self.units, strict=True))
+
+    def _set_budget(self, budget: Budget) -> None:
+        self.budget = budget
+        self._constraint = make_constraint(self.constraint, self.units, self.cost, budget)
+        self._observe.set_budget(budget)
+
+    def _start(self) -> None:
+        self._wishes: list[float] = []
+        self._chosen: list[int] = []
+
+    def _finish(self) -> Episode:
+        started = time.perf_counter()
+        widths = self._constraint.finish(np.array(self._wishes), self._chosen)
+        projected = time.perf_counter()
+        try:
+            quality = dict(self._evaluate(widths))
+            evaluated = time.perf_counter()
+            macs, params = int(self.cost.macs(widths)), int(self.cost.params(widths))
+            reward = self._reward(quality, {"macs": macs, "params": params})
+        except EvaluationError as error:
+            raise EvaluationError(f"widths {list(widths)}: {error}") from error
+        self._episodes += 1
+        return Episode(
+            number=self._episodes,
+            widths=widths,
+            proposed_keep=tuple(self._wishes),
+            executed_keep=tuple(k / u.width for k, u in zip(widths, self.units, strict=True)),
+            macs=macs,
+            params=params,
+            kept_macs=macs / self.cost.dense_macs,
+            kept_params=params / self.cost.dense_params,
+            quality=quality,
+            reward=reward,
+            seconds={"project": projected - started, "evaluate": evaluated - projected},
+        )

@@ -1,0 +1,96 @@
+"""Rewards: what a plan is worth once its network has been scored.
+
+A reward is an object that is called with the quality and the cost of a plan. A new one is a class
+of a few lines and an entry in ``_REWARDS``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from amc.errors import ConfigError, EvaluationError
+
+
+class Reward(Protocol):
+    """``reward(quality, kept)``: higher is better."""
+
+    def __call__(self, quality: Mapping[str, float], kept: Mapping[str, float]) -> float:
+        """Value a plan.
+
+        Args:
+            quality: ``accuracy`` in [0, 1], ``cross_entropy`` and ``kl`` in nats per image.
+            kept: absolute cost of the pruned network: ``macs``, ``params``.
+
+        Raises:
+            EvaluationError: a value is missing, is not finite, or does not fit the formula.
+        """
+
+
+@dataclass(frozen=True)
+class QualityReward:
+    """The quality alone, for searches under a budget.
+
+    ``accuracy`` as it is (AMC's resource-constrained mode); ``cross_entropy`` to the labels and
+    ``kl`` to the dense network (mean KL(dense || pruned)) with a minus sign.
+    """
+
+    signal: Literal["accuracy", "cross_entropy", "kl"]
+
+    def __call__(self, quality: Mapping[str, float], kept: Mapping[str, float]) -> float:  # noqa: ARG002
+        """See :class:`Reward`."""
+        value = _finite(quality, self.signal)
+        return value if self.signal == "accuracy" else -value
+
+
+@dataclass(frozen=True)
+class ErrorLogReward:
+    """AMC's accuracy-guaranteed reward: -error * log(cost), He et al. 2018, equation 4.
+
+    The cost is absolute (MACs, parameters, milliseconds) and must exceed 1, so that the logarithm
+    is positive and a cheaper network of the same error earns more.
+    """
+
+    cost: Literal["macs", "params", "latency_ms"]
+
+    def __call__(self, quality: Mapping[str, float], kept: Mapping[str, float]) -> float:
+        """See :class:`Reward`."""
+        error = 1.0 - _finite(quality, "accuracy")
+        cost = _finite(kept, self.cost)
+        if cost <= 1.0:
+            raise EvaluationError(
+                f"{self.cost} is {cost:g}: -error * log(cost) needs an absolute cost above 1;"
+                " pass counts, not fractions"
+            )
+        return -error * math.log(cost)
+
+
+_REWARDS: dict[str, Callable[[], Reward]] = {
+    "kl": lambda: QualityReward("kl"),
+    "accuracy": lambda: QualityReward("accuracy"),
+    "cross_entropy": lambda: QualityReward("cross_entropy"),
+    "amc-flops": lambda: ErrorLogReward("macs"),
+    "amc-params": lambda: ErrorLogReward("params"),
+}
+
+
+def make_reward(name: str) -> Reward:
+    """The reward of that name; raises :class:`ConfigError` where there is none."""
+    try:
+        return _REWARDS[name]()
+    except KeyError:
+        raise ConfigError(f"reward {name!r} is unknown; choose from {', '.join(_REWARDS)}") from None
+
+
+def _finite(values: Mapping[str, float], name: str) -> float:
+    if name not in values:
+        raise EvaluationError(f"{name} is missing from {sorted(values)}: the evaluator must give it")
+    value = float(values[name])
+    if not math.isfinite(value):
+        raise EvaluationError(
+            f"{name} is {value}: this plan breaks the network; raise min_keep, or recalibrate"
+            " BatchNorm on more images"
+        )
+    return value

@@ -15,15 +15,21 @@ _HOME = {
     "AMCError": "amc.errors",
     "Budget": "amc.budget",
     "CostTable": "amc.cost",
+    "FinetuneConfig": "amc.config",
     "Plan": "amc.plan",
+    "SearchResult": "amc.search",
+    "Task": "amc.task",
     "VerificationError": "amc.errors",
+    "apply_plan": "amc.apply",
     "find_units": "amc.find",
+    "image_task": "amc.task",
     "load_model": "amc.export",
-    "parse_budget": "amc.budget",
+    "save_model": "amc.export",
+    "search": "amc.search",
     "slice_model": "amc.slim",
     "verify": "amc.slim",
 }
-__all__ = ["__version__", *_HOME]
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ then fills what rounding left. Every plan is therefore on the budget from below,
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,10 @@ def parse_budget(text: str | Sequence[str]) -> dict[str, float | int]:
         is_fraction = not match[2] and ("." in match[1] or number <= 1)
         if not number or (is_fraction and number > 1):
             raise BudgetError(f"budget {part!r}: a fraction must be in (0, 1], a count above 1")
-        limits[QUANTITIES[key.lower()]] = number if is_fraction else round(number)
+        name = QUANTITIES[key.lower()]
+        if name in limits:
+            raise ConfigError(f"budget {part!r}: {name} is bounded twice; give one bound")
+        limits[name] = number if is_fraction else round(number)
     if not limits:
         raise ConfigError("an empty budget; write for example flops=0.5")
     return limits
@@ -76,17 +80,23 @@ class Budget:
 def resolve(limits: Mapping[str, float | int], units: Units, cost: CostTable) -> Budget:
     """Absolute bounds out of fractions (floats up to 1) and counts (integers).
 
-    Raises :class:`BudgetError` where even the least allowed widths cost more, and says how much.
+    Raises :class:`BudgetError` for a fraction outside (0, 1], and where even the least allowed
+    widths cost more, and says how much.
     """
     least = [unit.widths[0] for unit in units]
     absolute = {}
     for name, limit in limits.items():
+        if isinstance(limit, float) and not 0 < limit <= 1:
+            raise BudgetError(
+                f"{name}={limit:g}: a fraction must be in (0, 1]; write a count as an integer"
+            )
         dense, reachable = cost.dense(name), cost.function(name)(least)
         absolute[name] = limit * dense if isinstance(limit, float) else float(limit)
         if reachable > absolute[name]:
+            share = math.ceil(1000 * reachable / dense) / 1000  # rounded up, so that it can be met
             raise BudgetError(
                 f"{name} ≤ {absolute[name]:,.0f} ({absolute[name] / dense:.1%} of dense) cannot be "
-                f"met: the least achievable is {reachable:,} ({reachable / dense:.1%}); raise the "
+                f"met: the least achievable is {reachable:,} ({share:.1%}); raise the "
                 "budget or lower the least kept fraction (min_keep)"
             )
     return Budget(absolute, cost)

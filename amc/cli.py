@@ -141,13 +141,15 @@ def search(
     images: Annotated[int, typer.Option(min=1, help="Search-val images that score a plan")] = 1000,
     calibration_images: Annotated[
         int, typer.Option(min=0, help="Training images that re-estimate BatchNorm statistics")
-    ] = 512,
+    ] = 256,
     search_val: Annotated[
         str | None, typer.Option(help="File of search-val paths, or the fraction to hold out")
     ] = None,
-    image_size: Annotated[int | None, typer.Option(help="Resize folder images to this side")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Resize folder images to this side")
+    ] = None,
     download: Annotated[bool, typer.Option("--download", help="Let cifar10 be downloaded")] = False,
-    importance: Annotated[str, typer.Option(help="How channels are ranked: l2 or l1")] = "l2",
+    importance: Annotated[str, typer.Option(help="How channels are ranked: contribution, l1 or l2")] = "contribution",
     min_keep: MinKeep = 0.1,
     round_to: RoundTo = 1,
     exclude: Exclude = [],  # noqa: B006
@@ -363,7 +365,12 @@ def _recover(task: Any, folder: Any, recipe: FinetuneConfig) -> None:
 
     with _bar() as bar:
         results = recover(
-            task, folder, recipe, on_stage=bar.stage, on_epoch=bar.epoch, on_step=bar.step("finetune")
+            task,
+            folder,
+            recipe,
+            on_stage=bar.stage,
+            on_epoch=bar.epoch,
+            on_step=bar.step("finetune"),
         )
     console.print(results_table(results))
     console.print(f"network     {folder.model}")

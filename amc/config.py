@@ -60,7 +60,7 @@ class DataConfig(Settings):
     """Per-channel mean of the normalisation, for images in [0, 1]; None: the dataset's default."""
     std: tuple[float, ...] | None = None
     """Per-channel standard deviation of the normalisation."""
-    image_size: int | None = None
+    image_size: int | None = Field(None, ge=1)
     """Side to which folder images are resized (shorter side, then centre crop); None: as stored."""
     download: bool = False
     """Let torchvision download the dataset where there is a network."""
@@ -71,7 +71,7 @@ class EvaluateConfig(Settings):
 
     images: int = Field(1000, ge=1)
     """Search-val images that score a plan."""
-    calibration_images: int = Field(512, ge=0)
+    calibration_images: int = Field(256, ge=0)
     """Training images that re-estimate BatchNorm statistics; 0 keeps the dense network's."""
     batch_size: int = Field(250, ge=1)
     bf16: bool | None = None
@@ -163,7 +163,7 @@ class SearchConfig(Settings):
     agent_settings: AgentConfig = AgentConfig()
     constraint: Constraint = "projection"
     reward: RewardName = "kl"
-    importance: str = "l2"
+    importance: str = "contribution"
     min_keep: float = Field(0.1, ge=0, le=1)
     """Least kept fraction of a unit."""
     round_to: int = Field(1, ge=1)
@@ -202,5 +202,7 @@ def load_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None

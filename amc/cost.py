@@ -52,16 +52,16 @@ class CostTable:
         """(coefficients, (terms, 3) rows of the size matrix) of a sum of products of sizes."""
         coefficients, factors = [], []
         for tensor, dims, coefficient in products:
-            shape, rows = self.units.sizes[tensor], []
+            rows = []
             for dim in dims:
-                key = (tensor, dim)
+                key, size = (tensor, dim), self.units.sizes[tensor][dim]
                 if key not in per_group:
-                    coefficient *= shape[dim]
+                    coefficient *= size
                     continue
                 if key not in self._forms:
                     self._forms[key] = len(self._rows)
                     self._rows.append(per_group[key])
-                    self._constants.append(shape[dim] - int(per_group[key] @ dense))
+                    self._constants.append(size - int(per_group[key] @ dense))
                 rows.append(self._forms[key])
             coefficients.append(coefficient)
             factors.append(rows + [0] * (3 - len(rows)))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -16,6 +15,8 @@ from torch.nn import functional
 from amc.config import EvaluateConfig
 from amc.data import ImageData, Split, stratified_indices
 from amc.errors import EvaluationError
+from amc.inference import accuracy as accuracy
+from amc.inference import autocast, has_fast_bf16, to_channels_last
 
 
 @dataclass(frozen=True)
@@ -28,34 +29,6 @@ class Quality:
     """Mean over the images, in nats."""
     kl: float
     """Mean KL(dense || candidate) of the predicted distributions, in nats per image."""
-
-
-def has_fast_bf16(device: torch.device | str) -> bool:
-    """Whether the hardware computes in bfloat16, rather than PyTorch emulating it."""
-    kind = torch.device(device).type
-    if kind == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if kind == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        # Not torch.ops.mkldnn._is_mkldnn_bf16_supported: it accepts slow emulation by AVX-512.
-        # Before torch 2.11 there is no public way to ask: float32.
-        flags: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-        return bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
-    return False
-
-
-def autocast(device: torch.device | str, bf16: bool | None) -> AbstractContextManager[object]:
-    """Autocast to bfloat16; with ``bf16`` None wherever :func:`has_fast_bf16`."""
-    if has_fast_bf16(device) if bf16 is None else bf16:
-        return torch.autocast(torch.device(device).type, torch.bfloat16)
-    return nullcontext()
-
-
-def to_channels_last(images: Tensor) -> Tensor:
-    """Images (N, C, H, W) laid out with the channels innermost; other tensors unchanged.
-
-    The layout spreads through a network from its input, so the weights can stay as they are.
-    """
-    return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
 
 
 def recalibrate_(model: nn.Module, batches: Sequence[Tensor]) -> None:
@@ -226,27 +199,3 @@ def calibration_images(data: ImageData, count: int, generator: torch.Generator) 
 
 def _subset(split: Split, count: int, generator: torch.Generator) -> Split:
     return split.take(stratified_indices(split.labels, min(count, len(split)), generator))
-
-
-def accuracy(
-    model: nn.Module,
-    data: ImageData,
-    split: Split,
-    *,
-    batch_size: int = 125,
-    bf16: bool | None = None,
-    device: torch.device | str = "cpu",
-) -> float:
-    """Fraction of ``split`` that ``model`` classifies correctly, with the statistics that it has.
-
-    Normalises batch by batch, so that a large split needs no float copy. Leaves the model in eval
-    mode, on ``device``.
-    """
-    model.to(device).eval()
-    correct = 0
-    with torch.inference_mode(), autocast(device, bf16):
-        for start in range(0, len(split), batch_size):
-            images = data.normalise(split.images[start : start + batch_size].to(device))
-            labels = split.labels[start : start + batch_size]
-            correct += int((model(to_channels_last(images)).argmax(1).cpu() == labels).sum())
-    return correct / len(split)

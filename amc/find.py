@@ -11,7 +11,7 @@ from torch import nn
 from amc.errors import ModelError, UnitError, VerificationError
 from amc.importance import score
 from amc.slim import slice_model, verify
-from amc.trace import trace
+from amc.trace import named_tensors, trace
 from amc.units import Units, group
 
 
@@ -33,7 +33,7 @@ def find_units(
     model: nn.Module,
     example_inputs: Any,
     *,
-    importance: str = "l2",
+    importance: str = "contribution",
     min_keep: float = 0.0,
     round_to: int = 1,
     exclude: Sequence[str] = (),
@@ -57,7 +57,7 @@ def find_units(
 
 
 def _check_finite(model: nn.Module) -> None:
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+    for name, tensor in named_tensors(model):
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ModelError(f"{name} holds NaN or infinite values; load sound weights")
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from amc.config import FinetuneConfig
 from amc.data import ImageData, Split
 from amc.errors import EvaluationError
-from amc.evaluate import accuracy, autocast, to_channels_last
+from amc.inference import accuracy, autocast, to_channels_last
 
 CHECK_STEPS = 20
 """Steps between two checks that the loss is a number (each waits for the device)."""
@@ -139,7 +139,7 @@ class _Training:
             group["lr"] = lr
         loss = self._loss(images, labels)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         return loss.detach()
 

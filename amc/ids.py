@@ -70,8 +70,8 @@ class ChannelIds:
         return torch.arange(start, start + count)
 
     def opaque(self, reason: str) -> Tensor:
-        """One new id, (1,), that is frozen from the start: something that cannot be followed."""
-        ids = self.fresh(1)
+        """One new id, (), that is frozen from the start: something that cannot be followed."""
+        ids = self.fresh(1)[0]
         self.freeze(ids, reason)
         return ids
 

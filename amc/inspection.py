@@ -60,7 +60,9 @@ def print_inspection(console: Console, description: dict[str, Any]) -> None:
     """Show :func:`describe`'s result as tables."""
     table = Table(title=f"{description['model']}: {len(description['units'])} units")
     for heading in ("unit", "kind", "width", "members", "MACs", "params", "keep"):
-        table.add_column(heading, justify="left" if heading in ("unit", "kind", "members") else "right")
+        table.add_column(
+            heading, justify="left" if heading in ("unit", "kind", "members") else "right"
+        )
     for unit in description["units"]:
         group = f" × {unit['granularity']}" if unit["granularity"] > 1 else ""
         steps = f" by {unit['multiple']}" if unit["multiple"] > 1 else ""
@@ -84,8 +86,8 @@ def print_inspection(console: Console, description: dict[str, Any]) -> None:
     macs, params, least = description["macs"], description["params"], description["least"]
     console.print(
         f"dense       {macs:,} MACs, {params:,} parameters\n"
-        f"prunable    {description['prunable_macs_share']:.1%} of the MACs lie in layers that a unit "
-        f"can shrink\n"
+        f"prunable    {description['prunable_macs_share']:.1%} of the MACs: layers that some unit "
+        "can shrink\n"
         f"least       {least['macs']:,} MACs ({least['macs'] / macs:.1%}), "
         f"{least['params']:,} parameters ({least['params'] / params:.1%})"
     )

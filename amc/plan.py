@@ -56,6 +56,13 @@ class Plan(Settings):
     quality: dict[str, float] = Field(default_factory=dict)
     """Search-val quality of the sliced network before finetuning."""
 
+    @model_validator(mode="after")
+    def _named_once(self) -> Plan:
+        names = [unit.name for unit in self.units]
+        if len(set(names)) != len(names):
+            raise ValueError("a unit is named twice")
+        return self
+
     @classmethod
     def load(cls, path: Path) -> Plan:
         """Read ``plan.json``; raises :class:`PlanError` for a file that is not a sound plan."""
@@ -65,6 +72,8 @@ class Plan(Settings):
             raise PlanError(f"{path}: no such file") from None
         except UnicodeDecodeError:
             raise PlanError(f"{path}: not a plan (not text)") from None
+        except OSError as error:
+            raise PlanError(f"{path}: cannot be read: {error.strerror}") from None
         except ValidationError as error:
             raise PlanError(f"{path}: not a sound plan: {explain(error)}") from None
 

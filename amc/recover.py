@@ -1,4 +1,4 @@
-"""After the search: slice the best plan, verify it, save it, finetune it, and say what came of it."""
+"""After the search: slice the best plan, verify, save, finetune, and say what came of it."""
 
 from __future__ import annotations
 
@@ -117,9 +117,7 @@ def recover(
     return results
 
 
-def _row(
-    name: str, task: Task, model: nn.Module, macs: int, params: int, latency: Latency
-) -> Row:
+def _row(name: str, task: Task, model: nn.Module, macs: int, params: int, latency: Latency) -> Row:
     return Row(
         name=name,
         test_accuracy=task.test(model) if task.test else None,

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.flop_counter import flop_registry
 
 from amc.ids import ChannelIds, compress, core
 
@@ -27,11 +28,11 @@ class Layer:
     name: str
     """Path of the module that owns the weight, ``layer1.0.conv1``."""
     kind: str
-    """``conv``, ``depthwise`` or ``linear``."""
+    """``conv``, ``depthwise``, ``linear``, or ``fixed`` for what is counted but cannot shrink."""
     in_channels: int
     out_channels: int
     kernel: int
-    """Square root of the kernel's area, rounded; 1 for a linear layer."""
+    """Side of the kernel (the geometric mean of its sides, rounded); 1 for a linear layer."""
     stride: int
     height: int
     """Of the output; 1 for a linear layer."""
@@ -39,7 +40,7 @@ class Layer:
     macs: int
     """Multiply-accumulates of the dense layer, for the traced batch."""
     tensor: str
-    """The weight."""
+    """The weight; empty where none is stored."""
     dims: tuple[int, ...]
     """Dimensions of the weight whose kept sizes multiply into the MACs."""
     macs_per_weight: int
@@ -106,6 +107,8 @@ def movement(tracer: Tracer, call: Call) -> Any:
     """Data movement is executed for real, on the ids."""
     name = str(call.operation.overloadpacket)
     move = call.operation
+    if move is torch.ops.aten.view.dtype:  # reads the bits anew
+        return opaque(tracer, call)
     if name in ("aten.view", "aten._unsafe_view"):  # ids need not be as contiguous as the data
         move = torch.ops.aten.reshape.default
     indices = call.args[1:] if name in ("aten.index", "aten.index_select") else ()
@@ -130,13 +133,28 @@ def elementwise(tracer: Tracer, call: Call) -> Any:
     if not isinstance(call.out, Tensor):
         return opaque(tracer, call)
     shape = call.out.shape
+    leaves = tree_leaves((call.args, call.kwargs))
+    operands = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    cores = [core(tracer.of(operand)) for operand in operands]
     met = torch.zeros([1] * len(shape), dtype=torch.int64)
-    for operand in tree_leaves((call.args, call.kwargs)):
-        if isinstance(operand, Tensor):
-            ids = core(tracer.of(operand))
+    for number, (operand, ids) in enumerate(zip(operands, cores, strict=True)):
+        if ids.any() and _is_gain(operand, cores[:number] + cores[number + 1 :]):
+            tracer.ids.freeze(ids, f"broadcast over channels at {tracer.where()}")
+        else:
             tracer.ids.unite(met, ids)
             met = torch.where(met != 0, met, ids)
     return met.expand(shape)
+
+
+def _is_gain(operand: Tensor, others: list[Tensor]) -> bool:
+    """Whether ``operand`` is of size 1 wherever the ids of ``others`` (without constants) change.
+
+    Such an operand, a learned scalar or a map of one channel, serves all channels of the others and
+    names none of them.
+    """
+    changes = {dim - x.dim() for x in others for dim in range(x.dim()) if x.shape[dim] > 1}
+    sizes = {dim: operand.shape[dim] for dim in range(-operand.dim(), 0)}
+    return bool(changes) and all(sizes.get(dim, 1) == 1 for dim in changes)
 
 
 @rule("prelu", "_prelu_kernel")
@@ -171,37 +189,36 @@ def _ride_along(tracer: Tracer, tensor: Tensor, dim: int, channels: Tensor) -> N
 @rule("cumsum", "linalg_vector_norm", "logsumexp")
 def reduction(tracer: Tracer, call: Call) -> Any:
     """Ids pass where they do not change along what is reduced; otherwise channels are mixed."""
-    ids = tracer.of(call.args[0])
-    shape = ids.shape
-    dims = call.args[1] if len(call.args) > 1 else call.kwargs.get("dim")
-    if not isinstance(call.out, Tensor) or isinstance(dims, Tensor):
-        return opaque(tracer, call)
+    if call.operation is torch.ops.aten.max.other or call.operation is torch.ops.aten.min.other:
+        return elementwise(tracer, call)
+    ids = core(tracer.of(call.args[0]))
+    out = tree_leaves(call.out)[0]  # where indices come along, they have the shape of the values
+    # The position of `dim` among the arguments differs from one reduction to the next.
+    named = zip((x.name for x in call.operation._schema.arguments), call.args, strict=False)
+    dims = (dict(named) | call.kwargs).get("dim")
     dims = range(ids.dim()) if dims is None or dims == [] else dims
-    dims = [d % ids.dim() for d in ([dims] if isinstance(dims, int) else dims)]
-    highest = core(ids).amax(dims, keepdim=True)
-    if ((core(ids) != highest) & (core(ids) != 0)).any():
+    dims = [d % max(1, ids.dim()) for d in ([dims] if isinstance(dims, int) else dims)]
+    highest = ids.amax(dims, keepdim=True) if ids.dim() else ids
+    if ((ids != highest) & (ids != 0)).any():
         return opaque(tracer, call)
-    if call.out.shape == shape:
-        return highest.expand(shape)
-    if call.out.dim() == len(shape):
-        return highest.expand(call.out.shape)
-    for dim in sorted(dims, reverse=True):
-        highest = highest.squeeze(dim)
-    return highest.expand(call.out.shape)
+    if out.dim() < ids.dim():
+        for dim in sorted(dims, reverse=True):
+            highest = highest.squeeze(dim)
+    return tree_map_only(Tensor, lambda t: highest.expand(t.shape), call.out)
 
 
 @rule("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d")
-@rule("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool2d")
+@rule("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
+@rule("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")
 @rule("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_bilinear2d")
 @rule(
     "upsample_bicubic2d", "upsample_linear1d", "upsample_trilinear3d", "_upsample_nearest_exact2d"
 )
 def resampling(tracer: Tracer, call: Call) -> Any:
-    """Pooling and resizing mix positions, never channels: (N, C, ...) keeps its C."""
-    if not isinstance(call.out, Tensor):
-        return opaque(tracer, call)
-    channels = tracer.ids.along(tracer.of(call.args[0]), 1)
-    return channels.view(1, -1, *[1] * (call.out.dim() - 2)).expand(call.out.shape)
+    """Pooling and resizing mix positions, never channels: (N, C, ...) or (C, ...) keeps its C."""
+    rank = int(str(call.operation.overloadpacket)[-2])  # aten.max_pool2d
+    channels = tracer.ids.along(tracer.of(call.args[0]), -rank - 1).view(-1, *[1] * rank)
+    return tree_map_only(Tensor, lambda t: channels.expand(t.shape), call.out)
 
 
 @rule("linear")
@@ -302,7 +319,7 @@ def _owner(parameter: str) -> str:
 
 
 @rule("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros")
-@rule("new_ones", "new_empty", "new_full", "zero", "size", "sym_size")
+@rule("new_ones", "new_empty", "new_full", "zero")
 def constant(_: Tracer, call: Call) -> Any:
     """Made from a shape alone: no channel stands behind it."""
     return tree_map_only(Tensor, lambda t: _zeros(t.shape), call.out)
@@ -310,15 +327,50 @@ def constant(_: Tracer, call: Call) -> Any:
 
 def opaque(tracer: Tracer, call: Call) -> Any:
     """No way to follow the channels: what goes in is frozen, what comes out stays whole."""
+    _count_fixed(tracer, call)
     inputs = [tracer.of(t) for t in tree_leaves((call.args, call.kwargs)) if isinstance(t, Tensor)]
     if not any(core(ids).any() for ids in inputs):
         return constant(tracer, call)
-    reason = f"{str(call.operation.overloadpacket).removeprefix('aten.')} at {tracer.where()}"
+    reason = f"{_name_of(call)} at {tracer.where()}"
     for ids in inputs:
         tracer.ids.freeze(ids, reason)
     mark = tracer.ids.opaque(reason)
     return tree_map_only(Tensor, lambda t: mark.expand(t.shape), call.out)
 
 
+def _count_fixed(tracer: Tracer, call: Call) -> None:
+    """What cannot be followed costs what it costs: its inputs are frozen, so that it never shrinks.
+
+    Matrix products of activations, attention, layers whose weight is computed in the forward.
+    """
+    packet = call.operation.overloadpacket
+    if packet is torch.ops.aten.linear:
+        macs = prod(call.out.shape) * call.args[1].shape[-1]
+    elif packet in flop_registry:
+        macs = flop_registry[packet](*call.args, **call.kwargs, out_val=call.out) // 2
+    else:
+        return
+    tracer.layers.append(
+        Layer(
+            name=f"{_name_of(call)} at {tracer.where()}",
+            kind="fixed",
+            in_channels=0,
+            out_channels=0,
+            kernel=1,
+            stride=1,
+            height=1,
+            width=1,
+            macs=macs,
+            tensor="",
+            dims=(),
+            macs_per_weight=macs,
+        )
+    )
+
+
+def _name_of(call: Call) -> str:
+    return str(call.operation.overloadpacket).removeprefix("aten.")
+
+
 def _zeros(shape: torch.Size) -> Tensor:
-    return torch.zeros(1, dtype=torch.int64).expand(shape)
+    return torch.zeros((), dtype=torch.int64).expand(shape)

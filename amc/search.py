@@ -64,7 +64,7 @@ def search(
     """Learn how much of each unit of ``task.model`` to keep under ``budget``, and keep the best.
 
     ``budget`` is a text like ``"flops=0.5 params=0.6"``; ``settings`` are fields of
-    :class:`amc.config.SearchConfig` (``episodes``, ``seed``, ``agent``, ``preset``, ``reward``, ...),
+    :class:`amc.config.SearchConfig` (``episodes``, ``seed``, ``agent``, ``preset``, ``reward``),
     or all of them come as one ``config``. ``run`` is a folder to create; without it nothing is
     written. Ctrl-C ends the search early, with the best plan so far. Raises :class:`ConfigError`
     for an unknown setting, :class:`BudgetError` for a budget out of reach, :class:`UnitError` where
@@ -145,7 +145,7 @@ def search(
 
 
 def make_config(budget: str | Sequence[str] | None = None, **settings: Any) -> SearchConfig:
-    """Settings of a search, its preset filled in; raises :class:`ConfigError` for an unknown one."""
+    """Settings of a search, its preset filled in; raises :class:`ConfigError` for a wrong one."""
     preset = settings.setdefault("preset", "default")
     if preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}; known are {', '.join(PRESETS)}")
@@ -155,11 +155,10 @@ def make_config(budget: str | Sequence[str] | None = None, **settings: Any) -> S
     config = SearchConfig.parse({"budget": limits, **settings})
     if not limits and config.reward in ("kl", "accuracy", "cross_entropy"):
         raise ConfigError(
-            f"reward {config.reward!r} alone keeps everything; give a budget such as flops=0.5, or a "
-            "reward that weighs error against cost (amc-flops, amc-params)"
+            f"reward {config.reward!r} alone keeps everything; give a budget such as flops=0.5, or "
+            "a reward that weighs error against cost (amc-flops, amc-params)"
         )
     return config
-
 
 
 def _shape(example_inputs: Any) -> tuple[int, ...] | None:

@@ -8,6 +8,7 @@ are told the new ones.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,7 +19,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from amc.errors import VerificationError
-from amc.trace import as_inputs, eval_mode, output_tensors
+from amc.trace import as_inputs, eval_mode, named_tensors, output_tensors
 from amc.units import Units
 
 TOLERANCE = 1e-4
@@ -52,7 +53,7 @@ def slice_model(model: nn.Module, units: Units, widths: Sequence[int]) -> nn.Mod
     """
     kept = kept_indices(units, widths)
     memo: dict[int, Any] = {}
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+    for name, tensor in named_tensors(model):
         sliced: Tensor = tensor.detach()
         for dim, index in kept.get(name, ()):
             sliced = sliced.index_select(dim, index.to(sliced.device))
@@ -96,7 +97,7 @@ def masked(model: nn.Module, units: Units, widths: Sequence[int]) -> Iterator[nn
     Every weight slice that consumes a removed channel is zero inside the context, and restored bit
     by bit on leaving.
     """
-    tensors = dict(model.named_parameters())
+    tensors = dict(named_tensors(model))
     saved: list[tuple[Tensor, Tensor]] = []
     readers = {(s.tensor, s.dim) for unit in units for s in unit.slots if s.role == "in"}
     try:
@@ -141,11 +142,12 @@ def verify(
         raise VerificationError(
             "the sliced network's outputs have other shapes than the dense one's"
         )
-    worst = 0.0
+    errors = [0.0]
     for small_output, twin_output in zip(actual, expected, strict=True):
         if twin_output.numel() and twin_output.is_floating_point():
             scale = float(twin_output.abs().max()) or 1.0
-            worst = max(worst, float((small_output - twin_output).abs().max()) / scale)
+            errors.append(float((small_output - twin_output).abs().max()) / scale)
+    worst = math.nan if any(map(math.isnan, errors)) else max(errors)
     if not worst <= tolerance:  # also catches NaN
         raise VerificationError(
             f"the sliced network differs from its masked twin by {worst:.1e} of the largest output "

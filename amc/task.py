@@ -89,7 +89,13 @@ def image_task(
     ) -> list[Epoch]:
         teacher = copy.deepcopy(dense) if recipe.distill_weight else None
         return finetune(
-            small, images, recipe, teacher=teacher, device=device, on_epoch=on_epoch, on_step=on_step
+            small,
+            images,
+            recipe,
+            teacher=teacher,
+            device=device,
+            on_epoch=on_epoch,
+            on_step=on_step,
         )
 
     return Task(

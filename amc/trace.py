@@ -47,6 +47,22 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+def named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Every stored tensor once, with its name: the parameters, then the buffers."""
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
+@contextmanager
+def _no_fused_attention() -> Iterator[None]:
+    """Keep attention in the parts that can be followed and counted, not in one fused operation."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
 def as_inputs(example_inputs: Any) -> tuple[Any, ...]:
     """A tensor alone stands for a tuple of one positional argument."""
     return tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
@@ -69,7 +85,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Trace:
     inputs = as_inputs(example_inputs)
     tracer = _Tracer(model)
     tracer.mark(inputs, "network input")
-    with eval_mode(model), torch.inference_mode():
+    with eval_mode(model), torch.inference_mode(), _no_fused_attention():
         try:
             with tracer:
                 output = model(*inputs)
@@ -88,12 +104,12 @@ class _Tracer(TorchDispatchMode):
     """Runs each operation for real, and its rule on the ids."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.ids = ChannelIds()
         self.layers: list[Layer] = []
         self._of: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._names: dict[int, str] = {}
-        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        for name, tensor in named_tensors(model):
             self._names.setdefault(id(tensor), name)
 
     def mark(self, inputs: Sequence[Any], reason: str) -> None:
@@ -109,7 +125,7 @@ class _Tracer(TorchDispatchMode):
         name = self._names.get(id(tensor))
         if name is not None and tensor.is_floating_point():
             return self.ids.elements(name, tensor)
-        return torch.zeros(1, dtype=torch.int64).expand(tensor.shape)
+        return torch.zeros((), dtype=torch.int64).expand(tensor.shape)
 
     def name_of(self, tensor: Tensor | None) -> str | None:
         return None if tensor is None else self._names.get(id(tensor))

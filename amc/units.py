@@ -114,8 +114,8 @@ class Units(Sequence[Unit]):
         if len(widths) != len(self):
             raise UnitError(f"{len(widths)} widths for a network of {len(self)} units")
         for unit, width in zip(self, widths, strict=True):
-            if not 1 <= width <= unit.width:
-                raise UnitError(f"{unit.name}: width {width} is not in 1..{unit.width}")
+            if not (1 <= width <= unit.width and width == int(width)):
+                raise UnitError(f"{unit.name}: width {width} is not an integer in 1..{unit.width}")
         return tuple(int(width) for width in widths)
 
     def ranked(self, scores: Sequence[np.ndarray]) -> Units:
@@ -139,13 +139,12 @@ class Units(Sequence[Unit]):
         items: list[Unit] = []
         frozen = list(self.frozen)
         for wanted in exclude:
-            if not any(_matches(unit, wanted) for unit in self):
+            already = any(fnmatchcase(channels.name, wanted) for channels in self.frozen)
+            if not already and not any(_matches(unit, wanted) for unit in self):
                 known = ", ".join(unit.name for unit in self.items[:5])
                 raise UnitError(f"no unit matches {wanted!r}; units are named like {known}")
         for unit in self:
-            unit = replace(
-                unit, min_width=max(1, math.ceil(min_keep * unit.width)), multiple=round_to
-            )
+            unit = replace(unit, min_width=max(1, _least(min_keep, unit.width)), multiple=round_to)
             pattern = next((p for p in exclude if _matches(unit, p)), None)
             if pattern is not None:
                 frozen.append(_freeze(unit, f"excluded by {pattern!r}"))
@@ -161,6 +160,11 @@ class Units(Sequence[Unit]):
         kept = tuple(unit for unit in self if unit.name not in failed)
         frozen = [_freeze(unit, failed[unit.name]) for unit in self if unit.name in failed]
         return replace(self, items=kept, frozen=(*self.frozen, *frozen))
+
+
+def _least(min_keep: float, width: int) -> int:
+    """Fewest groups that make up the fraction, deaf to rounding: .07 of 100 is 7."""
+    return math.ceil(min_keep * width - 1e-9)
 
 
 def _matches(unit: Unit, pattern: str) -> bool:
@@ -188,8 +192,11 @@ def group(trace: Trace, parameters: Shapes, buffers: Shapes) -> Units:
         signature = tuple((number, len(index)) for number, index in rows[channel].items())
         alike[signature].append(channel)
 
-    producers = {layer.tensor: layer for layer in trace.layers}
-    first_use = {layer.tensor: position for position, layer in enumerate(trace.layers)}
+    producers: dict[str, Layer] = {}
+    first_use: dict[str, int] = {}
+    for position, layer in enumerate(trace.layers):  # a shared layer stands at its first call
+        producers.setdefault(layer.tensor, layer)
+        first_use.setdefault(layer.tensor, position)
     units: list[Unit] = []
     frozen: list[Frozen] = []
     for signature, members in alike.items():

@@ -109,10 +109,15 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     ## Info
 
-    | key               | when     | what |
-    |-------------------|----------|------|
-    | `executed_action` | each step | the action that was in force: as given, or as clamped by `sequential`; what a replay buffer should hold |
-    | `plan`            | at the end | :class:`Episode` as a dict: proposed and executed keep, widths, costs, quality, reward, seconds |
+    | key        | when       | what |
+    |------------|------------|------|
+    | `plan`     | at the end | :class:`Episode` as a dict: proposed and executed keep, widths, costs, quality, reward, seconds |
+    | `executed` | at the end | the walk in which the plan itself had been proposed: `observations` `(units + 1, 25)` and `actions` `(units, 1)` |
+
+    The executed walk is what a replay buffer should hold. It is a true walk of this environment,
+    with the same plan and the same reward: a plan that is on the budget is executed as it is, by
+    either constraint. The proposed one is a poor teacher: under `projection` any common factor of
+    the wishes gives the same plan, under `sequential` a clamped action did not happen.
 
     ## Arguments
 
@@ -183,14 +188,12 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._chosen.append(width)
         if self.constraint == "sequential":
             value = self._constraint.action(index, width / self.units[index].width)
-        info: dict[str, Any] = {"executed_action": value}
-        done = len(self._chosen) == len(self.units)
-        reward = 0.0
-        if done:
-            episode = self._finish()
-            reward = episode.reward
-            info["plan"] = episode.to_json()
-        return self._observe(index + 1, self._chosen, value), reward, done, False, info
+        observation = self._observe(index + 1, self._chosen, value)
+        if len(self._chosen) < len(self.units):
+            return observation, 0.0, False, False, {}
+        episode = self._finish()
+        info = {"plan": episode.to_json(), "executed": self._walk(episode)}
+        return observation, episode.reward, True, False, info
 
     def action_for(self, keep: float) -> np.ndarray:
         """The action ``(1,)`` that wishes ``keep`` of the unit that is to be decided now."""
@@ -213,6 +216,18 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     def _start(self) -> None:
         self._wishes: list[float] = []
         self._chosen: list[int] = []
+
+    def _walk(self, episode: Episode) -> dict[str, np.ndarray]:
+        """Observations and actions of the walk that proposes what was executed."""
+        actions = [self._constraint.action(i, keep) for i, keep in enumerate(episode.executed_keep)]
+        observations = [
+            self._observe(i, episode.widths[:i], previous)
+            for i, previous in enumerate([1.0, *actions])
+        ]
+        return {
+            "observations": np.stack(observations),
+            "actions": np.array(actions, dtype=np.float32)[:, None],
+        }
 
     def _finish(self) -> Episode:
         started = time.perf_counter()

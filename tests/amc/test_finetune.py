@@ -2,6 +2,7 @@
 
 import copy
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -139,7 +140,7 @@ def test_schedule_warms_up_and_falls_to_zero() -> None:
     assert rates[:10] == pytest.approx([0.05 * (step + 1) for step in range(10)])
     assert rates[10] == 0.5
     assert rates[55] == pytest.approx(0.25)
-    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a > b for a, b in pairwise(rates[10:]))
     assert 0 < rates[-1] < 0.001
     assert learning_rate(0, 5, 0, 0.1) == 0.1
 

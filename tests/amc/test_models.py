@@ -99,7 +99,7 @@ def test_faults_of_a_users_file_are_explained(user_file: Path, tmp_path: Path) -
     }.items():
         with pytest.raises(ModelError, match=words):
             build_model(ModelConfig(spec=f"{user_file}:{function}"))
-    with pytest.raises(ModelError, match="depth=3.*TypeError"):
+    with pytest.raises(ModelError, match=r"depth=3.*TypeError"):
         build_model(ModelConfig(spec=f"{user_file}:make", arguments={"depth": 3}))
     (tmp_path / "broken.py").write_text("import nothing_of_that_name\n")
     with pytest.raises(ModelError, match="nothing_of_that_name"):

@@ -1,0 +1,110 @@
+"""The command line that a run's settings correspond to, and what no option of it can say."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+from amc.config import (
+    PRESETS,
+    AgentConfig,
+    DataConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    SearchConfig,
+)
+
+_OPTIONS = {
+    "model.weights": "--weights",
+    "data.search_val": "--search-val",
+    "data.image_size": "--image-size",
+    "data.download": "--download",
+    "agent": "--agent",
+    "preset": "--preset",
+    "reward": "--reward",
+    "constraint": "--constraint",
+    "evaluate.images": "--images",
+    "evaluate.calibration_images": "--calibration-images",
+    "evaluate.bf16": "--bf16",
+    "importance": "--importance",
+    "min_keep": "--min-keep",
+    "round_to": "--round-to",
+    "exclude": "--exclude",
+    "device": "--device",
+    "threads": "--threads",
+}
+"""The option of each setting that is written only where it differs from its default."""
+
+
+def command_line(config: SearchConfig, recipe: FinetuneConfig | None) -> str | None:
+    """``amc search ...`` for a shell, an option a line; None where the run was given objects.
+
+    ``recipe`` is the finetuning that followed (of 0 epochs: none), None where it is not known.
+    """
+    if config.model is None or config.data is None:
+        return None
+    lines = [["amc", "search", config.model.spec], ["--data", config.data.spec]]
+    for key, value in config.model.arguments.items():
+        given = value if isinstance(value, str) else json.dumps(value)
+        lines.append(["--model-arg", f"{key}={given}"])
+    lines += [["--budget", f"{name}={limit}"] for name, limit in config.budget.items()]
+    if not config.budget:
+        lines.append(["--no-budget"])
+    lines += [["--episodes", str(config.episodes)], ["--seed", str(config.seed)]]
+    for key, value in changed_settings(config).items():
+        if key in _OPTIONS:
+            lines += _option(_OPTIONS[key], value)
+    if recipe is not None:
+        lines.append(["--epochs", str(recipe.epochs)])
+        lines += [["--lr", str(recipe.lr)]] if recipe.epochs else []
+    return " \\\n  ".join(shlex.join(line) for line in lines)
+
+
+def without_option(config: SearchConfig, recipe: FinetuneConfig | None) -> dict[str, Any]:
+    """Settings that differ from their defaults and that :func:`command_line` cannot say."""
+    changed = {key: v for key, v in changed_settings(config).items() if key not in _OPTIONS}
+    if recipe is None or not recipe.epochs:
+        return changed
+    # The command gives the search's seed and bf16 to the finetuning as well.
+    implied = {"seed": config.seed, "bf16": config.evaluate.bf16}
+    default = FinetuneConfig(epochs=recipe.epochs, lr=recipe.lr, **implied).model_dump()
+    return changed | {
+        f"finetune.{key}": value
+        for key, value in recipe.model_dump().items()
+        if value != default[key]
+    }
+
+
+def changed_settings(config: SearchConfig) -> dict[str, Any]:
+    """Settings that differ from their defaults (the agent's: from its preset's), flat.
+
+    Without those that every command line states: the model, the data, the budget, episodes, seed.
+    """
+    agent = PRESETS.get(config.preset, AgentConfig())
+    default = SearchConfig(data=DataConfig(), agent_settings=agent, evaluate=EvaluateConfig())
+    stated = {"model.spec", "data.spec", "episodes", "seed"}
+    flat_default = flatten(default.model_dump(mode="json"))
+    return {
+        key: value
+        for key, value in flatten(config.model_dump(mode="json")).items()
+        if value != flat_default.get(key)
+        and key not in stated
+        and not key.startswith(("budget.", "model.arguments."))
+    }
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= (
+            flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat
+
+
+def _option(flag: str, value: Any) -> list[list[str]]:
+    if isinstance(value, bool):
+        return [[flag if value else flag.replace("--", "--no-", 1)]]
+    return [[flag, str(one)] for one in (value if isinstance(value, list) else [value])]

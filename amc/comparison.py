@@ -1,0 +1,70 @@
+"""The networks of a run side by side: each number, and its change relative to the dense one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from amc import text
+from amc.results import Results
+
+_ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number as people read it, and what is said below it in small print."""
+
+    value: str
+    notes: tuple[str, ...] = ()
+
+
+def compare(results: Results) -> list[tuple[str, list[Cell]]]:
+    """Lines of a table: the name of a quantity, and a cell for each row of ``results``."""
+    lines = [("Test accuracy", _accuracies(results, "test_accuracy"))]
+    if any(row.search_val_accuracy is not None for row in results.rows):
+        lines.append(("Search-val accuracy", _accuracies(results, "search_val_accuracy")))
+    lines.append(("MACs", _counts(results, "macs")))
+    lines.append(("Parameters", _counts(results, "params")))
+    lines.append(("Latency, batch 1", _latencies(results)))
+    return lines
+
+
+def _accuracies(results: Results, name: str) -> list[Cell]:
+    cells = []
+    for value, dense in _against_dense(results, name):
+        points = () if dense is None else (text.change(100 * (value - dense), " points", 2),)
+        cells.append(Cell(_ABSENT) if value is None else Cell(text.percent(value, 2), points))
+    return cells
+
+
+def _counts(results: Results, name: str) -> list[Cell]:
+    return [
+        Cell(text.count(value), _relative(value, dense))
+        for value, dense in _against_dense(results, name)
+    ]
+
+
+def _latencies(results: Results) -> list[Cell]:
+    cells = []
+    for row, (value, dense) in zip(
+        results.rows, _against_dense(results, "latency_ms"), strict=True
+    ):
+        spread = row.latency_spread_ms
+        notes = _relative(value, dense) + (() if spread is None else (f"spread {spread:.2f}",))
+        cells.append(Cell(_ABSENT) if value is None else Cell(f"{value:.2f} ms", notes))
+    return cells
+
+
+def _relative(value: float, dense: float | None) -> tuple[str, ...]:
+    return (text.change(100 * (value / dense - 1), "%"),) if dense else ()
+
+
+def _against_dense(results: Results, name: str) -> Iterator[tuple[Any, Any]]:
+    """Each row's value, and the dense network's where both are known and it is another row."""
+    dense = results.row("dense")
+    for row in results.rows:
+        value = getattr(row, name)
+        known = dense is not None and dense is not row and value is not None
+        yield value, getattr(dense, name) if known else None

@@ -1,0 +1,67 @@
+"""Everything that a run's folder says about the run, read and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Self
+
+from amc.config import SearchConfig, load_toml
+from amc.envs.pruning import Episode
+from amc.errors import PlanError
+from amc.plan import Plan
+from amc.results import Results, read_episodes
+from amc.run import RunFolder
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run as it stands: finished, interrupted, or hardly begun."""
+
+    path: Path
+    config: SearchConfig
+    versions: dict[str, str]
+    started: date
+    episodes: tuple[Episode, ...]
+    plan: Plan | None
+    """None before the first episode has ended."""
+    results: Results | None
+    """None before the plan has been applied and measured."""
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read the folder of a run.
+
+        Raises :class:`~amc.errors.RunError` where ``path`` is not one or a record is damaged,
+        :class:`~amc.errors.ConfigError` for settings that do not parse, and
+        :class:`~amc.errors.PlanError` where the plan is damaged, or gone though there are episodes.
+        """
+        folder = RunFolder.open(path)
+        # A search that was stopped before its first episode ended has neither of the two.
+        episodes = read_episodes(folder.episodes) if folder.episodes.exists() else ()
+        if episodes and not folder.plan.exists():
+            raise PlanError(
+                f"{folder.plan}: no such file, though {len(episodes)} episodes are recorded; "
+                "put it back, or search again"
+            )
+        versions = load_toml(folder.config).get("versions", {})
+        return cls(
+            path=path,
+            config=folder.load_config(),
+            versions={name: str(value) for name, value in versions.items()},
+            started=date.fromtimestamp(folder.config.stat().st_mtime),
+            episodes=episodes,
+            plan=Plan.load(folder.plan) if folder.plan.exists() else None,
+            results=Results.load(folder.results) if folder.results.exists() else None,
+        )
+
+    @property
+    def network(self) -> str:
+        """What was pruned, in a word."""
+        return self.config.model.spec if self.config.model else "a network from Python"
+
+    @property
+    def best(self) -> int:
+        """Index of the first episode with the highest reward."""
+        return max(range(len(self.episodes)), key=lambda index: self.episodes[index].reward)

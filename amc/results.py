@@ -1,0 +1,97 @@
+"""What a run has recorded: ``results.json`` and ``episodes.jsonl``, read and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from amc.config import FinetuneConfig, Settings, explain
+from amc.envs.pruning import Episode
+from amc.errors import RunError
+from amc.finetune import Epoch
+
+_EPISODE = TypeAdapter(Episode)
+
+
+class Row(Settings):
+    """One network of the comparison: as it came, sliced, or sliced and trained again."""
+
+    name: Literal["dense", "pruned", "finetuned"]
+    test_accuracy: float | None = None
+    """In [0, 1]; None where the task has no test."""
+    search_val_accuracy: float | None = None
+    """In [0, 1], on the images that gave the reward."""
+    macs: int
+    """One example."""
+    params: int
+    latency_ms: float | None = None
+    """Median of one forward at batch 1; None where it was not measured."""
+    latency_spread_ms: float | None = None
+    """Interquartile range of the same forwards."""
+
+
+class Results(Settings):
+    """``results.json``: the networks side by side, and how the last of them was trained."""
+
+    format: Literal["amc.results/1"] = "amc.results/1"
+    rows: tuple[Row, ...]
+    device: str
+    """Where latency was measured."""
+    epochs: tuple[Epoch, ...] = ()
+    """Finetuning; empty where there was none."""
+    recipe: FinetuneConfig | None = None
+    """How it was finetuned."""
+    verified_error: float
+    """Worst error of the sliced network against its masked twin, relative to the largest output."""
+    seconds: dict[str, float] = Field(default_factory=dict)
+    """Wall time by phase: ``search``, ``finetune``."""
+
+    @classmethod
+    def load(cls, path: Path) -> Results:
+        """Read ``results.json``; raises :class:`RunError` where it is missing or not sound."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise RunError(
+                f"{path}: no such file; a search writes it at its end, so let one finish"
+            ) from None
+        except ValidationError as error:
+            raise RunError(
+                f"{path}: not sound results: {explain(error)}; remove the file to do without it"
+            ) from None
+
+    def save(self, path: Path) -> None:
+        """Write ``results.json``, replacing an older one in one step."""
+        draft = path.with_suffix(".json.tmp")
+        draft.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        draft.replace(path)
+
+    def row(self, name: str) -> Row | None:
+        """The row of that name, or None."""
+        return next((row for row in self.rows if row.name == name), None)
+
+
+def read_episodes(path: Path) -> tuple[Episode, ...]:
+    """Every finished episode of ``episodes.jsonl``.
+
+    A last line that a crash has cut off is skipped. Raises :class:`RunError` for a missing file,
+    and for any other line that is not an episode, with its number.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such file; is this the folder of a run?") from None
+    episodes = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            episodes.append(_EPISODE.validate_json(line))
+        except ValidationError as error:
+            torn = error.errors()[0]["type"] == "json_invalid"
+            if torn and number == len(lines):
+                break
+            raise RunError(
+                f"{path}, line {number}: not an episode: {explain(error)}; remove the line"
+            ) from None
+    return tuple(episodes)

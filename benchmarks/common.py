@@ -1,0 +1,39 @@
+"""What the benchmarks share: their inputs, and results that grow line by line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from amc.config import DataConfig, ModelConfig
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """The options that name network, weights and images."""
+    parser.add_argument("--network", default="resnet20", help="one of amc's own, amc:NAME")
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--images", required=True, help="folder with train/ and test/")
+    parser.add_argument("--search-val", required=True, help="file of held-out training paths")
+
+
+def configs(arguments: argparse.Namespace) -> tuple[ModelConfig, DataConfig]:
+    """The network and the images that the options name."""
+    model = ModelConfig(spec=f"amc:{arguments.network}", weights=arguments.weights)
+    data = DataConfig(spec=f"imagefolder:{arguments.images}", search_val=arguments.search_val)
+    return model, data
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All results so far."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def append_line(path: Path, result: dict[str, Any]) -> None:
+    """Add one result."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(result) + "\n")

@@ -1,0 +1,77 @@
+"""What an episode costs beside the bare forward of the same sliced network on the same images.
+
+Both sides recalibrate BatchNorm; they take turns in one process, and the ratio is taken pair by
+pair, because a shared machine drifts.
+
+    python benchmarks/overhead.py --weights W --images DIR --search-val FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+import numpy as np
+import torch
+from common import RESULTS, add_inputs, configs
+
+from amc.budget import parse_budget, resolve
+from amc.config import EvaluateConfig
+from amc.cost import CostTable
+from amc.data import load_data
+from amc.envs.pruning import PruningEnv
+from amc.envs.reward import make_reward
+from amc.evaluate import Evaluator
+from amc.find import find_units
+from amc.importance import score
+from amc.models import build_model
+from amc.slim import slice_model
+from amc.task import PlanEvaluator, image_task
+
+
+def main() -> None:
+    """Time pairs and print the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_inputs(parser)
+    parser.add_argument("--pairs", type=int, default=30)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    model_config, data_config = configs(arguments)
+    data = load_data(data_config)
+    task = image_task(model_config, data)
+    units = find_units(task.model, task.example_inputs, min_keep=0.1)
+    cost = CostTable(units)
+    env = PruningEnv(
+        units,
+        cost,
+        resolve(parse_budget("flops=0.5"), units, cost),
+        PlanEvaluator(task, units),
+        make_reward("kl"),
+        score(task.model, units, "contribution"),
+    )
+    bare = Evaluator.from_data(build_model(model_config), data, EvaluateConfig())
+    rng = np.random.default_rng(0)
+    ratios = []
+    for pair in range(arguments.pairs + 2):
+        start = time.perf_counter()
+        env.reset()
+        done, info = False, {}
+        while not done:
+            _, _, done, _, info = env.step(rng.uniform(-1, 1, 1).astype(np.float32))
+        episode_s = time.perf_counter() - start
+        small = slice_model(task.model, units, info["plan"]["widths"])
+        start = time.perf_counter()
+        bare(small)
+        if pair >= 2:  # the first two warm up
+            ratios.append(episode_s / (time.perf_counter() - start))
+    low, middle, high = np.percentile(ratios, (25, 50, 75))
+    print(f"episode / bare forward: median {middle:.3f} (quartiles {low:.3f} to {high:.3f})")
+    RESULTS.mkdir(exist_ok=True)
+    result = {"network": arguments.network, "pairs": len(ratios), "median": middle}
+    (RESULTS / f"overhead-{arguments.network}.json").write_text(json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,10 @@ class EpisodeBuffer(ReplayBuffer):
     reward of an episode is the same for all its layers). Storing the executed walk of
     :class:`~amc.envs.pruning.PruningEnv` in the place of the proposed one is ours.
 
-    ``generator`` draws the batches, instead of NumPy's global one.
+    Args (beyond the base class's):
+        generator: draws the batches, in the place of NumPy's global one.
+        ranked: give out normal scores of the rewards (:func:`normal_scores`) over all stored
+            episodes, in the place of the rewards.
     """
 
     def __init__(
@@ -32,6 +36,7 @@ class EpisodeBuffer(ReplayBuffer):
         optimize_memory_usage: bool = False,
         *,
         generator: np.random.Generator,
+        ranked: bool = False,
     ) -> None:
         super().__init__(
             buffer_size,
@@ -43,7 +48,9 @@ class EpisodeBuffer(ReplayBuffer):
             handle_timeout_termination=False,
         )
         self._generator = generator
-        self._start = 0
+        self._ranked = ranked
+        self.credit = self.rewards
+        """(buffer size, 1) what :meth:`sample` gives out as rewards."""
 
     def add(
         self,
@@ -66,6 +73,8 @@ class EpisodeBuffer(ReplayBuffer):
         self.next_observations[rows, 0] = executed["observations"][1:]
         self.actions[rows, 0] = executed["actions"]
         self.rewards[rows, 0] = reward[0]
+        if self._ranked:
+            self.credit = normal_scores(self.rewards[: self.size()])
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:  # noqa: ARG002
         """Transitions drawn uniformly, with replacement."""
@@ -75,6 +84,19 @@ class EpisodeBuffer(ReplayBuffer):
             self.actions[rows, 0],
             self.next_observations[rows, 0],
             self.dones[rows],
-            self.rewards[rows],
+            self.credit[rows],
         )
         return ReplayBufferSamples(*(torch.from_numpy(field) for field in fields))
+
+
+def normal_scores(values: np.ndarray) -> np.ndarray:
+    """The standard normal quantiles of the values' ranks; ties share their mean rank.
+
+    Whatever the scale of a reward and however bad its worst plans, the result is spread like a
+    standard normal (rank-based fitness shaping, as in evolution strategies). Float32, same shape.
+    """
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    above = np.cumsum(counts)
+    quantiles = (above - counts / 2) / values.size
+    scores = np.array([NormalDist().inv_cdf(float(q)) for q in quantiles], dtype=np.float32)
+    return scores[inverse].reshape(values.shape)

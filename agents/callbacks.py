@@ -118,7 +118,12 @@ class TensorBoardMonitor:
 
     def table(self, episode: Episode) -> str:
         """The plan as a Markdown table."""
-        lines = [f"**{_headline(episode)}**", "", "| unit | dense | kept | keep |", "|---|---|---|---|"]
+        lines = [
+            f"**{_headline(episode)}**",
+            "",
+            "| unit | dense | kept | keep |",
+            "|---|---|---|---|",
+        ]
         rows = zip(self._names, self._dense, episode.widths, episode.executed_keep, strict=True)
         lines += [f"| {name} | {dense} | {kept} | {keep:.2f} |" for name, dense, kept, keep in rows]
         return "\n".join(lines)

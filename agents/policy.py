@@ -66,7 +66,9 @@ class Policy:
             trained_on=self.trained_on,
         )
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: w.detach().cpu().contiguous() for name, w in self.actor.state_dict().items()}
+        weights = {
+            name: w.detach().cpu().contiguous() for name, w in self.actor.state_dict().items()
+        }
         save_file(weights, folder / "actor.safetensors")
         text = json.dumps(header.model_dump(mode="json"), indent=2)
         (folder / "policy.json").write_text(text + "\n")
@@ -79,8 +81,9 @@ class Policy:
         version, or where the weights do not fit the description.
         """
         header = _read_header(folder / "policy.json")
-        with torch.device("meta"):  # no memory and no random numbers: the weights follow
+        with torch.device("meta"):  # draws no random numbers: the weights follow
             actor = make_actor(header.hidden)
+        actor.to_empty(device="cpu")
         path = folder / "actor.safetensors"
         try:
             weights = load_file(path)
@@ -90,7 +93,7 @@ class Policy:
         if bad:
             raise ConfigError(f"{path}: {', '.join(bad)} holds values that are not finite float32")
         try:
-            actor.load_state_dict(weights, assign=True)
+            actor.load_state_dict(weights)
         except RuntimeError as error:
             raise ConfigError(f"{path}: the weights do not fit policy.json: {error}") from None
         return cls(actor, header.constraint, header.trained_on)

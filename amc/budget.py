@@ -16,7 +16,7 @@ import numpy as np
 
 from amc.cost import CostTable
 from amc.errors import BudgetError, ConfigError
-from amc.units import Units
+from amc.units import Unit, Units
 
 QUANTITIES = {"macs": "macs", "flops": "macs", "params": "params"}
 """What a user may write, and the cost it means: in this literature FLOPs are MACs."""
@@ -102,7 +102,7 @@ def resolve(limits: Mapping[str, float | int], units: Units, cost: CostTable) ->
     return Budget(absolute, cost)
 
 
-def project(wishes: np.ndarray, units: Units, budget: Budget) -> tuple[int, ...]:
+def project(wishes: np.ndarray, units: Sequence[Unit], budget: Budget) -> tuple[int, ...]:
     """Kept widths on the budget, as close as can be to proportional to ``wishes``.
 
     ``wishes`` is (units,), the wished kept fractions in (0, 1]. With W the dense widths, the result
@@ -110,7 +110,7 @@ def project(wishes: np.ndarray, units: Units, budget: Budget) -> tuple[int, ...]
     every bound; then every unit in turn grows by a step as long as that still fits, those first
     that rounding treated worst.
     """
-    dense = np.array(units.dense_widths, dtype=np.float64)
+    dense = np.array([unit.width for unit in units], dtype=np.float64)
     grids = [np.array(unit.widths, dtype=np.float64) for unit in units]
     edges = [(grid[1:] + grid[:-1]) / 2 for grid in grids]
 
@@ -123,7 +123,7 @@ def project(wishes: np.ndarray, units: Units, budget: Budget) -> tuple[int, ...]
 
     low, high = 0.0, 2.0 / float(wishes.min())  # no wish is met at 0, every unit is whole at high
     if budget.met(dense):
-        return units.dense_widths
+        return tuple(unit.width for unit in units)
     while high - low > 1e-6 * high:
         middle = (low + high) / 2
         if budget.met(widths_of(ranks_at(middle))):

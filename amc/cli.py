@@ -149,7 +149,9 @@ def search(
         int | None, typer.Option(help="Resize folder images to this side")
     ] = None,
     download: Annotated[bool, typer.Option("--download", help="Let cifar10 be downloaded")] = False,
-    importance: Annotated[str, typer.Option(help="How channels are ranked: contribution, l1 or l2")] = "contribution",
+    importance: Annotated[
+        str, typer.Option(help="How channels are ranked: contribution, l1 or l2")
+    ] = "contribution",
     min_keep: MinKeep = 0.1,
     round_to: RoundTo = 1,
     exclude: Exclude = [],  # noqa: B006
@@ -360,14 +362,16 @@ def _fail(message: str, code: int) -> None:
 
 def _recover(task: Any, folder: Any, recipe: FinetuneConfig) -> None:
     """Slice, finetune and report, with a bar and the closing table."""
+    from amc.plan import Plan
     from amc.recover import recover
     from amc.report import results_table
 
     with _bar() as bar:
         results = recover(
             task,
-            folder,
+            Plan.load(folder.plan),
             recipe,
+            folder,
             on_stage=bar.stage,
             on_epoch=bar.epoch,
             on_step=bar.step("finetune"),

@@ -52,8 +52,8 @@ def _latencies(results: Results) -> list[Cell]:
         results.rows, _against_dense(results, "latency_ms"), strict=True
     ):
         spread = row.latency_spread_ms
-        notes = _relative(value, dense) + (() if spread is None else (f"spread {spread:.2f}",))
-        cells.append(Cell(_ABSENT) if value is None else Cell(f"{value:.2f} ms", notes))
+        notes = _relative(value, dense) + (() if spread is None else (f"spread {spread:.2g}",))
+        cells.append(Cell(_ABSENT) if value is None else Cell(text.milliseconds(value), notes))
     return cells
 
 

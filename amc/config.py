@@ -81,8 +81,13 @@ class EvaluateConfig(Settings):
 class AgentConfig(Settings):
     """DDPG and its exploration. The defaults are ours; ``amc-paper`` holds the paper's values."""
 
-    warmup_episodes: int = Field(15, ge=0)
-    """Episodes of uniformly random actions before the actor takes over."""
+    warmup_episodes: int = Field(8, ge=0)
+    """Episodes before the actor learns."""
+    warmup: Literal["noise", "uniform"] = "noise"
+    """How they are played: the usual exploration around the untrained actor, or uniformly random
+    actions (the paper)."""
+    start_uniform: bool = True
+    """Play the uniform plan in the very first episode, so that no search ends below it."""
     gradient_steps: int = Field(100, ge=-1)
     """Updates after each episode; -1: one for each transition of the episode."""
     batch_size: int = Field(64, ge=1)
@@ -102,6 +107,11 @@ class AgentConfig(Settings):
     range, when the warm-up ends."""
     noise_decay: float = Field(0.97, gt=0, le=1)
     """Factor on the deviation for each episode after the warm-up."""
+    noise_floor: float = Field(0.1, ge=0)
+    """Least deviation."""
+    shaping: Literal["rank", "baseline"] = "rank"
+    """What the critic regresses on: normal scores of the rewards' ranks among all episodes (free of
+    the reward's scale), or rewards less their moving average (the paper)."""
     baseline_momentum: float = Field(0.5, ge=0, lt=1)
     """Weight of the old value in the moving-average reward baseline."""
 
@@ -112,10 +122,14 @@ PRESETS: dict[str, AgentConfig] = {
     # truncated-normal noise .5 decaying by .95, one update for each transition.
     "amc-paper": AgentConfig(
         warmup_episodes=100,
+        warmup="uniform",
+        start_uniform=False,
         gradient_steps=-1,
         buffer_episodes=100,
         bootstrap=True,
         noise_decay=0.95,
+        noise_floor=0.0,
+        shaping="baseline",
     ),
 }
 """Agent settings by name."""

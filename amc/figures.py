@@ -1,7 +1,7 @@
 """The pictures of a run, as matplotlib figures: for the report, and for TensorBoard.
 
-Backgrounds are transparent and colours are mid-tones, so that a picture reads on white and on dark.
-:func:`to_svg` goes further: it makes the colours the page's own.
+As they come they are dark on white; :func:`to_svg` drops the background and makes the colours the
+page's own, so that a picture follows it into dark mode.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 import matplotlib as mpl
@@ -35,8 +36,7 @@ _VARIABLES = {
 }
 
 _STYLE: dict[Any, Any] = {
-    "figure.facecolor": "none",
-    "savefig.facecolor": "none",
+    "figure.facecolor": "white",  # TensorBoard drops transparency, and smooth edges with it
     "axes.facecolor": "none",
     "axes.edgecolor": LINE,
     "axes.labelcolor": MUTED,
@@ -53,6 +53,7 @@ _STYLE: dict[Any, Any] = {
     "grid.color": LINE,
     "grid.linewidth": 0.6,
     "text.color": MUTED,
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "xtick.major.size": 0,
@@ -71,6 +72,9 @@ _WIDE, _NARROW = 12.0, 5.2
 
 _MOST_UPRIGHT = 30
 """Units that fit side by side with readable names."""
+
+_MOST_LETTERS = 130
+"""Letters that fit side by side below the wide picture."""
 
 
 _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g}%")
@@ -96,9 +100,9 @@ def plan_figure(
         _NARROW if compact else _WIDE,
         0.9 + 0.21 * len(names) if lying else 3.8,
     )
-    places, tops = np.arange(len(names)), np.asarray(dense_widths)
+    places = np.arange(len(names))
     draw = axes.barh if lying else axes.bar
-    draw(places, tops, 0.72, color=SOFT, label="dense")
+    draw(places, dense_widths, 0.72, color=SOFT, label="dense")
     draw(places, kept_widths, 0.72, color=ACCENT, label="kept")
     for place, dense, kept in zip(places, dense_widths, kept_widths, strict=True):
         axes.annotate(
@@ -110,20 +114,8 @@ def plan_figure(
             ha="left" if lying else "center",
             va="center_baseline" if lying else "bottom",
         )
-    labels = [_shorten(name) for name in names]
-    if lying:
-        axes.set_yticks(places, labels, fontsize=8.5)
-        axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.grid(axis="y", visible=False)
-        axes.grid(axis="x")
-        axes.spines["bottom"].set_visible(False)
-        axes.set_xlabel("width")
-        axes.set_xlim(0, 1.1 * max(tops, default=1))
-    else:
-        axes.set_xticks(places, labels, rotation=40, ha="right", rotation_mode="anchor")
-        axes.set_xlim(-0.6, len(names) - 0.4)
-        axes.set_ylabel("width")
-        axes.set_ylim(0, 1.1 * max(tops, default=1))
+    label = _label_lying if lying else _label_upright
+    label(axes, [_shorten(name) for name in names], 1.1 * max(dense_widths, default=1))
     figure.legend(
         *axes.get_legend_handles_labels(), loc="outside upper right", ncols=2, borderpad=0
     )
@@ -226,13 +218,12 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     """
     buffer = io.StringIO()
     with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, format="svg", facecolor="none", metadata={"Date": None})
     drawing = buffer.getvalue()
     drawing = drawing[drawing.index("<svg") :]
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
     size = re.search(r'viewBox="[^"]*"', drawing)
-    shown = description.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    head = f'<svg {size[0] if size else ""} role="img" aria-label="{shown}">'
+    head = f'<svg {size[0] if size else ""} role="img" aria-label="{escape(description)}">'
     drawing = head + drawing[drawing.index(">") + 1 :]
     drawing = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", drawing)
     for colour, variable in _VARIABLES.items():
@@ -245,6 +236,26 @@ def _axes(title: str, width: float = _NARROW, height: float = 3.1) -> tuple[Figu
     axes = figure.add_subplot()
     axes.set_title(title)
     return figure, axes
+
+
+def _label_upright(axes: Axes, names: Sequence[str], height: float) -> None:
+    axes.set_xticks(np.arange(len(names)), names)
+    if len(names) * max(map(len, names), default=0) > _MOST_LETTERS:
+        for label in axes.get_xticklabels():
+            label.set(rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_xlim(-0.6, len(names) - 0.4)
+    axes.set_ylim(0, height)
+    axes.set_ylabel("width")
+
+
+def _label_lying(axes: Axes, names: Sequence[str], length: float) -> None:
+    axes.set_yticks(np.arange(len(names)), names, fontsize=8.5)
+    axes.set_ylim(len(names) - 0.4, -0.6)  # the first unit on top
+    axes.set_xlim(0, length)
+    axes.set_xlabel("width")
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x")
+    axes.spines["bottom"].set_visible(False)
 
 
 def _count_along_x(axes: Axes, most: int) -> None:

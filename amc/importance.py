@@ -39,8 +39,10 @@ class Weights:
         slots = [slot for slot in unit.slots if slot.tensor in self.scales]
         if not slots:
             return np.ones(unit.width)
-        sums = [self._sums(self.tensors[s.tensor], 0, 2)[s.index].sum(1) for s in slots]
-        return np.sum(sums, axis=0)
+        total = np.zeros(unit.width)
+        for slot in slots:
+            total += self._sums(self.tensors[slot.tensor], slot.dim, 2)[slot.index].sum(1)
+        return total
 
     @staticmethod
     def _sums(weight: Tensor, dim: int, exponent: int) -> np.ndarray:
@@ -56,7 +58,8 @@ def l1(unit: Unit, weights: Weights) -> np.ndarray:
 
 def l2(unit: Unit, weights: Weights) -> np.ndarray:
     """Euclidean norm of the producers' weights (He et al., Soft Filter Pruning, 2018)."""
-    return np.sqrt(weights.power(unit, "out"))
+    norms: np.ndarray = np.sqrt(weights.power(unit, "out"))
+    return norms
 
 
 def contribution(unit: Unit, weights: Weights) -> np.ndarray:
@@ -65,7 +68,8 @@ def contribution(unit: Unit, weights: Weights) -> np.ndarray:
     After BatchNorm a channel's deviation is its scale, whatever its own weights are; times the norm
     of what reads it, this is the size of what the next layers lose with the channel.
     """
-    return np.sqrt(weights.power(unit, "in") * weights.scale_power(unit))
+    sizes: np.ndarray = np.sqrt(weights.power(unit, "in") * weights.scale_power(unit))
+    return sizes
 
 
 CRITERIA: dict[str, Callable[[Unit, Weights], np.ndarray]] = {

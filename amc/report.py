@@ -167,7 +167,9 @@ def _plan_section(plan: Plan) -> Html:
     ]
     caption = "How many channels (or groups of channels) of each unit are kept, in forward order."
     if plan.quality:
-        scores = (f"{name} {text.number(value)}" for name, value in plan.quality.items())
+        scores = (
+            f"{key.replace('_', '-')} {text.number(value)}" for key, value in plan.quality.items()
+        )
         caption += f" On search-val, before finetuning: {', '.join(scores)}."
     return join(
         tag("h2", "Best plan"),
@@ -242,19 +244,13 @@ def _recovery_figures(run: Record) -> list[Html]:
 
 
 def _phases(run: Record) -> dict[str, float]:
-    """Seconds: what episodes spent, the rest of the search, the finetuning."""
+    """Seconds: what episodes spent, and the finetuning."""
     sums: dict[str, float] = {}
     for episode in run.episodes:
         for name, value in episode.seconds.items():
             sums[name] = sums.get(name, 0.0) + value
-    results = run.results
-    if results is None:
-        return sums
-    if "search" in results.seconds:
-        sums["agent"] = max(0.0, results.seconds["search"] - sum(sums.values()))
-    if results.epochs:
-        measured = sum(epoch.seconds for epoch in results.epochs)
-        sums["finetune"] = results.seconds.get("finetune", measured)
+    if run.results is not None and run.results.epochs:
+        sums["finetune"] = sum(epoch.seconds for epoch in run.results.epochs)
     return sums
 
 
@@ -273,9 +269,7 @@ def _reproduce_section(run: Record) -> Html:
     return join(
         tag("h2", "Reproduce"),
         again,
-        tag("p", f"Set otherwise than the command can: {beyond}.", class_="note")
-        if beyond
-        else _NOTHING,
+        tag("p", f"Also set: {beyond}.", class_="note") if beyond else _NOTHING,
         tag("p", f"Made with {known}.", class_="note") if known else _NOTHING,
         tag(
             "details",

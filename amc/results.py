@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from amc.config import FinetuneConfig, Settings, explain
 from amc.envs.pruning import Episode
@@ -45,8 +45,6 @@ class Results(Settings):
     """How it was finetuned."""
     verified_error: float
     """Worst error of the sliced network against its masked twin, relative to the largest output."""
-    seconds: dict[str, float] = Field(default_factory=dict)
-    """Wall time by phase: ``search``, ``finetune``."""
 
     @classmethod
     def load(cls, path: Path) -> Results:

@@ -9,8 +9,9 @@ interrupted run is a shorter one, not a lost one.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,14 @@ def search(
             )
             observers.append(stack.enter_context(contextlib.closing(monitor)))
 
+        since = time.perf_counter()
+
         def record(episode: Episode) -> None:
+            nonlocal since
+            now = time.perf_counter()
+            spent = now - since - sum(episode.seconds.values())
+            episode = replace(episode, seconds={**episode.seconds, "agent": spent})
+            since = now
             history.append(episode)
             improved = not best or episode.reward > best[0].reward
             if improved:

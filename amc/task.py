@@ -29,6 +29,7 @@ class Train(Protocol):
         self,
         model: nn.Module,
         config: FinetuneConfig,
+        /,
         *,
         on_epoch: Callable[[Epoch], None] | None = None,
         on_step: Callable[[int, int], None] | None = None,

@@ -15,7 +15,7 @@ def count(value: float) -> str:
     for exponent, suffix in ((3, "k"), (6, "M"), (9, "G")):
         scaled = float(f"{value / 10**exponent:.3g}")
         if scaled < 1000:
-            return f"{f'{scaled:#.3g}'.rstrip('.')} {suffix}"
+            return f"{_three_digits(scaled)} {suffix}"
     return f"{value / 10**12:,.3g} T"
 
 
@@ -48,6 +48,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def milliseconds(value: float) -> str:
+    """Three significant digits: ``0.280 ms``, ``12.3 ms``."""
+    return f"{_three_digits(value)} ms" if value < 999.5 else f"{value:,.0f} ms"
+
+
 def budget(limits: Mapping[str, float | int]) -> str:
     """``{"macs": 0.5, "params": 1200000}`` as ``MACs ≤ 50%, parameters ≤ 1.20 M``."""
     parts = []
@@ -55,3 +60,7 @@ def budget(limits: Mapping[str, float | int]) -> str:
         bound = f"{100 * limit:.4g}%" if isinstance(limit, float) else count(limit)
         parts.append(f"{QUANTITY.get(name, name)} ≤ {bound}")
     return ", ".join(parts) or "no budget"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:#.3g}".rstrip(".")

@@ -45,7 +45,9 @@ FEATURES: tuple[Feature, ...] = (
     Feature("width", 0, 1, "log2 of the lead's output width, over 9"),
     Feature("stride", 0, 1, "log2 of the lead's stride, over 4"),
     Feature("kernel", 0, 1, "log2 of the lead's kernel, over 4"),
-    Feature("macs_share", -1, 1, "log2 of (the unit's removable MACs over the units' mean), over 8"),
+    Feature(
+        "macs_share", -1, 1, "log2 of (the unit's removable MACs over the units' mean), over 8"
+    ),
     Feature("params_share", -1, 1, "the same for parameters"),
     Feature("macs_reduced", 0, 1, "fraction of all MACs removed by the earlier units"),
     Feature("macs_rest", 0, 1, "fraction of all MACs that this and the later units can remove"),

@@ -148,7 +148,9 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         constraint: str = "projection",
     ) -> None:
         if not units:
-            raise UnitError("there is no unit to prune: exclude fewer, or look at why they are frozen")
+            raise UnitError(
+                "there is no unit to prune: exclude fewer, or look at why they are frozen"
+            )
         self.units = units
         self.cost = cost
         self.constraint = constraint

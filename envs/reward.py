@@ -81,12 +81,16 @@ def make_reward(name: str) -> Reward:
     try:
         return _REWARDS[name]()
     except KeyError:
-        raise ConfigError(f"reward {name!r} is unknown; choose from {', '.join(_REWARDS)}") from None
+        raise ConfigError(
+            f"reward {name!r} is unknown; choose from {', '.join(_REWARDS)}"
+        ) from None
 
 
 def _finite(values: Mapping[str, float], name: str) -> float:
     if name not in values:
-        raise EvaluationError(f"{name} is missing from {sorted(values)}: the evaluator must give it")
+        raise EvaluationError(
+            f"{name} is missing from {sorted(values)}: the evaluator must give it"
+        )
     value = float(values[name])
     if not math.isfinite(value):
         raise EvaluationError(

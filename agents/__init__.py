@@ -1,0 +1,48 @@
+"""Searchers: DDPG and its baselines behind one interface. Only here is stable-baselines3 known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from amc.errors import ConfigError
+
+if TYPE_CHECKING:
+    from amc.agents.policy import Policy
+    from amc.config import AgentConfig
+    from amc.envs.pruning import Episode, PruningEnv
+
+__all__ = ["Agent", "make_agent"]
+
+
+class Agent(Protocol):
+    """Something that proposes plans to an environment."""
+
+    @property
+    def policy(self) -> Policy | None:
+        """What was learned, replayable elsewhere; None where nothing is."""
+
+    def learn(self, episodes: int, on_episode: Callable[[Episode], None]) -> None:
+        """Play up to ``episodes`` episodes, each handed to ``on_episode`` when it ends."""
+
+    def diagnostics(self) -> dict[str, float]:
+        """What to plot beside the rewards: numbers by TensorBoard tag."""
+
+
+def make_agent(name: str, env: PruningEnv, settings: AgentConfig, seed: int) -> Agent:
+    """The searcher ``ddpg``, ``random`` or ``uniform``; raises :class:`ConfigError` for others.
+
+    ``seed`` determines everything that is random; no global generator is touched.
+    """
+    if name == "ddpg":
+        from amc.agents.ddpg import DDPGAgent
+
+        return DDPGAgent(env, settings, seed)
+
+    from amc.agents.baselines import RandomSearch, Uniform
+
+    if name == "random":
+        return RandomSearch(env, seed)
+    if name == "uniform":
+        return Uniform(env)
+    raise ConfigError(f"agent {name!r} is unknown; choose from ddpg, random, uniform")

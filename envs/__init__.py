@@ -1,0 +1,1 @@
+"""The pruning environment. Only here is Gymnasium's interface implemented."""

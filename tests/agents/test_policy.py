@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from amc.agents.policy import Policy, make_actor
+from amc.envs.features import FEATURES
+from amc.errors import ConfigError
+
+
+@pytest.fixture
+def policy() -> Policy:
+    actor = make_actor((32, 16))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in actor.parameters():
+            parameter.normal_(generator=generator)
+    return Policy(actor, "projection", {"budget": {"macs": 0.5}, "episodes": 150})
+
+
+def edit(folder: Path, **values: object) -> None:
+    path = folder / "policy.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_round_trip_is_exact(policy: Policy, tmp_path: Path) -> None:
+    policy.save(tmp_path / "policy")
+    state = torch.random.get_rng_state()
+    loaded = Policy.load(tmp_path / "policy")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert (loaded.constraint, loaded.trained_on) == (policy.constraint, policy.trained_on)
+    observations = np.random.default_rng(0).uniform(-1, 1, (50, len(FEATURES)))
+    for observation in observations.astype(np.float32):
+        action = policy.act(observation)
+        assert action.shape == (1,)
+        assert action.dtype == np.float32
+        assert -1 <= action[0] <= 1
+        np.testing.assert_array_equal(loaded.act(observation), action)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"format": "amc.policy/2"}, r"format: Input should be 'amc.policy/1' \(got 'amc.policy/2'\)"),
+        ({"features_version": 99}, "version 99 of the features, this is version 1"),
+        ({"features": ["position"]}, "train the policy again"),
+        ({"hidden": [32, 17]}, "do not fit policy.json"),
+        ({"constraint": "clip"}, "constraint"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_tampered_description(
+    policy: Policy, tmp_path: Path, values: dict[str, object], message: str
+) -> None:
+    policy.save(tmp_path)
+    edit(tmp_path, **values)
+    with pytest.raises(ConfigError, match=message):
+        Policy.load(tmp_path)
+
+
+def test_tampered_weights(policy: Policy, tmp_path: Path) -> None:
+    policy.save(tmp_path)
+    path = tmp_path / "actor.safetensors"
+    weights = load_file(path)
+    weights["0.bias"][3] = torch.nan
+    save_file(weights, path)
+    with pytest.raises(ConfigError, match=r"0\.bias holds values that are not finite float32"):
+        Policy.load(tmp_path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ConfigError, match="not a readable safetensors"):
+        Policy.load(tmp_path)
+    path.unlink()
+    with pytest.raises(ConfigError, match="not a readable safetensors"):
+        Policy.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "3"])
+def test_not_a_description(policy: Policy, tmp_path: Path, text: str) -> None:
+    policy.save(tmp_path)
+    (tmp_path / "policy.json").write_text(text)
+    with pytest.raises(ConfigError, match="policy.json"):
+        Policy.load(tmp_path)

@@ -1,0 +1,133 @@
+"""The command line: one clear line for what a user gets wrong, and the tables for the rest."""
+
+import json
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from amc import cli
+from amc.config import ModelConfig
+from amc.models import build_model
+
+
+def run(monkeypatch, capsys, *arguments):
+    """Exit code, standard output and standard error of ``amc ARGUMENTS``."""
+    monkeypatch.setattr(sys, "argv", ["amc", *arguments])
+    monkeypatch.setenv("COLUMNS", "200")
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as stop:
+        code = stop.code or 0
+    output = capsys.readouterr()
+    return code, output.out, output.err
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "small.safetensors"
+    save_file(build_model(ModelConfig(spec="amc:smallcnn")).state_dict(), path)
+    return str(path)
+
+
+SMALL = ("search", "amc:smallcnn", "--data", "digits", "--images", "40", "--epochs", "0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("inspect", "amc:resnet21"), "resnet20"),
+        (("inspect", "amc:resnet20", "--weights", "absent.pth"), "absent.pth"),
+        (("inspect", "amc:resnet20", "--exclude", "layer9.*"), "layer9.*"),
+        (("inspect", "amc:resnet20", "--input", "3,x"), "C,H,W"),
+        (("inspect", "amc:resnet20", "--model-arg", "depth"), "KEY=VALUE"),
+        ((*SMALL[:3], "mnist"), "imagefolder:DIR"),
+        ((*SMALL, "--budget", "watts=0.5"), "flops, params"),
+        ((*SMALL, "--budget", "flops=1.5"), "(0, 1]"),
+        ((*SMALL, "--budget", "flops=0.0001"), "least achievable"),
+        ((*SMALL, "--exclude", "*"), "nothing can be pruned"),
+        ((*SMALL, "--preset", "fast"), "amc-paper"),
+        ((*SMALL, "--reward", "beauty"), "cross_entropy"),
+        (("finetune", "."), "config.toml"),
+        (("report", "absent"), "absent"),
+        (("apply", "absent.json"), "absent.json"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_line(monkeypatch, capsys, tmp_path, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    code, _, error = run(monkeypatch, capsys, *arguments)
+    assert code == 1
+    assert words in error
+    lines = [line for line in error.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1
+    assert "Traceback" not in error
+
+
+def test_debug_shows_the_traceback(monkeypatch, capsys):
+    _, _, error = run(monkeypatch, capsys, "--debug", "inspect", "amc:resnet21")
+    assert "Traceback" in error
+
+
+def test_nan_weights_are_named(monkeypatch, capsys, tmp_path, weights):
+    from safetensors.torch import load_file
+
+    state = load_file(weights)
+    state["conv2.weight"][0, 0, 0, 0] = float("nan")
+    save_file(state, tmp_path / "nan.safetensors")
+    arguments = (*SMALL, "--weights", str(tmp_path / "nan.safetensors"))
+    code, _, error = run(monkeypatch, capsys, *arguments)
+    assert code == 1
+    assert "conv2.weight" in error
+
+
+def test_inspect_prints_the_same_numbers_as_json(monkeypatch, capsys):
+    code, out, _ = run(monkeypatch, capsys, "inspect", "amc:resnet20", "--json")
+    description = json.loads(out)
+    assert code == 0
+    # 40,551,040: conv MACs of He et al.'s ResNet-20 at 32 px, and its 640-weight classifier.
+    assert description["macs"] == 40_551_040
+    assert description["params"] == 269_722
+    assert description["prunable_macs_share"] == 1.0
+    assert [u["width"] for u in description["units"]] == [16, 16, 16, 16, 32, 32, 32, 64, 64, 64]
+    code, out, _ = run(monkeypatch, capsys, "inspect", "amc:resnet20")
+    assert "40,551,040" in out
+    assert "network output" in out
+
+
+def test_search_applies_and_reports(monkeypatch, capsys, tmp_path, weights):
+    monkeypatch.chdir(tmp_path)
+    arguments = (*SMALL, "--weights", weights, "--agent", "random", "--episodes", "3")
+    code, out, _ = run(monkeypatch, capsys, *arguments)
+    assert code == 0
+    path = tmp_path / "runs" / "smallcnn-macs0.5-random-seed0"
+    assert {p.name for p in path.iterdir()} >= {
+        "config.toml",
+        "episodes.jsonl",
+        "plan.json",
+        "model.safetensors",
+        "results.json",
+        "report.html",
+        "tb",
+    }
+    assert "report.html" in out
+    code, out, _ = run(monkeypatch, capsys, "finetune", str(path), "--epochs", "1")
+    assert code == 0
+    assert json.loads((path / "results.json").read_text())["rows"][2]["name"] == "finetuned"
+
+
+def test_a_full_disk_is_one_line(monkeypatch, capsys, tmp_path, weights):
+    import amc.search
+
+    def full(*_):
+        raise OSError(28, "No space left on device", "episodes.jsonl")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(amc.search.JsonlRecorder, "__call__", full)
+    arguments = (*SMALL, "--weights", weights, "--agent", "random", "--episodes", "3")
+    code, _, error = run(monkeypatch, capsys, *arguments)
+    assert code == 1
+    assert "No space left on device" in error
+    assert "Traceback" not in error

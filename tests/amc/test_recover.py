@@ -1,0 +1,95 @@
+"""From a finished search to a finetuned network on disk, on the embedded digits."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from amc.config import DataConfig, EvaluateConfig, FinetuneConfig, ModelConfig
+from amc.errors import ModelError, PlanError, RunError
+from amc.export import load_model
+from amc.models import build_model
+from amc.plan import Plan
+from amc.recover import apply_file, open_task, recover
+from amc.results import Results
+from amc.run import RunFolder
+from amc.search import make_config, search
+from amc.task import image_task
+
+DATA = DataConfig(spec="digits")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of three random plans on an untrained CNN, trained for eight epochs."""
+    path = tmp_path_factory.mktemp("runs")
+    torch.manual_seed(0)
+    save_file(build_model(ModelConfig(spec="amc:smallcnn")).state_dict(), path / "w.safetensors")
+    model = ModelConfig(spec="amc:smallcnn", weights=str(path / "w.safetensors"))
+    settings = EvaluateConfig(images=60, calibration_images=60)
+    config = make_config(
+        "flops=0.5", model=model, data=DATA, evaluate=settings, agent="random", episodes=3
+    )
+    task = image_task(model, DATA, settings, progress=False)
+    search(task, config=config, run=path / "run")
+    folder = RunFolder.open(path / "run")
+    recipe = FinetuneConfig(epochs=8, lr=0.1, batch_size=64, distill_weight=0)
+    results = recover(task, Plan.load(folder.plan), recipe, folder)
+    return folder, task, results
+
+
+def test_the_rows_are_what_the_networks_measure(finished):
+    folder, task, results = finished
+    saved, card = load_model(folder.model)
+    by_name = {row.name: row for row in results.rows}
+    assert list(by_name) == ["dense", "pruned", "finetuned"]
+    assert by_name["dense"].test_accuracy == task.test(task.model)
+    assert by_name["finetuned"].test_accuracy == task.test(saved)
+    assert by_name["finetuned"].params == sum(p.numel() for p in saved.parameters())
+    assert by_name["finetuned"].macs <= by_name["dense"].macs / 2
+    assert by_name["finetuned"].test_accuracy > by_name["pruned"].test_accuracy + 0.2
+    assert by_name["finetuned"].test_accuracy == results.epochs[-1].test_accuracy
+    assert results.verified_error < 1e-4
+    assert card.finetuned_epochs == 8
+    assert Results.load(folder.results) == results
+    assert folder.report.is_file()
+
+
+def test_a_run_is_reopened_from_its_folder(finished):
+    folder, task, _ = finished
+    again = open_task(folder, progress=False)
+    assert torch.equal(again.model(again.example_inputs), task.model(task.example_inputs))
+    quality = task.evaluate(build_model(task.config))
+    assert again.evaluate(build_model(task.config)) == quality
+
+
+def test_a_bare_plan_is_applied_to_the_weights_it_names(finished, tmp_path):
+    folder, _, _ = finished
+    assert apply_file(folder.plan, tmp_path / "small.safetensors") < 1e-4
+    small, card = load_model(tmp_path / "small.safetensors")
+    assert sum(p.numel() for p in small.parameters()) == card.plan.params
+
+
+def test_a_bare_plan_refuses_other_weights(finished, tmp_path):
+    folder, task, _ = finished
+    other = {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
+    other["conv1.weight"][0, 0, 0, 0] += 1
+    save_file(other, tmp_path / "other.safetensors")
+    with pytest.raises(PlanError, match="other weights"):
+        apply_file(
+            folder.plan, tmp_path / "small.safetensors", weights=str(tmp_path / "other.safetensors")
+        )
+
+
+def test_a_python_file_is_not_run_because_a_plan_names_it(finished, tmp_path):
+    folder, _, _ = finished
+    (tmp_path / "evil.py").write_text("raise SystemExit('executed')")
+    plan = Plan.load(folder.plan)
+    evil = ModelConfig(spec=f"{tmp_path / 'evil.py'}:make")
+    plan.model_copy(update={"model": evil}).save(tmp_path / "plan.json")
+    with pytest.raises(ModelError, match="--allow-factory"):
+        apply_file(tmp_path / "plan.json", tmp_path / "small.safetensors")
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(RunError, match="not the folder of a run"):
+        RunFolder.open(tmp_path)

@@ -1,0 +1,151 @@
+"""The main path on a network small enough that every plan can be tried."""
+
+import itertools
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from amc.apply import apply_plan
+from amc.cost import CostTable
+from amc.errors import BudgetError, ConfigError, EvaluationError, RunError
+from amc.find import find_units
+from amc.plan import Plan
+from amc.run import RunFolder
+from amc.search import search
+from amc.task import Task
+
+
+def tiny_task(break_at=None, error=None):
+    """Three convolutions; the quality is the distance of the outputs from the dense network's."""
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 5, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(5, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(4, 6, 3, padding=1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 3),
+    ).eval()
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
+    images = torch.randn(32, 2, 6, 6, generator=generator)
+    dense = model(images).detach()
+    calls = []
+
+    def evaluate(candidate):
+        calls.append(candidate)
+        if len(calls) == break_at:
+            raise error
+        distance = (candidate(images).detach() - dense).pow(2).mean()
+        return {"kl": float(distance), "accuracy": 1 / (1 + float(distance))}
+
+    return Task(model=model, example_inputs=images[:1], evaluate=evaluate)
+
+
+def comparable(episode):
+    return {k: v for k, v in episode.to_json().items() if k != "seconds"}
+
+
+def brute_force(task, budget_macs):
+    units = find_units(task.model, task.example_inputs, min_keep=0.1)
+    cost = CostTable(units)
+    choices = itertools.product(*(unit.widths for unit in units))
+    from amc.task import PlanEvaluator
+
+    quality = PlanEvaluator(task, units)
+    return sorted(quality(widths)["kl"] for widths in choices if cost.macs(widths) <= budget_macs)
+
+
+def test_search_comes_close_to_the_true_optimum_and_writes_it(tmp_path):
+    task = tiny_task()
+    result = search(task, "flops=0.5", episodes=60, seed=0, run=tmp_path / "run")
+    dense_macs = result.plan.dense_macs
+    ranked = brute_force(task, dense_macs / 2)
+    assert -result.best.reward <= ranked[max(1, len(ranked) // 20)]  # among the best 5%
+
+    folder = RunFolder.open(tmp_path / "run")
+    lines = [json.loads(line) for line in folder.episodes.read_text().splitlines()]
+    assert len(lines) == len(result.history) == 60
+    assert all(line["macs"] <= dense_macs / 2 for line in lines)
+    assert max(line["reward"] for line in lines) == result.best.reward
+    plan = Plan.load(folder.plan)
+    assert plan == result.plan
+    small = apply_plan(plan, task).model
+    with FlopCounterMode(display=False) as counter:
+        small(task.example_inputs)
+    assert counter.get_total_flops() // 2 == plan.macs
+    assert sum(p.numel() for p in small.parameters()) == plan.params
+    assert folder.load_config().budget == {"macs": 0.5}
+    assert (folder.policy / "actor.safetensors").is_file()
+
+
+@pytest.mark.parametrize("agent", ["ddpg", "random"])
+def test_the_same_seed_gives_the_same_episodes(agent):
+    runs = [
+        search(tiny_task(), "flops=0.5", agent=agent, episodes=20, seed=seed) for seed in (3, 3, 4)
+    ]
+    first, second, other = ([comparable(e) for e in run.history] for run in runs)
+    assert first == second
+    assert first != other
+
+
+def test_uniform_is_one_plan():
+    result = search(tiny_task(), "flops=0.5", agent="uniform", episodes=20, seed=0)
+    assert len(result.history) == 1
+
+
+def test_interruption_keeps_the_best_so_far(tmp_path):
+    whole = search(tiny_task(), "flops=0.5", agent="random", episodes=6, seed=0)
+    task = tiny_task(break_at=7, error=KeyboardInterrupt())
+    stopped = search(task, "flops=0.5", agent="random", episodes=50, seed=0, run=tmp_path / "run")
+    assert stopped.interrupted
+    done = [comparable(e) for e in stopped.history]
+    assert done[:6] == [comparable(e) for e in whole.history]
+    assert len(done) >= 6
+    assert Plan.load(tmp_path / "run" / "plan.json").macs == stopped.best.macs
+
+
+def test_interruption_before_the_first_plan_is_an_interruption():
+    with pytest.raises(KeyboardInterrupt):
+        search(tiny_task(break_at=1, error=KeyboardInterrupt()), "flops=0.5", episodes=5)
+
+
+def test_a_quality_that_is_not_a_number_names_the_plan():
+    task = tiny_task()
+    broken = Task(task.model, task.example_inputs, lambda _: {"kl": float("nan"), "accuracy": 0.0})
+    with pytest.raises(EvaluationError, match="widths"):
+        search(broken, "flops=0.5", episodes=3)
+
+
+def test_a_taken_folder_is_left_alone(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(RunError, match="not empty"):
+        search(tiny_task(), "flops=0.5", episodes=1, run=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("budget", "settings", "error", "words"),
+    [
+        ("flops=0.001", {}, BudgetError, "least achievable"),
+        ("flops=0.5", {"epizodes": 3}, ConfigError, "epizodes"),
+        ("flops=0.5", {"preset": "amc"}, ConfigError, "amc-paper"),
+        ("flops=0.5", {"importance": "magic"}, ConfigError, "contribution"),
+        (None, {}, ConfigError, "give a budget"),
+    ],
+)
+def test_bad_settings_say_the_remedy(budget, settings, error, words):
+    with pytest.raises(error, match=words):
+        search(tiny_task(), budget, **settings)
+
+
+def test_without_a_budget_error_is_weighed_against_cost():
+    result = search(tiny_task(), reward="amc-flops", agent="random", episodes=5, seed=0)
+    for episode in result.history:
+        expected = -(1 - episode.quality["accuracy"]) * torch.log(torch.tensor(episode.macs)).item()
+        assert episode.reward == pytest.approx(expected, rel=1e-5)

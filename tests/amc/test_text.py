@@ -1,0 +1,57 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import pytest
+
+from amc import text
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0, "0"),
+        (9_999, "9,999"),
+        (270_896, "271 k"),
+        (999_499, "999 k"),
+        (999_500, "1.00 M"),
+        (20_406_592, "20.4 M"),
+        (4_089_184_256, "4.09 G"),
+        (3.2e12, "3.2 T"),
+    ],
+)
+def test_count(value: float, shown: str) -> None:
+    assert text.count(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0.421, "0.42 s"),
+        (0.9999, "1.0 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 0 s"),
+        (723.2, "12 min 3 s"),
+        (3599.7, "1 h 0 min"),
+        (3840.0, "1 h 4 min"),
+    ],
+)
+def test_duration(seconds: float, shown: str) -> None:
+    assert text.duration(seconds) == shown
+
+
+def test_milliseconds_keep_three_digits() -> None:
+    values = [0.28023, 3.1, 123.4, 1234.0]
+    assert [text.milliseconds(v) for v in values] == ["0.280 ms", "3.10 ms", "123 ms", "1,234 ms"]
+
+
+def test_change_has_a_sign_and_no_negative_zero() -> None:
+    assert text.change(-50.06, "%") == "−50.1%"
+    assert text.change(0.2, " points", 2) == "+0.20 points"
+    assert text.change(-0.004, "%") == "±0%"
+
+
+def test_budget_tells_fractions_from_counts() -> None:
+    assert text.budget({"macs": 0.5, "params": 1_200_000}) == "MACs ≤ 50%, parameters ≤ 1.20 M"
+    assert text.budget({"macs": 1.0}) == "MACs ≤ 100%"
+    assert text.budget({}) == "no budget"

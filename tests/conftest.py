@@ -1,0 +1,102 @@
+"""Networks that several test files look at, each built and searched for units only once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from amc.config import ModelConfig
+from amc.cost import CostTable
+from amc.find import find_units, read_units
+from amc.importance import score
+from amc.models import build_model
+from amc.units import Units
+
+torch.set_num_threads(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A network through which a signal flows, an input for it, its units and their costs."""
+
+    config: ModelConfig
+    model: nn.Module
+    inputs: Tensor
+    units: Units
+    cost: CostTable
+
+
+ZOO: dict[str, tuple[str, dict[str, Any], int, int]] = {
+    "resnet20": ("amc:resnet20", {}, 3, 32),
+    "resnet20_b": ("amc:resnet20", {"shortcut": "B"}, 3, 32),
+    "vgg11_bn": ("amc:vgg11_bn", {}, 3, 32),
+    "mobilenet_v2": ("amc:mobilenet_v2", {}, 3, 32),
+    "smallcnn": ("amc:smallcnn", {}, 1, 8),
+    "resnet18": ("torchvision:resnet18", {}, 3, 32),
+    "mobilenet_v3_small": ("torchvision:mobilenet_v3_small", {}, 3, 64),
+    "efficientnet_b0": ("torchvision:efficientnet_b0", {}, 3, 32),
+    "googlenet": ("torchvision:googlenet", {"init_weights": False}, 3, 32),
+    "densenet121": ("torchvision:densenet121", {}, 3, 32),
+    "resnet50": ("torchvision:resnet50", {}, 3, 224),
+    "vgg16_bn": ("torchvision:vgg16_bn", {}, 3, 224),
+    "imagenet_mobilenet_v2": ("torchvision:mobilenet_v2", {}, 3, 224),
+}
+"""Specification, arguments, input channels and side of each network, by the name in the tests."""
+UNPROVED = ("densenet121",)
+"""Whose units are only read off the trace and ranked: proving all 120 takes half a minute."""
+
+
+def enliven_(model: nn.Module, inputs: Tensor, generator: torch.Generator) -> None:
+    """Give biases, scales and shifts values of their own, and BatchNorm the ``inputs``' statistics.
+
+    An untrained network whose statistics do not fit drowns its signal in the shifts: the output
+    hardly depends on the early layers, and a mistake there goes unseen.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _NormBase) and m.affine]
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.uniform_(-0.5, 0.5, generator=generator)
+        for norm in norms:
+            norm.weight.uniform_(0.5, 1.5, generator=generator)
+            norm.train()
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = 1.0
+        model(inputs)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
+
+
+@pytest.fixture(scope="session")
+def subject() -> Callable[[str], Subject]:
+    """One of :data:`ZOO`; nothing may change it."""
+    known: dict[str, Subject] = {}
+
+    def get(name: str) -> Subject:
+        if name not in known:
+            spec, arguments, channels, side = ZOO[name]
+            config = ModelConfig(spec=spec, arguments=arguments)
+            with torch.random.fork_rng():
+                torch.manual_seed(0)  # initialisation draws from the global generator
+                model = build_model(config)
+            generator = torch.Generator().manual_seed(1)
+            batch = torch.randn(16, channels, side, side, generator=generator)
+            enliven_(model, batch, generator)
+            inputs = batch[:2].clone()
+            if name in UNPROVED:
+                units = read_units(model, inputs)
+                units = units.ranked(score(model, units, "contribution"))
+            else:
+                units = find_units(model, inputs)
+            known[name] = Subject(config, model, inputs, units, CostTable(units))
+        return known[name]
+
+    return get

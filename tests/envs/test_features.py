@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from amc.envs.features import FEATURES, HIGH, LOW, Observer
+from amc.errors import UnitError
+from tests.fakes import DENSE_9, FakeCost, fake_units
+
+NAMES = [feature.name for feature in FEATURES]
+SIZE_BOUND = ("out_channels", "in_channels")
+
+
+def observer(factor: int = 1, side: int = 16) -> Observer:
+    dense = tuple(factor * width for width in DENSE_9)
+    cost = FakeCost(dense, area=side * side, inputs=4 * factor)
+    # The last layer's ten outputs do not scale: leave them out of the comparison of sizes.
+    cost.params = lambda widths: FakeCost.params(cost, widths) - 10 * int(widths[-1])  # type: ignore[method-assign]
+    cost.dense_macs, cost.dense_params = cost.macs(dense), cost.params(dense)
+    importance = [np.repeat(np.arange(1.0, width + 1), factor) for width in DENSE_9]
+    units: Any = fake_units(dense, 0.25, side)
+    units[0].layers[0].in_channels = 4 * factor
+    observe = Observer(units, cost, importance)  # type: ignore[arg-type]
+    observe.set_budget(SimpleNamespace(fraction=lambda q: {"macs": 0.4, "params": 1.0}[q]))  # type: ignore[arg-type]
+    return observe
+
+
+def test_a_twice_as_wide_network_looks_the_same() -> None:
+    small, large = observer(), observer(2)
+    for step in range(len(DENSE_9) + 1):
+        chosen = [width // 2 for width in DENSE_9[:step]]
+        a = small(step, chosen, 0.3)
+        b = large(step, [2 * width for width in chosen], 0.3)
+        same = [i for i, name in enumerate(NAMES) if name not in SIZE_BOUND]
+        np.testing.assert_allclose(a[same], b[same], atol=1e-6)
+        for name in SIZE_BOUND:  # a doubling is one step of the logarithm
+            assert b[NAMES.index(name)] - a[NAMES.index(name)] == pytest.approx(1 / 12, abs=1e-6)
+
+
+def test_costs_by_hand() -> None:
+    dense = (8, 4)
+    cost = FakeCost(dense, area=1, inputs=2)  # params: 2 a + a b + 10 b; dense 88
+    units = fake_units(dense, 0.25)  # least 2 and 1
+    observe = Observer(units, cost, [np.ones(8), np.ones(4)])  # type: ignore[arg-type]
+    row = dict(zip(NAMES, observe(1, [4], -0.5), strict=True))
+    assert row["macs_reduced"] == pytest.approx((88 - (8 + 16 + 40)) / 88)
+    assert row["macs_rest"] == pytest.approx((64 - (8 + 4 + 10)) / 88)
+    removable = np.array([88 - (4 + 8 + 40), 88 - (16 + 8 + 10)])
+    assert row["macs_share"] == pytest.approx(np.log2(removable[1] / removable.mean()) / 8)
+    assert row["previous_action"] == -0.5
+    assert row["position"] == 1
+    assert (row["mass_25"], row["mass_50"], row["mass_75"]) == pytest.approx((0.25, 0.5, 0.75))
+    assert row["min_keep"] == 0.25
+
+
+def test_importance_profile() -> None:
+    scores = np.array([1.0, 5.0, 2.0, 2.0])
+    observe = Observer(fake_units((4,)), FakeCost((4,)), [scores])  # type: ignore[arg-type]
+    row = dict(zip(NAMES, observe(0, [], 1.0), strict=True))
+    assert (row["mass_25"], row["mass_50"], row["mass_75"]) == pytest.approx((0.5, 0.7, 0.9))
+
+
+def test_extreme_networks_stay_within_bounds() -> None:
+    for dense in ((1,), (1, 65536), (7, 1, 2048, 3)):
+        units: Any = fake_units(dense, 0.01)
+        for unit in units:
+            unit.layers = unit.layers * 100
+            unit.layers[0].stride = 32
+        importance = [np.zeros(width) for width in dense]
+        observe = Observer(units, FakeCost(dense), importance)  # type: ignore[arg-type]
+        for step in range(len(dense) + 1):
+            row = observe(step, [unit.widths[0] for unit in units[:step]], 1.0)
+            assert row.dtype == np.float32
+            assert np.all((row >= LOW) & (row <= HIGH))
+
+
+def test_wrong_importance() -> None:
+    units, cost = fake_units((4, 4)), FakeCost((4, 4))
+    with pytest.raises(UnitError, match=r"\[4, 3\] scores"):
+        Observer(units, cost, [np.ones(4), np.ones(3)])  # type: ignore[arg-type]
+    with pytest.raises(UnitError, match="finite"):
+        Observer(units, cost, [np.ones(4), np.array([1, np.nan, 1, 1])])  # type: ignore[arg-type]

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_checker import check_env as check_env_sb3
+
+from amc.budget import Budget
+from amc.envs.pruning import Episode, PruningEnv
+from amc.errors import ConfigError, EvaluationError, UnitError
+from tests.fakes import DENSE_9, FakeCost, fake_env, rollout
+
+CONSTRAINTS = ("projection", "sequential")
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_checkers_find_nothing(constraint: str) -> None:
+    check_env(fake_env(constraint=constraint), skip_render_check=True)
+    check_env_sb3(fake_env(constraint=constraint))
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_copies_roll_out_identically_and_observations_are_in_bounds(constraint: str) -> None:
+    one, two = fake_env(constraint=constraint), fake_env(constraint=constraint)
+    generator = np.random.default_rng(1)
+    one.reset(seed=5), two.reset(seed=5)
+    for _ in range(20):
+        actions = generator.uniform(-1, 1, 9)
+        (a, reward_a, info_a), (b, reward_b, info_b) = rollout(one, actions), rollout(two, actions)
+        assert all(one.observation_space.contains(row) for row in a)
+        np.testing.assert_array_equal(a, b)
+        assert reward_a == reward_b
+        assert info_a["plan"]["widths"] == info_b["plan"]["widths"]
+
+
+def test_episode_accounts_for_itself() -> None:
+    env, cost = fake_env(), FakeCost(DENSE_9)
+    _, reward, info = rollout(env, np.linspace(-1, 1, 9))
+    episode = Episode.from_json(info["plan"])
+    assert episode.number == 1
+    assert episode.reward == reward == -episode.quality["kl"]
+    assert episode.macs == cost.macs(episode.widths) <= 0.5 * cost.dense_macs
+    assert episode.kept_params == cost.params(episode.widths) / cost.dense_params
+    assert episode.executed_keep == tuple(
+        k / width for k, width in zip(episode.widths, DENSE_9, strict=True)
+    )
+    least = [unit.widths[0] / unit.width for unit in env.units]
+    wishes = [keep ** ((1 - a) / 2) for keep, a in zip(least, np.linspace(-1, 1, 9), strict=True)]
+    assert episode.proposed_keep == pytest.approx(wishes, rel=1e-6)
+    assert set(episode.seconds) == {"project", "evaluate"}
+    assert Episode.from_json(json.loads(json.dumps(episode.to_json()))) == episode
+    assert Episode.from_json(rollout(env, np.zeros(9))[2]["plan"]).number == 2
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_proposing_the_executed_walk_repeats_it(constraint: str) -> None:
+    env = fake_env(constraint=constraint)
+    generator = np.random.default_rng(2)
+    for _ in range(20):
+        _, reward, info = rollout(env, generator.uniform(-1, 1, 9))
+        executed = info["executed"]
+        observations, again, repeated = rollout(env, executed["actions"][:, 0])
+        assert repeated["plan"]["widths"] == info["plan"]["widths"]
+        assert again == reward
+        np.testing.assert_allclose(observations, executed["observations"], atol=1e-6)
+
+
+def test_reward_comes_at_the_end_only() -> None:
+    env = fake_env()
+    env.reset()
+    steps = [env.step(np.zeros(1, np.float32)) for _ in range(9)]
+    assert [reward for _, reward, *_ in steps[:-1]] == [0.0] * 8
+    assert [terminated for _, _, terminated, *_ in steps] == [False] * 8 + [True]
+    with pytest.raises(ConfigError, match="call reset"):
+        env.step(np.zeros(1, np.float32))
+
+
+def test_uniform_plan() -> None:
+    env = fake_env()
+    keeps = env.uniform_keep()
+    env.reset()
+    for keep in keeps:
+        *_, info = env.step(env.action_for(keep))
+    assert info["plan"]["executed_keep"] == pytest.approx(keeps)
+    assert max(keeps) - min(keeps) < 0.07  # one step of the narrowest unit
+
+
+def test_a_new_budget_at_reset() -> None:
+    env = fake_env()
+    cost = FakeCost(DENSE_9)
+    tight = Budget({"params": 0.3 * cost.dense_params}, cost)  # type: ignore[arg-type]
+    before, _ = env.reset()
+    after, _ = env.reset(options={"budget": tight})
+    assert (before[17], before[18]) == (np.float32(0.5), 1)
+    assert (after[17], after[18]) == (1, np.float32(0.3))
+    _, _, info = rollout(env, np.zeros(9))
+    assert 0.28 < info["plan"]["kept_params"] <= 0.3
+
+
+def test_without_a_budget_the_wishes_are_taken() -> None:
+    env = fake_env((10, 20), (0.1, 0.1), limits={}, reward="amc-flops")
+    _, reward, info = rollout(env, [0.0, 1.0])
+    assert info["plan"]["widths"] == [3, 20]  # the nearest to 10 * sqrt(.1), all of 20
+    error = 1 - info["plan"]["quality"]["accuracy"]
+    assert reward == pytest.approx(-error * math.log(info["plan"]["macs"]))
+
+
+def test_faults() -> None:
+    env = fake_env()
+    env.reset()
+    with pytest.raises(EvaluationError, match="action nan on unit conv0"):
+        env.step(np.array([np.nan], np.float32))
+    broken = fake_env((4, 4), (0.1, 0.1), evaluate=lambda _: {"kl": math.nan})
+    with pytest.raises(EvaluationError, match=r"widths \[\d, \d\]: kl is nan"):
+        rollout(broken, [0, 0])
+    values: Any = fake_env()
+    with pytest.raises(UnitError, match="no unit"):
+        PruningEnv([], values.cost, values.budget, dict, replace, [])  # type: ignore[arg-type]

@@ -1,0 +1,123 @@
+"""A chain of layers without a network: units, closed-form costs and an analytic quality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from amc.budget import Budget
+from amc.envs.pruning import PruningEnv
+from amc.envs.reward import make_reward
+
+
+class FakeUnits(list[Any]):
+    @property
+    def dense_widths(self) -> tuple[int, ...]:
+        return tuple(unit.width for unit in self)
+
+
+def fake_units(widths: Sequence[int], least: float = 0.1, side: int = 16) -> FakeUnits:
+    units = FakeUnits()
+    for i, width in enumerate(widths):
+        layer = SimpleNamespace(
+            kind="conv",
+            in_channels=widths[i - 1] if i else 4,
+            out_channels=width,
+            kernel=3,
+            stride=1,
+            height=side,
+            width=side,
+        )
+        low = max(1, int(np.ceil(least * width)))
+        units.append(
+            SimpleNamespace(
+                name=f"conv{i}",
+                kind="conv",
+                width=width,
+                granularity=1,
+                min_width=low,
+                widths=tuple(range(low, width + 1)),
+                layers=(layer,),
+            )
+        )
+    return units
+
+
+class FakeCost:
+    """A chain: parameters are products of neighbouring widths, MACs the same times the area."""
+
+    def __init__(self, dense: Sequence[int], area: int = 256, inputs: int = 4) -> None:
+        self._dense, self._area, self._inputs = tuple(dense), area, inputs
+        self.dense_macs, self.dense_params = self.macs(dense), self.params(dense)
+
+    def params(self, widths: Sequence[int]) -> int:
+        sizes = [self._inputs, *(int(w) for w in widths)]
+        return sum(a * b for a, b in zip(sizes[:-1], sizes[1:], strict=True)) + 10 * sizes[-1]
+
+    def macs(self, widths: Sequence[int]) -> int:
+        return self._area * self.params(widths)
+
+    def function(self, quantity: str) -> Any:
+        return {"macs": self.macs, "params": self.params}[quantity]
+
+    def dense(self, quantity: str) -> int:
+        return int(self.function(quantity)(self._dense))
+
+
+class FakeQuality:
+    """kl = sum of sensitivity * (1 / keep - 1) ** power, and an interaction of neighbours."""
+
+    def __init__(self, dense: Sequence[int], sensitivity: Sequence[float]) -> None:
+        self._dense, self._sensitivity = np.array(dense), np.array(sensitivity)
+        self.calls = 0
+
+    def __call__(self, widths: Sequence[int]) -> Mapping[str, float]:
+        self.calls += 1
+        loss = self._dense / np.array(widths) - 1.0
+        kl = float(self._sensitivity @ loss**1.2 + 0.02 * loss[1:] @ loss[:-1])
+        return {"kl": kl, "accuracy": float(np.exp(-kl)), "cross_entropy": kl + 0.1}
+
+
+DENSE_9 = (16, 16, 16, 32, 32, 32, 64, 64, 64)
+SENSITIVITY_9 = (0.3, 0.02, 0.05, 0.2, 0.01, 0.08, 0.1, 0.02, 0.005)
+
+
+def fake_env(
+    dense: Sequence[int] = DENSE_9,
+    sensitivity: Sequence[float] = SENSITIVITY_9,
+    *,
+    limits: Mapping[str, float] | None = None,
+    constraint: str = "projection",
+    reward: str = "kl",
+    evaluate: Any = None,
+) -> PruningEnv:
+    """``limits`` are fractions of the dense network; by default half the MACs."""
+    units, cost = fake_units(dense), FakeCost(dense)
+    fractions = {"macs": 0.5} if limits is None else limits
+    budget: Any = Budget({q: f * cost.dense(q) for q, f in fractions.items()}, cost)  # type: ignore[arg-type]
+    generator = np.random.default_rng(0)
+    return PruningEnv(
+        units,  # type: ignore[arg-type]
+        cost,  # type: ignore[arg-type]
+        budget,
+        evaluate or FakeQuality(dense, sensitivity),
+        make_reward(reward),
+        [generator.gamma(2.0, size=width) for width in dense],
+        constraint,
+    )
+
+
+def rollout(
+    env: PruningEnv, actions: Sequence[float]
+) -> tuple[list[np.ndarray], float, dict[str, Any]]:
+    """Observations, the last reward and the last info of one episode."""
+    observations = [env.reset()[0]]
+    for action in actions:
+        observation, reward, terminated, truncated, info = env.step(np.array([action], np.float32))
+        observations.append(observation)
+        assert not truncated
+    assert terminated
+    return observations, reward, info

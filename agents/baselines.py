@@ -41,7 +41,7 @@ class RandomSearch:
         """Play ``episodes`` random episodes."""
         for _ in range(episodes):
             actions = self._generator.uniform(-1.0, 1.0, (len(self._env.units), 1))
-            on_episode(play(self._env, lambda i, actions=actions: actions[i]))
+            on_episode(play(self._env, actions.__getitem__))
 
     def diagnostics(self) -> dict[str, float]:
         """Nothing."""

@@ -11,12 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from amc.envs.pruning import Episode
+from amc.figures import plan_figure
 
 if TYPE_CHECKING:
     from amc.units import Unit
@@ -88,7 +87,8 @@ class TensorBoardMonitor:
         for tag, value in self._scalars(episode, self._best).items():
             self._writer.add_scalar(tag, value, episode.number)
         if improved:
-            self._writer.add_figure("best/plan", self.figure(episode), episode.number, close=False)
+            figure = plan_figure(self._names, self._dense, episode.widths, _headline(episode))
+            self._writer.add_figure("best/plan", figure, episode.number, close=False)
             self._writer.add_text("best/plan", self.table(episode), episode.number)
 
     def close(self) -> None:
@@ -96,25 +96,10 @@ class TensorBoardMonitor:
         if self._best is not None and self._settings:
             # SummaryWriter.add_hparams would open a second writer in a sub-folder of its own.
             metrics = {"best/reward": self._best.reward}
+            writer = self._writer._get_file_writer()
             for summary in hparams(self._settings, metrics):
-                self._writer.file_writer.add_summary(summary)
+                writer.add_summary(summary)
         self._writer.close()
-
-    def figure(self, episode: Episode) -> Figure:
-        """Kept against dense width of every unit."""
-        count = len(self._names)
-        figure = Figure(figsize=(max(6.0, 0.28 * count + 2.0), 4.5), layout="constrained")
-        FigureCanvasAgg(figure)  # rendering without pyplot, which keeps figures alive
-        axes = figure.subplots()
-        axes.bar(range(count), self._dense, color="#d5d9de", label="dense")
-        axes.bar(range(count), episode.widths, color="#2b6cb0", label="kept")
-        size = 8 if count <= 40 else 6
-        axes.set_xticks(range(count), self._names, rotation=90, fontsize=size)
-        axes.set_ylabel("width (groups of channels)")
-        axes.margins(x=0.01)
-        axes.legend(loc="upper left", frameon=False)
-        axes.set_title(_headline(episode))
-        return figure
 
     def table(self, episode: Episode) -> str:
         """The plan as a Markdown table."""

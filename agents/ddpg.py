@@ -50,7 +50,7 @@ class PruningDDPG(DDPG):
             torch.manual_seed(seed)
             super().__init__(
                 "MlpPolicy",
-                DummyVecEnv([lambda: env]),  # type: ignore[list-item, return-value]
+                DummyVecEnv([lambda: env]),
                 learning_rate=settings.critic_lr,
                 buffer_size=settings.buffer_episodes * units,
                 # The comparison with the steps done is strict: learn at the warm-up's own end.
@@ -125,7 +125,7 @@ class PruningDDPG(DDPG):
             (value,) = self.critic(batch.observations, batch.actions)
             critic_loss = functional.mse_loss(value, target)
             self.critic.optimizer.zero_grad()
-            critic_loss.backward()  # type: ignore[no-untyped-call]
+            critic_loss.backward()
             self.critic.optimizer.step()
 
             # Actor: climb the critic. Only the actor's gradients are computed.

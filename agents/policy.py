@@ -6,6 +6,7 @@ network is rebuilt from the description, and both files are validated.
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,7 +104,7 @@ def make_actor(hidden: tuple[int, ...]) -> nn.Sequential:
     """An untrained actor: linear layers with ReLU between them and tanh at the end."""
     sizes = (len(FEATURES), *hidden)
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in itertools.pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], 1), nn.Tanh())
 

@@ -17,7 +17,7 @@ _HOME = {
     "CostTable": "amc.cost",
     "FinetuneConfig": "amc.config",
     "Plan": "amc.plan",
-    "SearchResult": "amc.search",
+    "SearchResult": "amc.pipeline",
     "Task": "amc.task",
     "VerificationError": "amc.errors",
     "apply_plan": "amc.apply",
@@ -25,11 +25,11 @@ _HOME = {
     "image_task": "amc.task",
     "load_model": "amc.export",
     "save_model": "amc.export",
-    "search": "amc.search",
+    "search": "amc.pipeline",
     "slice_model": "amc.slim",
     "verify": "amc.slim",
 }
-__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+__all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> Any:

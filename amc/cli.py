@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import traceback
 from pathlib import Path
@@ -28,6 +27,9 @@ app = typer.Typer(
 console = Console()
 _debug = False
 
+_PLAN, _AGENT, _TUNING, _RUN = "The plan", "The agent", "Finetuning", "The run"
+"""Panels of the help pages."""
+
 Spec = Annotated[
     str,
     typer.Argument(
@@ -42,12 +44,27 @@ ModelArg = Annotated[
     list[str], typer.Option("--model-arg", help="Argument of the model's factory, KEY=VALUE")
 ]
 Exclude = Annotated[
-    list[str], typer.Option(help="Unit or layer to leave alone, by name or shell pattern")
+    list[str],
+    typer.Option(
+        help="Unit or layer to leave alone, by name or shell pattern", rich_help_panel=_PLAN
+    ),
 ]
-MinKeep = Annotated[float, typer.Option(min=0, max=1, help="Least kept fraction of a unit")]
-RoundTo = Annotated[int, typer.Option(min=1, help="Kept widths are multiples of this")]
-Epochs = Annotated[int, typer.Option(min=0, help="Epochs of finetuning; 0: none")]
-LearningRate = Annotated[float, typer.Option("--lr", help="Peak learning rate of finetuning")]
+MinKeep = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="Least kept fraction of a unit", rich_help_panel=_PLAN),
+]
+RoundTo = Annotated[
+    int, typer.Option(min=1, help="Kept widths are multiples of this", rich_help_panel=_PLAN)
+]
+Epochs = Annotated[
+    int, typer.Option(min=0, help="Epochs; 0: no finetuning", rich_help_panel=_TUNING)
+]
+LearningRate = Annotated[
+    float, typer.Option("--lr", help="Peak learning rate", rich_help_panel=_TUNING)
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads; default: all", rich_help_panel=_RUN)
+]
 AllowFactory = Annotated[
     bool, typer.Option("--allow-factory", help="Run the Python file that the run or plan names")
 ]
@@ -108,58 +125,92 @@ def inspect(
 @app.command()
 def search(
     model: Spec,
+    weights: Weights = None,
+    model_arg: ModelArg = [],  # noqa: B006
     data: Annotated[
         str, typer.Option(help="digits, imagefolder:DIR (train/ and test/) or cifar10:DIR")
     ] = "digits",
-    budget: Annotated[
-        list[str], typer.Option(help="Upper bound, flops=0.5 (fraction) or params=1.2M; repeatable")
-    ] = ["flops=0.5"],  # noqa: B006
-    weights: Weights = None,
-    model_arg: ModelArg = [],  # noqa: B006
-    run: Annotated[
-        Path | None, typer.Option(help="Folder of the run; default: a new one under runs/")
-    ] = None,
-    episodes: Annotated[
-        int | None, typer.Option(min=1, help="Plans to try; default: the preset's")
-    ] = None,
-    epochs: Epochs = 15,
-    lr: LearningRate = 0.05,
-    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn")] = 0,
-    agent: Annotated[str, typer.Option(help="ddpg, random or uniform")] = "ddpg",
-    preset: Annotated[str, typer.Option(help="Settings of the agent: default or amc-paper")] = (
-        "default"
-    ),
-    reward: Annotated[
-        str, typer.Option(help="kl, accuracy, cross_entropy; without budget amc-flops, amc-params")
-    ] = "kl",
-    no_budget: Annotated[
-        bool, typer.Option("--no-budget", help="Weigh error against cost instead (amc-flops)")
-    ] = False,
-    constraint: Annotated[
-        str, typer.Option(help="projection, or sequential (the AMC paper's Algorithm 1)")
-    ] = "projection",
-    images: Annotated[int, typer.Option(min=1, help="Search-val images that score a plan")] = 1000,
-    calibration_images: Annotated[
-        int, typer.Option(min=0, help="Training images that re-estimate BatchNorm statistics")
-    ] = 256,
     search_val: Annotated[
         str | None, typer.Option(help="File of search-val paths, or the fraction to hold out")
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option(help="Resize folder images to this side")
+        int | None, typer.Option(min=1, help="Resize folder images to this side")
     ] = None,
     download: Annotated[bool, typer.Option("--download", help="Let cifar10 be downloaded")] = False,
-    importance: Annotated[
-        str, typer.Option(help="How channels are ranked: contribution, l1 or l2")
-    ] = "contribution",
+    budget: Annotated[
+        list[str],
+        typer.Option(
+            help="Upper bound, flops=0.5 (fraction) or params=1.2M; repeatable",
+            rich_help_panel=_PLAN,
+        ),
+    ] = ["flops=0.5"],  # noqa: B006
+    no_budget: Annotated[
+        bool,
+        typer.Option(
+            "--no-budget", help="Weigh error against cost (amc-flops)", rich_help_panel=_PLAN
+        ),
+    ] = False,
     min_keep: MinKeep = 0.1,
     round_to: RoundTo = 1,
     exclude: Exclude = [],  # noqa: B006
-    bf16: Annotated[
-        bool | None, typer.Option("--bf16/--no-bf16", help="Default: where the hardware has it")
+    importance: Annotated[
+        str,
+        typer.Option(help="How channels are ranked: contribution, l1 or l2", rich_help_panel=_PLAN),
+    ] = "contribution",
+    agent: Annotated[
+        str, typer.Option(help="ddpg, random or uniform", rich_help_panel=_AGENT)
+    ] = "ddpg",
+    preset: Annotated[
+        str, typer.Option(help="Settings: default or amc-paper", rich_help_panel=_AGENT)
+    ] = "default",
+    episodes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Plans to try; default: the preset's", rich_help_panel=_AGENT),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of PyTorch")] = None,
+    reward: Annotated[
+        str,
+        typer.Option(
+            help="kl, accuracy, cross_entropy; without budget amc-flops, amc-params",
+            rich_help_panel=_AGENT,
+        ),
+    ] = "kl",
+    constraint: Annotated[
+        str,
+        typer.Option(
+            help="projection, or sequential (the AMC paper's Algorithm 1)", rich_help_panel=_AGENT
+        ),
+    ] = "projection",
+    images: Annotated[
+        int,
+        typer.Option(min=1, help="Search-val images that score a plan", rich_help_panel=_AGENT),
+    ] = 1000,
+    calibration_images: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Training images that re-estimate BatchNorm statistics",
+            rich_help_panel=_AGENT,
+        ),
+    ] = 256,
+    epochs: Epochs = 15,
+    lr: LearningRate = 0.05,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run; default: a new one in runs/", rich_help_panel=_RUN),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Seed of everything that is drawn", rich_help_panel=_RUN)
+    ] = 0,
+    bf16: Annotated[
+        bool | None,
+        typer.Option(
+            "--bf16/--no-bf16",
+            help="Default: where the hardware has it",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda", rich_help_panel=_RUN)] = "cpu",
+    threads: Threads = None,
 ) -> None:
     """Train the agent, find the best plan, prune the network for real, and finetune it.
 
@@ -170,9 +221,9 @@ def search(
     Ctrl-C ends a search early with the best plan so far; `amc finetune RUN` goes on from there.
     """
     from amc.config import DataConfig, FinetuneConfig
+    from amc.pipeline import make_config
+    from amc.pipeline import search as find_plan
     from amc.run import RunFolder, free_name
-    from amc.search import make_config
-    from amc.search import search as find_plan
     from amc.task import image_task
 
     _set_threads(threads)
@@ -260,13 +311,21 @@ def finetune(
     run: Run,
     epochs: Epochs = 15,
     lr: LearningRate = 0.05,
-    batch_size: Annotated[int, typer.Option(min=1)] = 128,
+    batch_size: Annotated[int, typer.Option(min=1, rich_help_panel=_TUNING)] = 128,
     distill_weight: Annotated[
-        float, typer.Option(min=0, max=1, help="Weight of the dense network's softened logits")
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Weight of the dense network's softened logits",
+            rich_help_panel=_TUNING,
+        ),
     ] = 0.7,
-    distill_temperature: Annotated[float, typer.Option(min=0.1)] = 4.0,
-    seed: Annotated[int, typer.Option()] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of PyTorch")] = None,
+    distill_temperature: Annotated[
+        float, typer.Option(min=0.1, help="How much they are softened", rich_help_panel=_TUNING)
+    ] = 4.0,
+    seed: Annotated[int, typer.Option(help="Of shuffling and augmentation")] = 0,
+    threads: Threads = None,
     allow_factory: AllowFactory = False,
 ) -> None:
     """Slice a run's best plan and recover its accuracy, with the dense network as teacher."""
@@ -305,12 +364,11 @@ def demo(
 ) -> None:
     """The whole path on embedded data: train a small CNN on digits, halve its MACs, recover it."""
     from amc.demo import DEMO_DATA, DEMO_EVALUATE, DEMO_RECIPE, train_dense
+    from amc.pipeline import make_config
+    from amc.pipeline import search as find_plan
     from amc.run import RunFolder, free_name
-    from amc.search import make_config
-    from amc.search import search as find_plan
     from amc.task import image_task
 
-    _set_threads(None)
     path = run or free_name(Path("runs"), "demo")
     console.print("[bold]1. a trained network[/]  the small CNN on scikit-learn's digits")
     with _bar() as bar:
@@ -426,9 +484,10 @@ def _run_name(config: SearchConfig) -> str:
 
 
 def _set_threads(threads: int | None) -> None:
-    import torch
+    if threads is not None:
+        import torch
 
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+        torch.set_num_threads(threads)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,8 @@ def save_model(model: nn.Module, plan: Plan, path: Path, *, finetuned_epochs: in
     if plan.model is None:
         raise ModelError("this network was handed over as an object; give its factory to save it")
     card = ModelCard(format=FORMAT, model=plan.model, plan=plan, finetuned_epochs=finetuned_epochs)
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    state = model.state_dict()
+    tensors = {name: state[name].contiguous() for name in _names(model)}
     draft = path.with_suffix(".tmp")
     save_file(tensors, draft, {"amc": card.model_dump_json()})
     draft.replace(path)
@@ -78,9 +79,18 @@ def _card(path: Path, text: str | None) -> ModelCard:
         raise ModelError(f"{path}: damaged metadata: {detail}") from None
 
 
+def _names(model: nn.Module) -> dict[str, list[str]]:
+    """All names of each stored tensor (several where layers are tied), by the first of them."""
+    first: dict[int, str] = {}
+    names: dict[str, list[str]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        names.setdefault(first.setdefault(id(tensor), name), []).append(name)
+    return names
+
+
 def _put_tensors(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
-    expected = model.state_dict()
-    wrong = sorted(expected.keys() ^ tensors.keys())
+    expected, names = model.state_dict(keep_vars=True), _names(model)
+    wrong = sorted(names.keys() ^ tensors.keys())
     if wrong:
         raise ModelError(f"{path} does not fit its factory: {wrong[0]} is on one side only")
     for name, tensor in tensors.items():
@@ -91,8 +101,10 @@ def _put_tensors(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path)
             raise ModelError(
                 f"{path}: {name} has shape {tuple(tensor.shape)}, the factory's {tuple(before)}"
             )
-        owner, _, attribute = name.rpartition(".")
-        module = model.get_submodule(owner)
-        if isinstance(getattr(module, attribute), nn.Parameter):
-            tensor = nn.Parameter(tensor)
-        setattr(module, attribute, tensor)
+        # A copy: the file's own memory is not aligned, and kernels would round otherwise on it.
+        own = tensor.clone()
+        if isinstance(expected[name], nn.Parameter):
+            own = nn.Parameter(own)
+        for alias in names[name]:
+            owner, _, attribute = alias.rpartition(".")
+            setattr(model.get_submodule(owner), attribute, own)

@@ -1,4 +1,4 @@
-"""What does pruning cost? The networks of finished runs against the dense one, trained equally long.
+"""What does pruning cost? Finished runs against the dense network, trained equally long.
 
 A pruned network that was finetuned should be compared with a dense one that had the same training:
 the dense checkpoint is trained on by the same recipe, itself as teacher. Each such training appends
@@ -63,7 +63,9 @@ def main() -> None:
 
 
 def _say(epoch: Epoch) -> None:
-    print(f"epoch {epoch.number}: test {epoch.test_accuracy:.4f}, {epoch.seconds:.0f} s", flush=True)
+    print(
+        f"epoch {epoch.number}: test {epoch.test_accuracy:.4f}, {epoch.seconds:.0f} s", flush=True
+    )
 
 
 def report(network: str, epochs: int, dense: list[dict[str, Any]], runs: list[Path]) -> None:

@@ -16,18 +16,13 @@ import numpy as np
 import torch
 from common import RESULTS, add_inputs, configs
 
-from amc.budget import parse_budget, resolve
-from amc.config import EvaluateConfig
-from amc.cost import CostTable
+from amc.config import EvaluateConfig, SearchConfig
 from amc.data import load_data
-from amc.envs.pruning import PruningEnv
-from amc.envs.reward import make_reward
+from amc.envs.make import make_env
 from amc.evaluate import Evaluator
-from amc.find import find_units
-from amc.importance import score
 from amc.models import build_model
 from amc.slim import slice_model
-from amc.task import PlanEvaluator, image_task
+from amc.task import image_task
 
 
 def main() -> None:
@@ -41,16 +36,8 @@ def main() -> None:
     model_config, data_config = configs(arguments)
     data = load_data(data_config)
     task = image_task(model_config, data)
-    units = find_units(task.model, task.example_inputs, min_keep=0.1)
-    cost = CostTable(units)
-    env = PruningEnv(
-        units,
-        cost,
-        resolve(parse_budget("flops=0.5"), units, cost),
-        PlanEvaluator(task, units),
-        make_reward("kl"),
-        score(task.model, units, "contribution"),
-    )
+    config = SearchConfig(budget={"macs": 0.5})
+    env = make_env(task, config)
     bare = Evaluator.from_data(build_model(model_config), data, EvaluateConfig())
     rng = np.random.default_rng(0)
     ratios = []
@@ -61,7 +48,7 @@ def main() -> None:
         while not done:
             _, _, done, _, info = env.step(rng.uniform(-1, 1, 1).astype(np.float32))
         episode_s = time.perf_counter() - start
-        small = slice_model(task.model, units, info["plan"]["widths"])
+        small = slice_model(task.model, env.units, info["plan"]["widths"])
         start = time.perf_counter()
         bare(small)
         if pair >= 2:  # the first two warm up

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from amc.config import EvaluateConfig
 from amc.data import load_data
-from amc.search import search
+from amc.pipeline import search
 from amc.task import image_task
 
 MARKS = (20, 40, 80, 150)

@@ -1,1 +1,5 @@
-"""The pruning environment. Only here is Gymnasium's interface implemented."""
+"""The environment. Importing this package registers ``amc/Pruning-v0`` with Gymnasium."""
+
+import gymnasium
+
+gymnasium.register(id="amc/Pruning-v0", entry_point="amc.envs.make:make_named")

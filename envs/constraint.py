@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Constraint(ABC):
-    """Maps actions in [-1, 1] to kept fractions between each unit's minimum and 1, and to widths."""
+    """Maps actions in [-1, 1] to kept fractions from each unit's minimum to 1, and to widths."""
 
     def __init__(self, units: Sequence[Unit], cost: CostTable, budget: Budget) -> None:
         self._units = units

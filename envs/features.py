@@ -89,7 +89,7 @@ class Observer:
         sizes = [len(scores) for scores in importance]
         if sizes != [unit.width for unit in units]:
             raise UnitError(
-                f"importance has {sizes} scores, the units are {[unit.width for unit in units]} wide:"
+                f"importance has {sizes} scores for units of {[unit.width for unit in units]}:"
                 " score the same network that the units come from"
             )
         self._cost = cost
@@ -130,7 +130,8 @@ class Observer:
             row[_INDEX[f"{quantity}_reduced"]] = 1.0 - now / dense
             row[_INDEX[f"{quantity}_rest"]] = (now - self._total(quantity, closed_end)) / dense
         row[_INDEX["previous_action"]] = previous_action
-        return np.clip(row.astype(np.float32), LOW, HIGH)
+        observation: np.ndarray = np.clip(row.astype(np.float32), LOW, HIGH)
+        return observation
 
     def _total(self, quantity: str, widths: Sequence[int]) -> float:
         return float(self._cost.macs(widths) if quantity == "macs" else self._cost.params(widths))
@@ -145,7 +146,8 @@ class Observer:
         mean = removable.mean()
         if mean <= 0:  # nothing to remove anywhere: all units are at their minimum
             return np.zeros(len(self._dense))
-        return np.log2(np.maximum(removable / mean, 2.0**-8)) / 8
+        shares: np.ndarray = np.log2(np.maximum(removable / mean, 2.0**-8)) / 8
+        return shares
 
 
 def _static_row(unit: Unit, position: float, scores: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from amc.config import Constraint
 from amc.envs.constraint import make_constraint
 from amc.envs.features import HIGH, LOW, Observer
 from amc.errors import ConfigError, EvaluationError, UnitError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from amc.budget import Budget
     from amc.cost import CostTable
     from amc.envs.reward import Reward
-    from amc.units import Unit
+    from amc.units import Units
 
 Evaluate = Callable[[tuple[int, ...]], Mapping[str, float]]
 """Kept widths, one per unit, to quality: ``accuracy``, ``cross_entropy``, ``kl``, ..."""
@@ -55,7 +56,8 @@ class Episode:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Rebuild an episode from :meth:`to_json`, or from ``info["plan"]``."""
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        lists = ("widths", "proposed_keep", "executed_keep")
+        return cls(**{**values, **{name: tuple(values[name]) for name in lists}})
 
 
 class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -133,19 +135,19 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     Raises :class:`~amc.errors.UnitError` without units, :class:`~amc.errors.BudgetError` where not
     even the least widths meet the budget.
-    """  # noqa: D205, D212, D400, D415, E501
+    """  # noqa: E501
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium's own declaration)
 
     def __init__(
         self,
-        units: Sequence[Unit],
+        units: Units,
         cost: CostTable,
         budget: Budget,
         evaluate: Evaluate,
         reward: Reward,
         importance: Sequence[np.ndarray],
-        constraint: str = "projection",
+        constraint: Constraint = "projection",
     ) -> None:
         if not units:
             raise UnitError(
@@ -153,7 +155,7 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             )
         self.units = units
         self.cost = cost
-        self.constraint = constraint
+        self.constraint: Constraint = constraint
         self._evaluate = evaluate
         self._reward = reward
         self._observe = Observer(units, cost, importance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -55,7 +56,7 @@ class FakeCost:
 
     def params(self, widths: Sequence[int]) -> int:
         sizes = [self._inputs, *(int(w) for w in widths)]
-        return sum(a * b for a, b in zip(sizes[:-1], sizes[1:], strict=True)) + 10 * sizes[-1]
+        return sum(a * b for a, b in itertools.pairwise(sizes)) + 10 * sizes[-1]
 
     def macs(self, widths: Sequence[int]) -> int:
         return self._area * self.params(widths)

@@ -43,7 +43,9 @@ def test_episodes_are_stored_as_executed_with_the_final_reward() -> None:
         rows = slice(3 * i, 3 * i + 3)
         executed = info["executed"]
         np.testing.assert_array_equal(buffer.observations[rows, 0], executed["observations"][:-1])
-        np.testing.assert_array_equal(buffer.next_observations[rows, 0], executed["observations"][1:])
+        np.testing.assert_array_equal(
+            buffer.next_observations[rows, 0], executed["observations"][1:]
+        )
         np.testing.assert_array_equal(buffer.actions[rows, 0], executed["actions"])
         np.testing.assert_array_equal(buffer.credit[rows, 0], np.float32(info["plan"]["reward"]))
         np.testing.assert_array_equal(buffer.dones[rows, 0], [0, 0, 1])

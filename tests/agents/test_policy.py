@@ -46,7 +46,10 @@ def test_round_trip_is_exact(policy: Policy, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"format": "amc.policy/2"}, r"format: Input should be 'amc.policy/1' \(got 'amc.policy/2'\)"),
+        (
+            {"format": "amc.policy/2"},
+            r"format: Input should be 'amc.policy/1' \(got 'amc.policy/2'\)",
+        ),
         ({"features_version": 99}, "version 99 of the features, this is version 1"),
         ({"features": ["position"]}, "train the policy again"),
         ({"hidden": [32, 17]}, "do not fit policy.json"),
@@ -83,5 +86,5 @@ def test_tampered_weights(policy: Policy, tmp_path: Path) -> None:
 def test_not_a_description(policy: Policy, tmp_path: Path, text: str) -> None:
     policy.save(tmp_path)
     (tmp_path / "policy.json").write_text(text)
-    with pytest.raises(ConfigError, match="policy.json"):
+    with pytest.raises(ConfigError, match=r"policy\.json"):
         Policy.load(tmp_path)

@@ -96,9 +96,7 @@ def test_resolving_fractions_and_counts():
     assert resolve({"macs": 10**9}, units, cost).fraction("macs") == 1.0
     for widths in itertools.product(*(range(1, n + 1) for n in WIDTHS)):
         costs = by_hand(*widths)
-        assert budget.met(widths) == (
-            costs["macs"] <= dense["macs"] / 2 and costs["params"] <= 300
-        )
+        assert budget.met(widths) == (costs["macs"] <= dense["macs"] / 2 and costs["params"] <= 300)
 
 
 @pytest.mark.parametrize("quantity", ["macs", "params"])

@@ -119,13 +119,13 @@ def test_search_applies_and_reports(monkeypatch, capsys, tmp_path, weights):
 
 
 def test_a_full_disk_is_one_line(monkeypatch, capsys, tmp_path, weights):
-    import amc.search
+    import amc.pipeline
 
     def full(*_):
         raise OSError(28, "No space left on device", "episodes.jsonl")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(amc.search.JsonlRecorder, "__call__", full)
+    monkeypatch.setattr(amc.pipeline.JsonlRecorder, "__call__", full)
     arguments = (*SMALL, "--weights", weights, "--agent", "random", "--episodes", "3")
     code, _, error = run(monkeypatch, capsys, *arguments)
     assert code == 1

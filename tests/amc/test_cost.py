@@ -21,7 +21,11 @@ def cost_of(model: nn.Module, *shape: int) -> CostTable:
 
 def test_a_chain_of_layers():
     model = nn.Sequential(
-        Conv2d(3, 4, 3), nn.BatchNorm2d(4), Conv2d(4, 5, 3, bias=False), nn.Flatten(), nn.Linear(80, 7)
+        Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        Conv2d(4, 5, 3, bias=False),
+        nn.Flatten(),
+        nn.Linear(80, 7),
     )
     cost = cost_of(model, 2, 3, 8, 8)
     for a, b in itertools.product(range(1, 5), range(1, 6)):

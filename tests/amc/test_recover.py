@@ -8,11 +8,11 @@ from amc.config import DataConfig, EvaluateConfig, FinetuneConfig, ModelConfig
 from amc.errors import ModelError, PlanError, RunError
 from amc.export import load_model
 from amc.models import build_model
+from amc.pipeline import make_config, search
 from amc.plan import Plan
 from amc.recover import apply_file, open_task, recover
 from amc.results import Results
 from amc.run import RunFolder
-from amc.search import make_config, search
 from amc.task import image_task
 
 DATA = DataConfig(spec="digits")

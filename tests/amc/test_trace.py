@@ -111,13 +111,13 @@ class Fails(nn.Module):
         self.inner = nn.Sequential(nn.Dropout(), nn.ReLU())
 
     def forward(self, *x: Tensor) -> Tensor:
-        raise RuntimeError("no luck")
+        raise RuntimeError(f"no luck with {len(x)}")
 
 
 def test_a_failing_forward_is_reported_and_leaves_flags_alone():
     model = Fails()
     model.inner[0].eval()
-    with pytest.raises(ModelError, match=r"shapes \[\(2, 3\), \(1,\)\]: no luck"):
+    with pytest.raises(ModelError, match=r"shapes \[\(2, 3\), \(1,\)\]: no luck with 2"):
         trace(model, (torch.ones(2, 3), torch.ones(1)))
     assert [m.training for m in model.modules()] == [True, True, False, True]
     assert torch.backends.mha.get_fastpath_enabled()

@@ -37,7 +37,7 @@ def test_unknown_name() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_not_finite(value: float) -> None:
-    with pytest.raises(EvaluationError, match="kl is .*raise min_keep"):
+    with pytest.raises(EvaluationError, match=r"kl is .*raise min_keep"):
         make_reward("kl")({"kl": value}, KEPT)
 
 

@@ -20,17 +20,14 @@ from torch import Tensor
 from amc.agents import make_agent
 from amc.agents.callbacks import JsonlRecorder, TensorBoardMonitor
 from amc.agents.policy import Policy
-from amc.budget import Budget, parse_budget, resolve
+from amc.budget import Budget, parse_budget
 from amc.config import PRESET_EPISODES, PRESETS, SearchConfig
-from amc.cost import CostTable
-from amc.envs.pruning import Episode, PruningEnv
-from amc.envs.reward import make_reward
+from amc.envs.make import make_env
+from amc.envs.pruning import Episode
 from amc.errors import ConfigError
-from amc.find import find_units
-from amc.importance import score
 from amc.plan import Plan, plan_of, weights_sha256
 from amc.run import RunFolder
-from amc.task import PlanEvaluator, Task
+from amc.task import Task
 from amc.units import Units
 
 OnEpisode = Callable[[Episode, Episode], None]
@@ -72,27 +69,9 @@ def search(
     nothing can be pruned, and :class:`EvaluationError` where a quality is not a number.
     """
     config = config or make_config(budget, model=task.config, **settings)
-    units = find_units(
-        task.model,
-        task.example_inputs,
-        importance=config.importance,
-        min_keep=config.min_keep,
-        round_to=config.round_to,
-        exclude=config.exclude,
-        on_unit=on_unit,
-    )
-    cost = CostTable(units)
-    limits = resolve(config.budget, units, cost)
-    env = PruningEnv(
-        units,
-        cost,
-        limits,
-        PlanEvaluator(task, units),
-        make_reward(config.reward),
-        score(task.model, units, config.importance),
-        config.constraint,
-    )
+    env = make_env(task, config, on_unit)
     agent = make_agent(config.agent, env, config.agent_settings, config.seed)
+    units, cost = env.units, env.cost
     hash_of_weights = weights_sha256(task.model)
     history: list[Episode] = []
     best: list[Episode] = []
@@ -148,7 +127,7 @@ def search(
         if folder is not None and agent.policy is not None:
             agent.policy.save(folder.policy)
     return SearchResult(
-        plan_for(best[0]), agent.policy, tuple(history), best[0], units, limits, interrupted
+        plan_for(best[0]), agent.policy, tuple(history), best[0], units, env.budget, interrupted
     )
 
 

@@ -12,9 +12,9 @@ from amc.apply import apply_plan
 from amc.cost import CostTable
 from amc.errors import BudgetError, ConfigError, EvaluationError, RunError
 from amc.find import find_units
+from amc.pipeline import search
 from amc.plan import Plan
 from amc.run import RunFolder
-from amc.search import search
 from amc.task import Task
 
 

@@ -1,0 +1,129 @@
+"""Settings: refused when wrong, unchanged by a round trip through their file."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+from pydantic import ValidationError
+
+from amc.config import (
+    PRESET_EPISODES,
+    PRESETS,
+    AgentConfig,
+    DataConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    ModelConfig,
+    SearchConfig,
+    Settings,
+    load_toml,
+    save_toml,
+)
+from amc.errors import ConfigError
+
+FULL = SearchConfig(
+    model=ModelConfig(spec="amc:resnet20", arguments={"shortcut": "B"}, weights="w.pth"),
+    data=DataConfig(spec="imagefolder:data", mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0)),
+    budget={"macs": 0.5, "params": 200_000},
+    episodes=7,
+    preset="amc-paper",
+    agent_settings=PRESETS["amc-paper"],
+    exclude=("conv1", "layer3.*"),
+    evaluate=EvaluateConfig(images=10, bf16=False),
+)
+
+
+@pytest.mark.parametrize(
+    "config", [FULL, SearchConfig(), FinetuneConfig(epochs=2)], ids=["full", "empty", "finetune"]
+)
+def test_a_file_gives_back_what_was_saved(tmp_path, config):
+    path = tmp_path / "config.toml"
+    save_toml(config, path)
+    found = type(config).parse(load_toml(path))
+    assert found == config
+    assert found.model_dump_json() == config.model_dump_json()  # 1 is not 1.0
+
+
+def test_fractions_and_counts_stay_apart(tmp_path):
+    path = tmp_path / "config.toml"
+    save_toml(SearchConfig(budget={"macs": 1.0, "params": 1}), path)
+    budget = SearchConfig.parse(load_toml(path)).budget
+    assert [type(limit) for limit in budget.values()] == [float, int]
+
+
+def test_extra_tables_are_saved_beside_the_settings(tmp_path):
+    path = tmp_path / "config.toml"
+    save_toml(FinetuneConfig(), path, versions={"torch": "2.9"})
+    assert tomllib.loads(path.read_text())["versions"] == {"torch": "2.9"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"episods": 5}, r"episods: Extra inputs are not permitted \(got 5\)"),
+        ({"episodes": 0}, r"episodes: .*greater than or equal to 1 \(got 0\)"),
+        ({"episodes": "many"}, r"episodes: .*valid integer.*\(got 'many'\)"),
+        ({"agent": "sac"}, r"agent: .*'ddpg', 'random' or 'uniform' \(got 'sac'\)"),
+        ({"min_keep": 1.5}, r"min_keep: .*less than or equal to 1"),
+        ({"model": {"spec": "a", "args": {}}}, r"model.args: Extra inputs"),
+        ({"model": {}}, r"^run.toml: model.spec: Field required$"),
+        ({"evaluate": {"images": 0}}, r"evaluate.images: .*\(got 0\)"),
+        ({"budget": {"macs": "half"}}, r"budget.macs"),
+        ({"seed": None}, r"seed: .*\(got None\)"),
+        ({"seed": "x", "round_to": 0}, r"seed: .*; round_to: "),
+    ],
+)
+def test_faults_are_named_with_their_place_and_value(values, message):
+    with pytest.raises(ConfigError, match=message):
+        SearchConfig.parse(values, "run.toml")
+
+
+@pytest.mark.parametrize("field", ["gradient_steps", "tau", "discount", "noise_std", "actor_lr"])
+def test_agent_settings_have_bounds(field):
+    with pytest.raises(ConfigError, match=field):
+        AgentConfig.parse({field: -2})
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        FULL.episodes = 3  # type: ignore[misc]
+    for kind in Settings.__subclasses__():
+        assert kind.model_config["frozen"]
+        assert kind.model_config["extra"] == "forbid"
+
+
+@pytest.mark.parametrize("content", [b"a = ", b"a = 1\na = 2", b"\xff\xfe"])
+def test_files_that_are_not_toml(tmp_path, content):
+    path = tmp_path / "config.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"config\.toml: not valid TOML: "):
+        load_toml(path)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.toml: no such file"):
+        load_toml(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load_toml(tmp_path)
+
+
+def test_the_papers_settings():
+    """He et al., AMC, ECCV 2018, section 4, and the authors' code."""
+    paper = PRESETS["amc-paper"]
+    assert (paper.hidden, paper.actor_lr, paper.critic_lr) == ((300, 300), 1e-4, 1e-3)
+    assert (paper.tau, paper.discount, paper.batch_size) == (0.01, 1.0, 64)
+    assert (paper.noise_std, paper.noise_decay, paper.warmup_episodes) == (0.5, 0.95, 100)
+    assert (paper.bootstrap, paper.baseline_momentum) == (True, 0.5)
+    assert PRESETS["default"] == AgentConfig()
+    assert PRESETS.keys() == PRESET_EPISODES.keys()
+    assert PRESET_EPISODES["amc-paper"] == 400
+
+
+def test_hyperparameters_are_flat_and_of_the_kinds_that_a_table_takes():
+    table = FULL.hyperparameters()
+    assert all(isinstance(value, bool | int | float | str) for value in table.values())
+    assert table["budget/macs"] == 0.5
+    assert table["agent_settings/hidden"] == "(300, 300)"
+    assert table["evaluate/bf16"] is False
+    assert {f"agent_settings/{name}" for name in AgentConfig.model_fields} <= table.keys()

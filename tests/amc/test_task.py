@@ -1,0 +1,45 @@
+"""Tasks: the splits stay apart, and no plan is scored twice."""
+
+import torch
+
+from amc.config import DataConfig, EvaluateConfig
+from amc.data import load_data
+from amc.find import find_units
+from amc.task import PlanEvaluator, Task, image_task
+
+SETTINGS = EvaluateConfig(images=60, calibration_images=60)
+
+
+def test_the_search_never_sees_test_images():
+    data = load_data(DataConfig(spec="digits"), progress=False)
+    torch.manual_seed(0)
+    task = image_task("amc:smallcnn", data, SETTINGS)
+    quality = task.evaluate(task.model)
+    ruined = data.test.images.random_(0, 256, generator=torch.Generator().manual_seed(0))
+    assert ruined is data.test.images
+    torch.manual_seed(0)
+    again = image_task("amc:smallcnn", data, SETTINGS)
+    assert again.evaluate(again.model) == quality
+
+
+def test_the_factory_learns_classes_and_channels_from_the_data():
+    task = image_task("amc:resnet20", "digits", SETTINGS, progress=False)
+    assert task.model.conv1.weight.shape[1] == 1
+    assert task.model(task.example_inputs).shape == (1, 10)
+
+
+def test_identical_widths_are_scored_once():
+    calls = []
+    dense = image_task("amc:smallcnn", "digits", SETTINGS, progress=False)
+
+    def evaluate(candidate):
+        calls.append(sum(p.numel() for p in candidate.parameters()))
+        return {"kl": 0.0}
+
+    units = find_units(dense.model, dense.example_inputs)
+    quality = PlanEvaluator(Task(dense.model, dense.example_inputs, evaluate), units)
+    narrow = tuple(unit.width // 2 for unit in units)
+    assert quality(narrow) is quality(list(narrow))
+    quality(units.dense_widths)
+    assert calls == [calls[0], sum(p.numel() for p in dense.model.parameters())]
+    assert calls[0] < calls[1]

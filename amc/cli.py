@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from amc import options as opt
 from amc.errors import AMCError, ConfigError
 
 if TYPE_CHECKING:
@@ -27,49 +28,6 @@ app = typer.Typer(
 console = Console()
 _debug = False
 
-_PLAN, _AGENT, _TUNING, _RUN = "The plan", "The agent", "Finetuning", "The run"
-"""Panels of the help pages."""
-
-Spec = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help="amc:NAME, torchvision:NAME, timm:NAME or path/to/file.py:function",
-    ),
-]
-Weights = Annotated[
-    str | None, typer.Option(help="Trained weights: .safetensors, or .pth / .pt holding tensors")
-]
-ModelArg = Annotated[
-    list[str], typer.Option("--model-arg", help="Argument of the model's factory, KEY=VALUE")
-]
-Exclude = Annotated[
-    list[str],
-    typer.Option(
-        help="Unit or layer to leave alone, by name or shell pattern", rich_help_panel=_PLAN
-    ),
-]
-MinKeep = Annotated[
-    float,
-    typer.Option(min=0, max=1, help="Least kept fraction of a unit", rich_help_panel=_PLAN),
-]
-RoundTo = Annotated[
-    int, typer.Option(min=1, help="Kept widths are multiples of this", rich_help_panel=_PLAN)
-]
-Epochs = Annotated[
-    int, typer.Option(min=0, help="Epochs; 0: no finetuning", rich_help_panel=_TUNING)
-]
-LearningRate = Annotated[
-    float, typer.Option("--lr", help="Peak learning rate", rich_help_panel=_TUNING)
-]
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads; default: all", rich_help_panel=_RUN)
-]
-AllowFactory = Annotated[
-    bool, typer.Option("--allow-factory", help="Run the Python file that the run or plan names")
-]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, runs/NAME")]
-
 
 @app.callback()
 def _root(
@@ -81,15 +39,15 @@ def _root(
 
 @app.command()
 def inspect(
-    model: Spec,
-    weights: Weights = None,
-    model_arg: ModelArg = [],  # noqa: B006 (typer reads the default)
+    model: opt.Spec,
+    weights: opt.Weights = None,
+    model_arg: opt.ModelArg = [],  # noqa: B006 (typer reads the default)
     input_shape: Annotated[
         str | None, typer.Option("--input", help="Input shape C,H,W; default: 3,32,32 or 3,224,224")
     ] = None,
-    min_keep: MinKeep = 0.1,
-    round_to: RoundTo = 1,
-    exclude: Exclude = [],  # noqa: B006
+    min_keep: opt.MinKeep = 0.1,
+    round_to: opt.RoundTo = 1,
+    exclude: opt.Exclude = [],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs")] = False,
 ) -> None:
     """Show the units of a network, what is frozen and why, and what they cost.
@@ -124,93 +82,33 @@ def inspect(
 
 @app.command()
 def search(
-    model: Spec,
-    weights: Weights = None,
-    model_arg: ModelArg = [],  # noqa: B006
-    data: Annotated[
-        str, typer.Option(help="digits, imagefolder:DIR (train/ and test/) or cifar10:DIR")
-    ] = "digits",
-    search_val: Annotated[
-        str | None, typer.Option(help="File of search-val paths, or the fraction to hold out")
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(min=1, help="Resize folder images to this side")
-    ] = None,
-    download: Annotated[bool, typer.Option("--download", help="Let cifar10 be downloaded")] = False,
-    budget: Annotated[
-        list[str],
-        typer.Option(
-            help="Upper bound, flops=0.5 (fraction) or params=1.2M; repeatable",
-            rich_help_panel=_PLAN,
-        ),
-    ] = ["flops=0.5"],  # noqa: B006
-    no_budget: Annotated[
-        bool,
-        typer.Option(
-            "--no-budget", help="Weigh error against cost (amc-flops)", rich_help_panel=_PLAN
-        ),
-    ] = False,
-    min_keep: MinKeep = 0.1,
-    round_to: RoundTo = 1,
-    exclude: Exclude = [],  # noqa: B006
-    importance: Annotated[
-        str,
-        typer.Option(help="How channels are ranked: contribution, l1 or l2", rich_help_panel=_PLAN),
-    ] = "contribution",
-    agent: Annotated[
-        str, typer.Option(help="ddpg, random or uniform", rich_help_panel=_AGENT)
-    ] = "ddpg",
-    preset: Annotated[
-        str, typer.Option(help="Settings: default or amc-paper", rich_help_panel=_AGENT)
-    ] = "default",
-    episodes: Annotated[
-        int | None,
-        typer.Option(min=1, help="Plans to try; default: the preset's", rich_help_panel=_AGENT),
-    ] = None,
-    reward: Annotated[
-        str,
-        typer.Option(
-            help="kl, accuracy, cross_entropy; without budget amc-flops, amc-params",
-            rich_help_panel=_AGENT,
-        ),
-    ] = "kl",
-    constraint: Annotated[
-        str,
-        typer.Option(
-            help="projection, or sequential (the AMC paper's Algorithm 1)", rich_help_panel=_AGENT
-        ),
-    ] = "projection",
-    images: Annotated[
-        int,
-        typer.Option(min=1, help="Search-val images that score a plan", rich_help_panel=_AGENT),
-    ] = 1000,
-    calibration_images: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Training images that re-estimate BatchNorm statistics",
-            rich_help_panel=_AGENT,
-        ),
-    ] = 256,
-    epochs: Epochs = 15,
-    lr: LearningRate = 0.05,
-    run: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the run; default: a new one in runs/", rich_help_panel=_RUN),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(help="Seed of everything that is drawn", rich_help_panel=_RUN)
-    ] = 0,
-    bf16: Annotated[
-        bool | None,
-        typer.Option(
-            "--bf16/--no-bf16",
-            help="Default: where the hardware has it",
-            rich_help_panel=_RUN,
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda", rich_help_panel=_RUN)] = "cpu",
-    threads: Threads = None,
+    model: opt.Spec,
+    weights: opt.Weights = None,
+    model_arg: opt.ModelArg = [],  # noqa: B006 (typer reads the default)
+    data: opt.Data = "digits",
+    search_val: opt.SearchVal = None,
+    image_size: opt.ImageSize = None,
+    download: opt.Download = False,
+    budget: opt.Budget = ["flops=0.5"],  # noqa: B006
+    no_budget: opt.NoBudget = False,
+    min_keep: opt.MinKeep = 0.1,
+    round_to: opt.RoundTo = 1,
+    exclude: opt.Exclude = [],  # noqa: B006
+    importance: opt.Importance = "contribution",
+    agent: opt.Agent = "ddpg",
+    preset: opt.Preset = "default",
+    episodes: opt.Episodes = None,
+    reward: opt.Reward = "kl",
+    constraint: opt.Constraint = "projection",
+    images: opt.Images = 1000,
+    calibration_images: opt.CalibrationImages = 256,
+    epochs: opt.Epochs = 15,
+    lr: opt.LearningRate = 0.05,
+    run: opt.NewRun = None,
+    seed: opt.Seed = 0,
+    bf16: opt.Bf16 = None,
+    device: opt.Device = "cpu",
+    threads: opt.Threads = None,
 ) -> None:
     """Train the agent, find the best plan, prune the network for real, and finetune it.
 
@@ -284,8 +182,8 @@ def apply(
     out: Annotated[
         Path | None, typer.Option(help="Network to write, for a plan's file: pruned.safetensors")
     ] = None,
-    weights: Weights = None,
-    allow_factory: AllowFactory = False,
+    weights: opt.Weights = None,
+    allow_factory: opt.AllowFactory = False,
 ) -> None:
     """Slice the plan from the original weights, verify it against its masked twin, and save it.
 
@@ -308,25 +206,15 @@ def apply(
 
 @app.command()
 def finetune(
-    run: Run,
-    epochs: Epochs = 15,
-    lr: LearningRate = 0.05,
-    batch_size: Annotated[int, typer.Option(min=1, rich_help_panel=_TUNING)] = 128,
-    distill_weight: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Weight of the dense network's softened logits",
-            rich_help_panel=_TUNING,
-        ),
-    ] = 0.7,
-    distill_temperature: Annotated[
-        float, typer.Option(min=0.1, help="How much they are softened", rich_help_panel=_TUNING)
-    ] = 4.0,
-    seed: Annotated[int, typer.Option(help="Of shuffling and augmentation")] = 0,
-    threads: Threads = None,
-    allow_factory: AllowFactory = False,
+    run: opt.Run,
+    epochs: opt.Epochs = 15,
+    lr: opt.LearningRate = 0.05,
+    batch_size: opt.BatchSize = 128,
+    distill_weight: opt.DistillWeight = 0.7,
+    distill_temperature: opt.DistillTemperature = 4.0,
+    seed: opt.Seed = 0,
+    threads: opt.Threads = None,
+    allow_factory: opt.AllowFactory = False,
 ) -> None:
     """Slice a run's best plan and recover its accuracy, with the dense network as teacher."""
     from amc.config import FinetuneConfig
@@ -349,7 +237,7 @@ def finetune(
 
 
 @app.command()
-def report(run: Run) -> None:
+def report(run: opt.Run) -> None:
     """Write the run's page, report.html, again."""
     from amc.report import write_report
 
@@ -395,9 +283,7 @@ def main() -> None:
         app(standalone_mode=False)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
-    except typer.Abort:
-        _fail("interrupted", 130)
-    except KeyboardInterrupt:
+    except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted; what the run folder holds is complete up to here", 130)
     except AMCError as error:
         _fail(str(error), 1)

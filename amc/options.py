@@ -1,0 +1,144 @@
+"""Options of the command line: what each is called, which values it takes, and its help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_PLAN, _AGENT, _TUNING, _RUN = "The plan", "The agent", "Finetuning", "The run"
+"""Panels of the help pages."""
+
+# The network and its images
+
+Spec = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="amc:NAME, torchvision:NAME, timm:NAME or path/to/file.py:function",
+    ),
+]
+Weights = Annotated[
+    str | None, typer.Option(help="Trained weights: .safetensors, or .pth / .pt holding tensors")
+]
+ModelArg = Annotated[
+    list[str], typer.Option("--model-arg", help="Argument of the model's factory, KEY=VALUE")
+]
+Data = Annotated[
+    str, typer.Option(help="digits, imagefolder:DIR (train/ and test/) or cifar10:DIR")
+]
+SearchVal = Annotated[
+    str | None, typer.Option(help="File of search-val paths, or the fraction to hold out")
+]
+ImageSize = Annotated[int | None, typer.Option(min=1, help="Resize folder images to this side")]
+Download = Annotated[bool, typer.Option("--download", help="Let cifar10 be downloaded")]
+
+# The plan
+
+Budget = Annotated[
+    list[str],
+    typer.Option(
+        help="Upper bound, flops=0.5 (fraction) or params=1.2M; repeatable", rich_help_panel=_PLAN
+    ),
+]
+NoBudget = Annotated[
+    bool,
+    typer.Option("--no-budget", help="Weigh error against cost (amc-flops)", rich_help_panel=_PLAN),
+]
+MinKeep = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="Least kept fraction of a unit", rich_help_panel=_PLAN),
+]
+RoundTo = Annotated[
+    int, typer.Option(min=1, help="Kept widths are multiples of this", rich_help_panel=_PLAN)
+]
+Exclude = Annotated[
+    list[str],
+    typer.Option(
+        help="Unit or layer to leave alone, by name or shell pattern", rich_help_panel=_PLAN
+    ),
+]
+Importance = Annotated[
+    str,
+    typer.Option(help="How channels are ranked: contribution, l1 or l2", rich_help_panel=_PLAN),
+]
+
+# The agent
+
+Agent = Annotated[str, typer.Option(help="ddpg, random or uniform", rich_help_panel=_AGENT)]
+Preset = Annotated[str, typer.Option(help="Settings: default or amc-paper", rich_help_panel=_AGENT)]
+Episodes = Annotated[
+    int | None,
+    typer.Option(min=1, help="Plans to try; default: the preset's", rich_help_panel=_AGENT),
+]
+Reward = Annotated[
+    str,
+    typer.Option(
+        help="kl, accuracy, cross_entropy; without budget amc-flops, amc-params",
+        rich_help_panel=_AGENT,
+    ),
+]
+Constraint = Annotated[
+    str,
+    typer.Option(
+        help="projection, or sequential (the AMC paper's Algorithm 1)", rich_help_panel=_AGENT
+    ),
+]
+Images = Annotated[
+    int, typer.Option(min=1, help="Search-val images that score a plan", rich_help_panel=_AGENT)
+]
+CalibrationImages = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Training images that re-estimate BatchNorm statistics",
+        rich_help_panel=_AGENT,
+    ),
+]
+
+# Finetuning
+
+Epochs = Annotated[
+    int, typer.Option(min=0, help="Epochs; 0: no finetuning", rich_help_panel=_TUNING)
+]
+LearningRate = Annotated[
+    float, typer.Option("--lr", help="Peak learning rate", rich_help_panel=_TUNING)
+]
+BatchSize = Annotated[
+    int, typer.Option(min=1, help="Images of a training step", rich_help_panel=_TUNING)
+]
+DistillWeight = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Weight of the dense network's softened logits",
+        rich_help_panel=_TUNING,
+    ),
+]
+DistillTemperature = Annotated[
+    float, typer.Option(min=0.1, help="How much they are softened", rich_help_panel=_TUNING)
+]
+
+# The run
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, runs/NAME")]
+NewRun = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the run; default: a new one in runs/", rich_help_panel=_RUN),
+]
+Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn", rich_help_panel=_RUN)]
+Bf16 = Annotated[
+    bool | None,
+    typer.Option(
+        "--bf16/--no-bf16", help="Default: where the hardware has it", rich_help_panel=_RUN
+    ),
+]
+Device = Annotated[str, typer.Option(help="cpu or cuda", rich_help_panel=_RUN)]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads; default: all", rich_help_panel=_RUN)
+]
+AllowFactory = Annotated[
+    bool, typer.Option("--allow-factory", help="Run the Python file that the run or plan names")
+]

@@ -90,7 +90,7 @@ def test_imports_go_downward(module):
         ("stable_baselines3", ("amc.agents",)),
         ("gymnasium", PACKAGES),
         ("torchvision", ("amc.models", "amc.data")),
-        ("typer", ("amc.cli",)),
+        ("typer", ("amc.cli", "amc.options")),
     ],
 )
 def test_only_the_seam_knows_the_library(library, seam):

@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from amc.apply import apply_plan
+from amc.config import AgentConfig
 from amc.cost import CostTable
 from amc.errors import BudgetError, ConfigError, EvaluationError, RunError
 from amc.find import find_units
@@ -47,6 +48,9 @@ def tiny_task(break_at=None, error=None):
     return Task(model=model, example_inputs=images[:1], evaluate=evaluate)
 
 
+QUICK = AgentConfig(hidden=(64, 64), actor_lr=5e-4, gradient_steps=30)
+
+
 def comparable(episode):
     return {k: v for k, v in episode.to_json().items() if k != "seconds"}
 
@@ -63,7 +67,9 @@ def brute_force(task, budget_macs):
 
 def test_search_comes_close_to_the_true_optimum_and_writes_it(tmp_path):
     task = tiny_task()
-    result = search(task, "flops=0.5", episodes=60, seed=0, run=tmp_path / "run")
+    result = search(
+        task, "flops=0.5", episodes=60, seed=0, run=tmp_path / "run", agent_settings=QUICK
+    )
     dense_macs = result.plan.dense_macs
     ranked = brute_force(task, dense_macs / 2)
     assert -result.best.reward <= ranked[max(1, len(ranked) // 20)]  # among the best 5%
@@ -87,7 +93,8 @@ def test_search_comes_close_to_the_true_optimum_and_writes_it(tmp_path):
 @pytest.mark.parametrize("agent", ["ddpg", "random"])
 def test_the_same_seed_gives_the_same_episodes(agent):
     runs = [
-        search(tiny_task(), "flops=0.5", agent=agent, episodes=20, seed=seed) for seed in (3, 3, 4)
+        search(tiny_task(), "flops=0.5", agent=agent, episodes=20, seed=seed, agent_settings=QUICK)
+        for seed in (3, 3, 4)
     ]
     first, second, other = ([comparable(e) for e in run.history] for run in runs)
     assert first == second

@@ -257,6 +257,7 @@ def demo(
     from amc.run import RunFolder, free_name
     from amc.task import image_task
 
+    _set_threads(1)  # tensors this small gain nothing from more, and lose much on a busy machine
     path = run or free_name(Path("runs"), "demo")
     console.print("[bold]1. a trained network[/]  the small CNN on scikit-learn's digits")
     with _bar() as bar:
@@ -280,9 +281,7 @@ def demo(
 def main() -> None:
     """Run the command line: one clear line for an error, a traceback only with --debug."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        sys.exit(app(standalone_mode=False))  # the code of typer.Exit; None where all went well
     except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted; what the run folder holds is complete up to here", 130)
     except AMCError as error:
@@ -321,6 +320,13 @@ def _recover(task: Any, folder: Any, recipe: FinetuneConfig) -> None:
             on_step=bar.step("finetune"),
         )
     console.print(results_table(results))
+    if results.epochs:
+        last, best = results.epochs[-1], max(results.epochs, key=lambda e: e.test_accuracy)
+        console.print(
+            f"finetuned   {last.test_accuracy:.2%} after the last epoch (kept), "
+            f"{best.test_accuracy:.2%} after the best, {best.number}",
+            highlight=False,
+        )
     console.print(f"network     {folder.model}")
     console.print(f"report      {folder.report}")
 

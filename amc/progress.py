@@ -62,7 +62,7 @@ class Bar:
 
     def stage(self, name: str) -> None:
         """A step without a length begins."""
-        self._progress.log(name)
+        self._progress.console.print(name)
 
     def step(self, name: str) -> Callable[[int, int], None]:
         """A callback for the steps done and their total."""
@@ -70,8 +70,9 @@ class Bar:
 
     def epoch(self, epoch: Epoch) -> None:
         """An epoch of finetuning ended."""
-        self._progress.log(
-            f"epoch {epoch.number}: loss {epoch.train_loss:.4f}, test {epoch.test_accuracy:.4f}"
+        self._progress.console.print(
+            f"epoch {epoch.number:<5} loss {epoch.train_loss:.4f}, test {epoch.test_accuracy:.4f}",
+            highlight=False,
         )
 
     def _update(self, name: str, done: int, total: int | None, note: str = "") -> None:

@@ -14,7 +14,7 @@ from amc.config import FinetuneConfig
 from amc.errors import ConfigError, PlanError, RunError
 from amc.export import save_model
 from amc.finetune import Epoch
-from amc.latency import Latency, measure
+from amc.latency import measure
 from amc.models import build_model, check_allowed
 from amc.plan import Plan, weights_sha256
 from amc.report import write_report
@@ -90,11 +90,9 @@ def recover(
     if plan.model is not None:
         save_model(applied.model, plan, folder.model)
     say("testing dense and pruned")
-    dense_ms, pruned_ms = measure([task.model, applied.model], task.example_inputs)
-    dense_row = _row("dense", task, task.model, plan.dense_macs, plan.dense_params, dense_ms)
-    pruned_row = _row("pruned", task, applied.model, plan.macs, plan.params, pruned_ms)
+    networks = {"dense": task.model, "pruned": applied.model}
     results = Results(
-        rows=(dense_row, pruned_row),
+        rows=_rows(networks, plan, task),
         device=str(next(task.model.parameters()).device),
         verified_error=applied.verified_error,
     )
@@ -103,26 +101,30 @@ def recover(
         if task.train is None:
             raise ConfigError("this task has no training; give Task.train, or finetune 0 epochs")
         say("finetuning")
-        tuned = copy.deepcopy(applied.model)
+        tuned = networks["finetuned"] = copy.deepcopy(applied.model)
         epochs = task.train(tuned, recipe, on_epoch=on_epoch, on_step=on_step)
         if plan.model is not None:
             save_model(tuned, plan, folder.model, finetuned_epochs=recipe.epochs)
-        tuned_ms = measure([task.model, tuned], task.example_inputs)[1]
-        tuned_row = _row("finetuned", task, tuned, plan.macs, plan.params, tuned_ms)
+        rows = _rows(networks, plan, task)
         results = results.model_copy(
-            update={"rows": (*results.rows, tuned_row), "epochs": tuple(epochs), "recipe": recipe}
+            update={"rows": rows, "epochs": tuple(epochs), "recipe": recipe}
         )
         results.save(folder.results)
     write_report(folder.path)
     return results
 
 
-def _row(name: str, task: Task, model: nn.Module, macs: int, params: int, latency: Latency) -> Row:
-    return Row(
-        name=name,
-        test_accuracy=task.test(model) if task.test else None,
-        macs=macs,
-        params=params,
-        latency_ms=latency.median_ms,
-        latency_spread_ms=latency.spread_ms,
+def _rows(networks: dict[str, nn.Module], plan: Plan, task: Task) -> tuple[Row, ...]:
+    """A row for each network; their latencies are measured in turns, so that they compare."""
+    latencies = measure(list(networks.values()), task.example_inputs)
+    return tuple(
+        Row(
+            name=name,
+            test_accuracy=task.test(model) if task.test else None,
+            macs=plan.dense_macs if name == "dense" else plan.macs,
+            params=plan.dense_params if name == "dense" else plan.params,
+            latency_ms=latency.median_ms,
+            latency_spread_ms=latency.spread_ms,
+        )
+        for (name, model), latency in zip(networks.items(), latencies, strict=True)
     )

@@ -1,7 +1,11 @@
 """The command line: one clear line for what a user gets wrong, and the tables for the rest."""
 
 import json
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -131,3 +135,30 @@ def test_a_full_disk_is_one_line(monkeypatch, capsys, tmp_path, weights):
     assert code == 1
     assert "No space left on device" in error
     assert "Traceback" not in error
+
+
+def test_ctrl_c_leaves_a_usable_run(tmp_path, weights):
+    path = tmp_path / "run"
+    command = [sys.executable, "-m", "amc.cli", *SMALL, "--weights", weights, "--run", str(path)]
+    process = subprocess.Popen(
+        [*command, "--agent", "random", "--episodes", "100000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if (path / "episodes.jsonl").exists() and (path / "plan.json").exists():
+            break
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "the best plan so far" in " ".join(output.split())
+    assert "Traceback" not in output
+    episodes = [json.loads(line) for line in (path / "episodes.jsonl").read_text().splitlines()]
+    best = max(episodes, key=lambda episode: episode["reward"])
+    assert json.loads((path / "plan.json").read_text())["macs"] == best["macs"]
+    assert (path / "report.html").is_file()

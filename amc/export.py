@@ -33,25 +33,29 @@ class ModelCard(Settings):
     finetuned_epochs: int = 0
 
 
-def save_model(model: nn.Module, plan: Plan, path: Path, *, finetuned_epochs: int = 0) -> None:
+def save_model(
+    model: nn.Module, plan: Plan, path: Path | str, *, finetuned_epochs: int = 0
+) -> None:
     """Write a sliced network. Raises :class:`ModelError` where its plan names no factory."""
     if plan.model is None:
         raise ModelError("this network was handed over as an object; give its factory to save it")
     card = ModelCard(format=FORMAT, model=plan.model, plan=plan, finetuned_epochs=finetuned_epochs)
     state = model.state_dict()
     tensors = {name: state[name].contiguous() for name in _names(model)}
+    path = Path(path)
     draft = path.with_suffix(".tmp")
     save_file(tensors, draft, {"amc": card.model_dump_json()})
     draft.replace(path)
 
 
-def load_model(path: Path, *, allow_factory: bool = False) -> tuple[nn.Module, ModelCard]:
+def load_model(path: Path | str, *, allow_factory: bool = False) -> tuple[nn.Module, ModelCard]:
     """Rebuild a saved network, bit-equal, in evaluation mode, with its card.
 
     A factory in a Python file of the user's is run only with ``allow_factory``: the name of the
     file comes with the artefact, and so from whoever made it. Raises :class:`ModelError` for a
     file that is damaged, of another kind or version, or does not fit its factory.
     """
+    path = Path(path)
     try:
         with safe_open(path, framework="pt") as file:
             card = _card(path, (file.metadata() or {}).get("amc"))

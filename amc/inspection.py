@@ -58,7 +58,7 @@ def _params_share(cost: CostTable, number: int) -> float:
 
 def print_inspection(console: Console, description: dict[str, Any]) -> None:
     """Show :func:`describe`'s result as tables."""
-    table = Table(title=f"{description['model']}: {len(description['units'])} units")
+    table = Table(title=f"{description['model']}: {len(description['units'])} prunable units")
     for heading in ("unit", "kind", "width", "members", "MACs", "params", "keep"):
         table.add_column(
             heading, justify="left" if heading in ("unit", "kind", "members") else "right"

@@ -23,7 +23,7 @@ from amc.agents.policy import Policy
 from amc.budget import Budget, parse_budget
 from amc.config import PRESET_EPISODES, PRESETS, SearchConfig
 from amc.envs.make import make_env
-from amc.envs.pruning import Episode
+from amc.envs.pruning import Episode, PruningEnv
 from amc.errors import ConfigError
 from amc.plan import Plan, plan_of, weights_sha256
 from amc.run import RunFolder
@@ -71,64 +71,76 @@ def search(
     config = config or make_config(budget, model=task.config, **settings)
     env = make_env(task, config, on_unit)
     agent = make_agent(config.agent, env, config.agent_settings, config.seed)
-    units, cost = env.units, env.cost
-    hash_of_weights = weights_sha256(task.model)
-    history: list[Episode] = []
-    best: list[Episode] = []
-
-    def plan_for(episode: Episode) -> Plan:
-        return plan_of(
-            units,
-            episode.widths,
-            macs=(episode.macs, cost.dense_macs),
-            params=(episode.params, cost.dense_params),
-            weights_sha256=hash_of_weights,
-            model=task.config,
-            quality=episode.quality,
-            input_shape=_shape(task.example_inputs),
-        )
-
     with contextlib.ExitStack() as stack:
         folder = RunFolder.create(Path(run), config) if run is not None else None
-        observers: list[Callable[[Episode], None]] = []
+        ledger = _Ledger(task, env, folder)
         if folder is not None:
-            observers.append(stack.enter_context(JsonlRecorder(folder.episodes)))
             monitor = TensorBoardMonitor(
-                folder.tensorboard, units, agent.diagnostics, config.hyperparameters()
+                folder.tensorboard, env.units, agent.diagnostics, config.hyperparameters()
             )
-            observers.append(stack.enter_context(contextlib.closing(monitor)))
-
-        since = time.perf_counter()
-
-        def record(episode: Episode) -> None:
-            nonlocal since
-            now = time.perf_counter()
-            spent = now - since - sum(episode.seconds.values())
-            episode = replace(episode, seconds={**episode.seconds, "agent": spent})
-            since = now
-            history.append(episode)
-            improved = not best or episode.reward > best[0].reward
-            if improved:
-                best[:] = [episode]
-                if folder is not None:
-                    plan_for(episode).save(folder.plan)
-            for observe in observers:
-                observe(episode)
-            if on_episode is not None:
-                on_episode(episode, best[0])
-
+            ledger.observers.append(stack.enter_context(JsonlRecorder(folder.episodes)))
+            ledger.observers.append(stack.enter_context(contextlib.closing(monitor)))
+        if on_episode is not None:
+            ledger.observers.append(lambda episode: on_episode(episode, ledger.best))
         interrupted = False
         try:
-            agent.learn(config.episodes, record)
+            agent.learn(config.episodes, ledger.record)
         except KeyboardInterrupt:
-            if not best:
+            if not ledger.history:
                 raise
             interrupted = True
         if folder is not None and agent.policy is not None:
             agent.policy.save(folder.policy)
     return SearchResult(
-        plan_for(best[0]), agent.policy, tuple(history), best[0], units, env.budget, interrupted
+        plan=ledger.plan(),
+        policy=agent.policy,
+        history=tuple(ledger.history),
+        best=ledger.best,
+        units=env.units,
+        budget=env.budget,
+        interrupted=interrupted,
     )
+
+
+class _Ledger:
+    """Keeps every episode and the best of them, and the best plan on disk."""
+
+    best: Episode
+
+    def __init__(self, task: Task, env: PruningEnv, folder: RunFolder | None) -> None:
+        self._task, self._env, self._folder = task, env, folder
+        self._sha256 = weights_sha256(task.model)
+        self._since = time.perf_counter()
+        self.history: list[Episode] = []
+        self.observers: list[Callable[[Episode], None]] = []
+
+    def record(self, episode: Episode) -> None:
+        """Note an episode; what is neither projecting nor evaluating was the agent's own time."""
+        now = time.perf_counter()
+        agent_seconds = now - self._since - sum(episode.seconds.values())
+        self._since = now
+        episode = replace(episode, seconds={**episode.seconds, "agent": agent_seconds})
+        if not self.history or episode.reward > self.best.reward:
+            self.best = episode
+            if self._folder is not None:
+                self.plan().save(self._folder.plan)
+        self.history.append(episode)
+        for observe in self.observers:
+            observe(episode)
+
+    def plan(self) -> Plan:
+        """The best episode as a plan."""
+        inputs, cost = self._task.example_inputs, self._env.cost
+        return plan_of(
+            self._env.units,
+            self.best.widths,
+            macs=(self.best.macs, cost.dense_macs),
+            params=(self.best.params, cost.dense_params),
+            weights_sha256=self._sha256,
+            model=self._task.config,
+            quality=self.best.quality,
+            input_shape=tuple(inputs.shape) if isinstance(inputs, Tensor) else None,
+        )
 
 
 def make_config(budget: str | Sequence[str] | None = None, **settings: Any) -> SearchConfig:
@@ -146,7 +158,3 @@ def make_config(budget: str | Sequence[str] | None = None, **settings: Any) -> S
             "a reward that weighs error against cost (amc-flops, amc-params)"
         )
     return config
-
-
-def _shape(example_inputs: Any) -> tuple[int, ...] | None:
-    return tuple(example_inputs.shape) if isinstance(example_inputs, Tensor) else None

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from amc.errors import ModelError, UnitError, VerificationError
+from amc.grouping import group
 from amc.importance import score
 from amc.slim import slice_model, verify
 from amc.trace import named_tensors, trace
-from amc.units import Units, group
+from amc.units import Units
 
 
 def read_units(model: nn.Module, example_inputs: Any) -> Units:

@@ -9,7 +9,6 @@ groups: its kept *width*.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -19,9 +18,8 @@ from typing import overload
 import numpy as np
 
 from amc.errors import UnitError
-from amc.ids import Role, Use
+from amc.ids import Role
 from amc.rules import Layer
-from amc.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -173,80 +171,3 @@ def _matches(unit: Unit, pattern: str) -> bool:
 
 def _freeze(unit: Unit, reason: str) -> Frozen:
     return Frozen(unit.name, unit.width * unit.granularity, reason)
-
-
-Shapes = dict[str, tuple[int, ...]]
-
-
-def group(trace: Trace, parameters: Shapes, buffers: Shapes) -> Units:
-    """Form the units of a trace, given the shapes of the model's parameters and buffers."""
-    rows: dict[int, dict[int, np.ndarray]] = defaultdict(dict)
-    for number, use in enumerate(trace.uses):
-        order = np.argsort(use.ids, kind="stable")
-        present, starts = np.unique(use.ids[order], return_index=True)
-        for channel, index in zip(present, np.split(order, starts[1:]), strict=True):
-            if channel:
-                rows[int(channel)][number] = index
-    alike: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
-    for channel in sorted(rows):
-        signature = tuple((number, len(index)) for number, index in rows[channel].items())
-        alike[signature].append(channel)
-
-    producers: dict[str, Layer] = {}
-    first_use: dict[str, int] = {}
-    for position, layer in enumerate(trace.layers):  # a shared layer stands at its first call
-        producers.setdefault(layer.tensor, layer)
-        first_use.setdefault(layer.tensor, position)
-    units: list[Unit] = []
-    frozen: list[Frozen] = []
-    for signature, members in alike.items():
-        uses = [trace.uses[number] for number, _ in signature]
-        outputs = [use for use in uses if use.role == "out" and use.tensor in producers]
-        outputs.sort(key=lambda use: first_use[use.tensor])
-        if not outputs:
-            continue  # the network's input, or a parameter that meets no channel
-        layers = tuple(producers[use.tensor] for use in outputs)
-        for reason, channels in _by_reason(members, uses, trace.frozen).items():
-            slots = tuple(
-                Slot(use.tensor, use.dim, use.role, np.stack([rows[c][number] for c in channels]))
-                for use, (number, _) in zip(uses, signature, strict=True)
-            )
-            granularity = next(s.index.shape[1] for s in slots if s.tensor == outputs[0].tensor)
-            if reason:
-                frozen.append(Frozen(layers[0].name, len(channels) * granularity, reason))
-                continue
-            units.append(
-                Unit(
-                    name=layers[0].name,
-                    kind=layers[0].kind if len(layers) == 1 else "stream",
-                    width=len(channels),
-                    granularity=granularity,
-                    layers=layers,
-                    slots=slots,
-                    order=np.arange(len(channels)),
-                )
-            )
-    units.sort(key=lambda unit: first_use[unit.layers[0].tensor])
-    return Units(_distinct(units), tuple(frozen), trace.layers, parameters, buffers)
-
-
-def _by_reason(
-    channels: list[int], uses: list[Use], frozen: dict[int, str]
-) -> dict[str, list[int]]:
-    """Channels by the reason to leave them alone; the empty reason: none."""
-    unread = "" if any(use.role == "in" for use in uses) else "no layer reads it"
-    reasons: dict[str, list[int]] = defaultdict(list)
-    for channel in channels:
-        reasons[frozen.get(channel, unread)].append(channel)
-    return reasons
-
-
-def _distinct(units: list[Unit]) -> tuple[Unit, ...]:
-    """Units of one producer are told apart by a number: ``conv``, ``conv#2``, ..."""
-    seen: dict[str, int] = defaultdict(int)
-    named = []
-    for unit in units:
-        seen[unit.name] += 1
-        number = seen[unit.name]
-        named.append(unit if number == 1 else replace(unit, name=f"{unit.name}#{number}"))
-    return tuple(named)

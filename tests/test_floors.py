@@ -19,6 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("amc.models", "amc.data", "amc.rules", "amc.run", "amc.command"),
     ("amc.trace", "amc.inference"),
     ("amc.units", "amc.latency"),
+    ("amc.grouping",),
     ("amc.importance", "amc.cost", "amc.slim", "amc.evaluate", "amc.finetune"),
     ("amc.find", "amc.budget", "amc.plan", "amc.inspection"),
     ("amc.export", "amc.task", "amc.demo"),

@@ -1,0 +1,104 @@
+"""Form units out of a trace: channels that are used alike can be removed alike."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from amc.ids import Use
+from amc.rules import Layer
+from amc.trace import Trace
+from amc.units import Frozen, Slot, Unit, Units
+
+Shapes = dict[str, tuple[int, ...]]
+
+Indices = dict[int, np.ndarray]
+"""Where one channel sits: for each use, by its number in the trace, the indices there."""
+
+
+def group(trace: Trace, parameters: Shapes, buffers: Shapes) -> Units:
+    """Form the units of a trace, given the shapes of the model's parameters and buffers.
+
+    Channels with the same uses, equally often, form a unit; those of them that are frozen are
+    reported apart.
+    """
+    producers: dict[str, Layer] = {}
+    for layer in trace.layers:  # a shared layer stands at its first call
+        producers.setdefault(layer.tensor, layer)
+    position = {tensor: number for number, tensor in enumerate(producers)}
+    units: list[Unit] = []
+    frozen: list[Frozen] = []
+    for numbers, channels in _alike(trace.uses):
+        uses = [trace.uses[number] for number in numbers]
+        outputs = [use for use in uses if use.role == "out" and use.tensor in producers]
+        if not outputs:
+            continue  # the network's input, or a parameter that meets no channel
+        outputs.sort(key=lambda use: position[use.tensor])
+        layers = tuple(producers[use.tensor] for use in outputs)
+        for reason, members in _by_reason(channels, uses, trace.frozen).items():
+            unit = _form(layers, uses, [[rows[n] for n in numbers] for rows in members])
+            if reason:
+                frozen.append(Frozen(unit.name, unit.width * unit.granularity, reason))
+            else:
+                units.append(unit)
+    units.sort(key=lambda unit: position[unit.layers[0].tensor])
+    return Units(_distinct(units), tuple(frozen), trace.layers, parameters, buffers)
+
+
+def _alike(uses: Sequence[Use]) -> Iterator[tuple[list[int], dict[int, Indices]]]:
+    """Sets of channels with the same uses: the uses' numbers, and each channel's indices."""
+    channels: dict[int, Indices] = defaultdict(dict)
+    for number, use in enumerate(uses):
+        order = np.argsort(use.ids, kind="stable")
+        present, starts = np.unique(use.ids[order], return_index=True)
+        for channel, index in zip(present, np.split(order, starts[1:]), strict=True):
+            if channel:
+                channels[int(channel)][number] = index
+    alike: dict[tuple[tuple[int, int], ...], dict[int, Indices]] = defaultdict(dict)
+    for channel in sorted(channels):
+        signature = tuple((number, len(index)) for number, index in channels[channel].items())
+        alike[signature][channel] = channels[channel]
+    for signature, members in alike.items():
+        yield [number for number, _ in signature], members
+
+
+def _by_reason(
+    channels: dict[int, Indices], uses: list[Use], frozen: dict[int, str]
+) -> dict[str, list[Indices]]:
+    """Channels by the reason to leave them alone; the empty reason: none."""
+    unread = "" if any(use.role == "in" for use in uses) else "no layer reads it"
+    reasons: dict[str, list[Indices]] = defaultdict(list)
+    for channel, indices in channels.items():
+        reasons[frozen.get(channel, unread)].append(indices)
+    return reasons
+
+
+def _form(layers: tuple[Layer, ...], uses: list[Use], groups: list[list[np.ndarray]]) -> Unit:
+    """The unit of ``groups``: for each of them its indices in each use."""
+    slots = tuple(
+        Slot(use.tensor, use.dim, use.role, np.stack(rows))
+        for use, rows in zip(uses, zip(*groups, strict=True), strict=True)
+    )
+    return Unit(
+        name=layers[0].name,
+        kind=layers[0].kind if len(layers) == 1 else "stream",
+        width=len(groups),
+        granularity=next(s.index.shape[1] for s in slots if s.tensor == layers[0].tensor),
+        layers=layers,
+        slots=slots,
+        order=np.arange(len(groups)),
+    )
+
+
+def _distinct(units: list[Unit]) -> tuple[Unit, ...]:
+    """Units of one producer are told apart by a number: ``conv``, ``conv#2``, ..."""
+    seen: dict[str, int] = defaultdict(int)
+    named = []
+    for unit in units:
+        seen[unit.name] += 1
+        number = seen[unit.name]
+        named.append(unit if number == 1 else replace(unit, name=f"{unit.name}#{number}"))
+    return tuple(named)

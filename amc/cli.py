@@ -327,7 +327,7 @@ def _recover(task: Any, folder: Any, recipe: FinetuneConfig) -> None:
             f"{best.test_accuracy:.2%} after the best, {best.number}",
             highlight=False,
         )
-    console.print(f"network     {folder.model}")
+    console.print(f"network     {folder.finetuned if results.epochs else folder.pruned}")
     console.print(f"report      {folder.report}")
 
 

@@ -26,7 +26,7 @@ from amc.envs.make import make_env
 from amc.envs.pruning import Episode, PruningEnv
 from amc.errors import ConfigError
 from amc.plan import Plan, plan_of, weights_sha256
-from amc.run import RunFolder
+from amc.run import RunFolder, check_free
 from amc.task import Task
 from amc.units import Units
 
@@ -69,6 +69,8 @@ def search(
     nothing can be pruned, and :class:`EvaluationError` where a quality is not a number.
     """
     config = config or make_config(budget, model=task.config, **settings)
+    if run is not None:
+        check_free(Path(run))  # before the work, not after it
     env = make_env(task, config, on_unit)
     agent = make_agent(config.agent, env, config.agent_settings, config.seed)
     with contextlib.ExitStack() as stack:

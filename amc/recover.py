@@ -81,14 +81,15 @@ def recover(
 ) -> Results:
     """Apply ``plan``, finetune by ``recipe``, and write network, results and report as they come.
 
-    What is on disk is sound at any moment: the sliced network is saved before its training starts.
+    What is on disk is sound at any moment: the sliced network is saved before its training starts,
+    and an earlier finetuned network, with its results, stays until a new one has been trained.
     Raises what :func:`amc.apply.apply_plan` and :func:`amc.finetune.finetune` raise.
     """
     say = on_stage or (lambda _: None)
     say("slicing and verifying")
     applied = apply_plan(plan, task)
     if plan.model is not None:
-        save_model(applied.model, plan, folder.model)
+        save_model(applied.model, plan, folder.pruned)
     say("testing dense and pruned")
     networks = {"dense": task.model, "pruned": applied.model}
     results = Results(
@@ -96,7 +97,8 @@ def recover(
         device=str(next(task.model.parameters()).device),
         verified_error=applied.verified_error,
     )
-    results.save(folder.results)
+    if not folder.finetuned.exists():
+        results.save(folder.results)
     if recipe.epochs:
         if task.train is None:
             raise ConfigError("this task has no training; give Task.train, or finetune 0 epochs")
@@ -104,7 +106,7 @@ def recover(
         tuned = networks["finetuned"] = copy.deepcopy(applied.model)
         epochs = task.train(tuned, recipe, on_epoch=on_epoch, on_step=on_step)
         if plan.model is not None:
-            save_model(tuned, plan, folder.model, finetuned_epochs=recipe.epochs)
+            save_model(tuned, plan, folder.finetuned, finetuned_epochs=recipe.epochs)
         rows = _rows(networks, plan, task)
         results = results.model_copy(
             update={"rows": rows, "epochs": tuple(epochs), "recipe": recipe}

@@ -22,7 +22,8 @@ class RunFolder:
         self.episodes = path / "episodes.jsonl"
         self.plan = path / "plan.json"
         self.policy = path / "policy"
-        self.model = path / "model.safetensors"
+        self.pruned = path / "pruned.safetensors"
+        self.finetuned = path / "model.safetensors"
         self.results = path / "results.json"
         self.tensorboard = path / "tb"
         self.report = path / "report.html"
@@ -30,8 +31,7 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path, config: SearchConfig) -> RunFolder:
         """A new folder with ``config.toml``. Raises :class:`RunError` where one is in the way."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(f"{path} exists and is not empty; choose another --run, or remove it")
+        check_free(path)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
         save_toml(config, run.config, versions=versions())
@@ -50,6 +50,12 @@ class RunFolder:
         values: dict[str, Any] = load_toml(self.config)
         values.pop("versions", None)
         return SearchConfig.parse(values, str(self.config))
+
+
+def check_free(path: Path) -> None:
+    """Raise :class:`RunError` where ``path`` holds something already."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunError(f"{path} exists and is not empty; choose another --run, or remove it")
 
 
 def free_name(folder: Path, name: str) -> Path:

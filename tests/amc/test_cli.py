@@ -111,7 +111,7 @@ def test_search_applies_and_reports(monkeypatch, capsys, tmp_path, weights):
         "config.toml",
         "episodes.jsonl",
         "plan.json",
-        "model.safetensors",
+        "pruned.safetensors",
         "results.json",
         "report.html",
         "tb",

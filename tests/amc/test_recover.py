@@ -39,7 +39,7 @@ def finished(tmp_path_factory):
 
 def test_the_rows_are_what_the_networks_measure(finished):
     folder, task, results = finished
-    saved, card = load_model(folder.model)
+    saved, card = load_model(folder.finetuned)
     by_name = {row.name: row for row in results.rows}
     assert list(by_name) == ["dense", "pruned", "finetuned"]
     assert by_name["dense"].test_accuracy == task.test(task.model)
@@ -52,6 +52,17 @@ def test_the_rows_are_what_the_networks_measure(finished):
     assert card.finetuned_epochs == 8
     assert Results.load(folder.results) == results
     assert folder.report.is_file()
+
+
+def test_applying_again_keeps_the_finetuned_network(finished):
+    folder, task, results = finished
+    before = folder.finetuned.read_bytes()
+    recover(task, Plan.load(folder.plan), FinetuneConfig(epochs=0), folder)
+    assert folder.finetuned.read_bytes() == before
+    assert Results.load(folder.results) == results
+    pruned, card = load_model(folder.pruned)
+    assert task.test(pruned) == results.rows[1].test_accuracy
+    assert card.finetuned_epochs == 0
 
 
 def test_a_run_is_reopened_from_its_folder(finished):

@@ -152,7 +152,11 @@ class _Tracer(TorchDispatchMode):
         result = func(*args, **kwargs)
         tensors, _ = tree_flatten(result)
         if any(isinstance(t, Tensor) for t in tensors):
-            ids = (rule or opaque)(self, Call(func, args, kwargs, result))
+            call = Call(func, args, kwargs, result)
+            try:
+                ids = (rule or opaque)(self, call)
+            except Exception:  # a form of the operation that its rule did not foresee
+                ids = opaque(self, call)
             for tensor, label in zip(tensors, tree_flatten(ids)[0], strict=True):
                 if isinstance(tensor, Tensor) and id(tensor) not in self._names:
                     self._of[tensor] = label

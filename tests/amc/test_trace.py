@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from amc.errors import ModelError
+from amc.rules import RULES
 from amc.trace import as_inputs, eval_mode, output_tensors, trace
 
 
@@ -152,3 +153,15 @@ def test_inputs_are_a_tensor_or_positional_arguments():
     x = torch.ones(1)
     assert as_inputs(x) == (x,)
     assert as_inputs([x, 3]) == (x, 3)
+
+
+def test_a_rule_that_fails_freezes_instead_of_blaming_the_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: object) -> None:
+        raise IndexError
+
+    monkeypatch.setitem(RULES, "aten.flatten", fails)
+    model = nn.Sequential(nn.Conv2d(1, 3, 1), nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(4, 2))
+    reasons = set(trace(model, torch.randn(1, 1, 1, 1)).frozen.values())
+    assert any(reason.startswith("flatten at ") for reason in reasons)

@@ -121,7 +121,7 @@ def search(
     from amc.config import DataConfig, FinetuneConfig
     from amc.pipeline import make_config
     from amc.pipeline import search as find_plan
-    from amc.run import RunFolder, free_name
+    from amc.run import RunFolder, check_free, free_name
     from amc.task import image_task
 
     _set_threads(threads)
@@ -150,8 +150,9 @@ def search(
         ),
     )
     recipe = FinetuneConfig.parse(_given(epochs=epochs, lr=lr, seed=seed, bf16=bf16))
-    task = image_task(model_config, data_config, config.evaluate, seed=seed, device=device)
     path = run or free_name(Path("runs"), _run_name(config))
+    check_free(path)  # before the images are read
+    task = image_task(model_config, data_config, config.evaluate, seed=seed, device=device)
     console.print(f"run folder  {path}   (watch it: tensorboard --logdir {path.parent})")
     with _bar(episodes=config.episodes) as bar:
         result = find_plan(task, config=config, run=path, on_unit=bar.unit, on_episode=bar.episode)

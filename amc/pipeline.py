@@ -80,8 +80,8 @@ def search(
             monitor = TensorBoardMonitor(
                 folder.tensorboard, env.units, agent.diagnostics, config.hyperparameters()
             )
-            ledger.observers.append(stack.enter_context(JsonlRecorder(folder.episodes)))
-            ledger.observers.append(stack.enter_context(contextlib.closing(monitor)))
+            for observer in (JsonlRecorder(folder.episodes), monitor):
+                ledger.observers.append(stack.enter_context(contextlib.closing(observer)))
         if on_episode is not None:
             ledger.observers.append(lambda episode: on_episode(episode, ledger.best))
         interrupted = False

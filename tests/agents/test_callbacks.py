@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,7 +87,7 @@ def test_hyperparameters(events: EventAccumulator) -> None:
 def test_jsonl_is_readable_while_it_grows(episodes: list[Episode], tmp_path: Path) -> None:
     path = tmp_path / "episodes.jsonl"
     for part in (episodes[:2], episodes[2:4]):  # a second recorder appends
-        with JsonlRecorder(path) as record:
+        with contextlib.closing(JsonlRecorder(path)) as record:
             for episode in part:
                 record(episode)
                 lines = path.read_text().splitlines()

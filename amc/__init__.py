@@ -27,7 +27,7 @@ _HOME = {
     "save_model": "amc.export",
     "search": "amc.pipeline",
     "slice_model": "amc.slim",
-    "verify": "amc.slim",
+    "verify": "amc.twin",
 }
 __all__ = ["__version__", *_HOME]
 

@@ -10,8 +10,9 @@ from torch import nn
 
 from amc.find import read_units
 from amc.plan import Plan
-from amc.slim import slice_model, verify
+from amc.slim import slice_model
 from amc.task import Task
+from amc.twin import verify
 
 
 @dataclass(frozen=True, eq=False)

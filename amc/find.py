@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from amc.errors import ModelError, UnitError, VerificationError
 from amc.grouping import group
 from amc.importance import score
-from amc.slim import slice_model, verify
+from amc.slim import slice_model
 from amc.trace import named_tensors, trace
+from amc.twin import verify
 from amc.units import Units
 
 
@@ -49,7 +51,7 @@ def find_units(
     """
     units = read_units(model, example_inputs)
     units = units.ranked(score(model, units, importance))
-    units = units.without(_failures(model, units, example_inputs, on_unit))
+    units = _sound(model, units, example_inputs, on_unit)
     units = units.limited(min_keep, round_to, exclude)
     if not units:
         reasons = sorted({frozen.reason for frozen in units.frozen})
@@ -63,22 +65,50 @@ def _check_finite(model: nn.Module) -> None:
             raise ModelError(f"{name} holds NaN or infinite values; load sound weights")
 
 
-def _failures(
+def _sound(
     model: nn.Module,
     units: Units,
     example_inputs: Any,
     on_unit: Callable[[int, int], None] | None,
-) -> dict[str, str]:
-    """Units that do not survive being halved alone, with the reason."""
-    failures = {}
-    for number, unit in enumerate(units):
-        widths = list(units.dense_widths)
-        widths[number] = unit.width // 2 | 1  # odd, so that code which counts on even halves shows
-        if unit.width > 1:
-            try:
-                verify(model, slice_model(model, units, widths), units, widths, example_inputs)
-            except VerificationError as error:
-                failures[unit.name] = str(error)
+) -> Units:
+    """The units that agree with their masked twin; the others frozen, with what went wrong.
+
+    All units are proven together, each at an odd width of its own; where that fails, by halves,
+    down to the unit that is to blame.
+    """
+    rng = np.random.default_rng(0)
+    trial = [_odd(unit.width, rng) for unit in units]
+    failures: dict[str, str] = {}
+    done = 0
+
+    def prove(proven: list[int], candidates: list[int]) -> list[int]:
+        nonlocal done
+        chosen = {*proven, *candidates}
+        widths = [
+            w if n in chosen else u.width for n, (u, w) in enumerate(zip(units, trial, strict=True))
+        ]
+        try:
+            verify(model, slice_model(model, units, widths), units, widths, example_inputs)
+        except VerificationError as error:
+            if len(candidates) > 1:
+                half = len(candidates) // 2
+                first = prove(proven, candidates[:half])
+                return first + prove(proven + first, candidates[half:])
+            failures[units[candidates[0]].name] = str(error)
+            candidates = []
+            done += 1
+        else:
+            done += len(candidates)
         if on_unit is not None:
-            on_unit(number + 1, len(units))
-    return failures
+            on_unit(done, len(units))
+        return candidates
+
+    if units:
+        prove([], list(range(len(units))))
+    return units.without(failures)
+
+
+def _odd(width: int, rng: np.random.Generator) -> int:
+    """Between a third and three quarters of ``width``; odd, as code may count on even halves."""
+    low, high = max(1, width // 3), max(1, width * 3 // 4)
+    return min(int(rng.integers(low, high + 1)) | 1, max(1, width - 1))

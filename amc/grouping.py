@@ -38,14 +38,15 @@ def group(trace: Trace, parameters: Shapes, buffers: Shapes) -> Units:
             continue  # the network's input, or a parameter that meets no channel
         outputs.sort(key=lambda use: position[use.tensor])
         layers = tuple(producers[use.tensor] for use in outputs)
-        for reason, members in _by_reason(channels, uses, trace.frozen).items():
+        for reason, members in _by_reason(channels, uses, trace).items():
             unit = _form(layers, uses, [[rows[n] for n in numbers] for rows in members])
             if reason:
                 frozen.append(Frozen(unit.name, unit.width * unit.granularity, reason))
             else:
                 units.append(unit)
     units.sort(key=lambda unit: position[unit.layers[0].tensor])
-    return Units(_distinct(units), tuple(frozen), trace.layers, parameters, buffers)
+    counted = {use.tensor: len(use.ids) for use in trace.uses if use.role in ("size", "count")}
+    return Units(_distinct(units), tuple(frozen), trace.layers, parameters, buffers, counted)
 
 
 def _alike(uses: Sequence[Use]) -> Iterator[tuple[list[int], dict[int, Indices]]]:
@@ -66,13 +67,18 @@ def _alike(uses: Sequence[Use]) -> Iterator[tuple[list[int], dict[int, Indices]]
 
 
 def _by_reason(
-    channels: dict[int, Indices], uses: list[Use], frozen: dict[int, str]
+    channels: dict[int, Indices], uses: list[Use], trace: Trace
 ) -> dict[str, list[Indices]]:
     """Channels by the reason to leave them alone; the empty reason: none."""
-    unread = "" if any(use.role == "in" for use in uses) else "no layer reads it"
+    whole = "" if any(use.role == "in" for use in uses) else "no layer reads it"
     reasons: dict[str, list[Indices]] = defaultdict(list)
     for channel, indices in channels.items():
-        reasons[frozen.get(channel, unread)].append(indices)
+        reasons[trace.frozen.get(channel, whole)].append(indices)
+    free = [channel for channel in channels if not trace.frozen.get(channel, whole)]
+    if len(free) == 1:
+        mixed = trace.ties.get(free[0])
+        alone = f"its channels are mixed by {mixed}" if mixed else "its channels all go together"
+        reasons[alone] = reasons.pop("")
     return reasons
 
 
@@ -84,13 +90,19 @@ def _form(layers: tuple[Layer, ...], uses: list[Use], groups: list[list[np.ndarr
     )
     return Unit(
         name=layers[0].name,
-        kind=layers[0].kind if len(layers) == 1 else "stream",
+        kind=_kind(layers, uses),
         width=len(groups),
         granularity=next(s.index.shape[1] for s in slots if s.tensor == layers[0].tensor),
         layers=layers,
         slots=slots,
         order=np.arange(len(groups)),
     )
+
+
+def _kind(layers: tuple[Layer, ...], uses: list[Use]) -> str:
+    if any(use.role == "count" for use in uses):
+        return "heads"
+    return layers[0].kind if len(layers) == 1 else "stream"
 
 
 def _distinct(units: list[Unit]) -> tuple[Unit, ...]:

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Role = Literal["out", "in", "affine"]
-"""How a tensor uses a channel: produces it, consumes it, or rides along with it (a norm's scale,
-a depthwise kernel)."""
+Role = Literal["out", "in", "affine", "size", "count"]
+"""How something uses a channel. A tensor produces it, consumes it, or rides along with it (a norm's
+scale, a depthwise kernel); an integer attribute of a module is a size that counts it; a product of
+activations counts it in its cost."""
 
 _MAX_TRACKED_ELEMENTS = 1 << 21
 """Largest parameter that is followed element by element."""
@@ -30,10 +31,22 @@ class Use:
     """One dimension of one stored tensor, and the channel id behind each of its indices."""
 
     tensor: str
+    """Its name; for a size the attribute's path (``blocks.0.attn.num_heads``)."""
     dim: int
     role: Role
     ids: np.ndarray
     """(size of the dimension,) channel ids; 0 where no channel stands behind the index."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What a finished trace knows, in terms of united ids."""
+
+    uses: tuple[Use, ...]
+    frozen: dict[int, str]
+    """Why a channel has to stay."""
+    ties: dict[int, str]
+    """What mixes the channels that were united into one."""
 
 
 def core(ids: Tensor) -> Tensor:
@@ -62,6 +75,9 @@ class ChannelIds:
         self._frozen: dict[int, str] = {}
         self._uses: dict[tuple[str, int], Use] = {}
         self._elements: dict[str, Tensor] = {}
+        self._ties: list[tuple[int, str]] = []
+        self._splits: list[Tensor] = []
+        self._sized: list[tuple[str, Tensor, int]] = []
 
     def fresh(self, count: int) -> Tensor:
         """``count`` new ids, (count,) int64."""
@@ -94,6 +110,30 @@ class ChannelIds:
             root_a, root_b = self.find(a), self.find(b)
             if root_a != root_b:
                 self._parent[max(root_a, root_b)] = min(root_a, root_b)
+
+    def tie(self, ids: Tensor, reason: str) -> Tensor:
+        """Unite all of ``ids`` into one, (), because something mixes them; remember why."""
+        present = [channel for channel in core(ids).unique().tolist() if channel]
+        if len(present) > 1:
+            self.unite(torch.tensor(present[:1]), torch.tensor(present))
+            self._ties.append((present[0], reason))
+        return torch.tensor(present[0] if present else 0)
+
+    def split(self, ids: Tensor) -> None:
+        """Note that code splits a dimension of channels into the factors ``ids.shape``.
+
+        What this asks of the channels is known when all unions are (:meth:`settle`). If the
+        channels of each index of the leading factors are one, these are removed as wholes
+        (attention heads); otherwise the leading factors are fixed by the code and the last one
+        shrinks, so that the channels which share a last index go together (channel shuffle).
+        """
+        if len(ids.unique()) > 1:
+            self._splits.append(ids.flatten(0, -2))
+
+    def sized(self, attribute: str, ids: Tensor, dim: int) -> None:
+        """Note that the integer ``attribute`` is the size of dimension ``dim`` of ``ids``."""
+        if core(ids).shape[dim] > 1:  # otherwise no channels lie along it
+            self._sized.append((attribute, ids, dim))
 
     def find(self, channel: int) -> int:
         """The smallest id that ``channel`` is united with."""
@@ -137,20 +177,45 @@ class ChannelIds:
             self._elements[name] = self.fresh(parameter.numel()).view(parameter.shape)
         return self._elements[name]
 
-    def settle(self) -> tuple[list[Use], dict[int, str]]:
-        """All uses in terms of united ids, and the frozen ones among those with their reasons."""
+    def settle(self) -> Settled:
+        """Everything in terms of united ids."""
+        for rows in self._splits:
+            roots = self._roots(rows)
+            if not torch.equal(roots, roots[:, :1].expand_as(roots)):
+                self.unite(rows[:1], rows)
+        for attribute, ids, dim in self._sized:
+            if self._shrinks(ids, dim):
+                self.use(attribute, 0, "size", self.along(ids, dim))
         for name, ids in self._elements.items():
             self._settle_elements(name, ids)
-        roots = np.array([self.find(i) for i in range(len(self._parent))])
-        uses = [Use(u.tensor, u.dim, u.role, roots[u.ids]) for u in self._uses.values()]
+        final = np.array([self.find(i) for i in range(len(self._parent))])
+        uses = [Use(u.tensor, u.dim, u.role, final[u.ids]) for u in self._uses.values()]
         frozen: dict[int, str] = {}
         for channel, reason in self._frozen.items():
-            frozen.setdefault(int(roots[channel]), reason)
-        return uses, frozen
+            frozen.setdefault(int(final[channel]), reason)
+        ties: dict[int, str] = {}
+        for channel, reason in self._ties:
+            ties.setdefault(int(final[channel]), reason)
+        return Settled(tuple(uses), frozen, ties)
+
+    def _roots(self, ids: Tensor) -> Tensor:
+        """``ids`` in terms of united ids."""
+        present, inverse = ids.unique(return_inverse=True)
+        return torch.tensor([self.find(i) for i in present.tolist()])[inverse]
+
+    def _shrinks(self, ids: Tensor, dim: int) -> bool:
+        """Whether removing channels changes the size of ``dim``.
+
+        It does not where every index of ``dim`` holds the same channels: a removed head takes
+        nothing from the size of the others.
+        """
+        rows = self._roots(core(ids).movedim(dim, 0).flatten(1))
+        channels = [set(row) for row in rows.tolist()]
+        return any(row != channels[0] for row in channels)
 
     def _settle_elements(self, name: str, ids: Tensor) -> None:
         """A parameter used as data follows its channels if they run along one dimension of it."""
-        roots = torch.tensor([self.find(i) for i in ids.flatten().tolist()]).view(ids.shape)
+        roots = self._roots(ids)
         small = core(compress(roots))
         if small.numel() != max(small.shape, default=1):
             self.freeze(roots, f"{name} is used element by element")

@@ -1,9 +1,9 @@
 """What each operation of a forward does to channel ids: one small rule for each kind.
 
 Operations that only move data are run on the ids themselves, so they need no rule of their own;
-elementwise operations unite the ids that meet; producers (convolution, linear) note which ids feed
-which slice of their weight and hand out fresh ones. An operation without a rule makes its inputs
-frozen and its output opaque: safe, and reported.
+elementwise operations unite the ids that meet. Operations with weights are in ``amc.producers``,
+those that mix channels (norms, attention) in ``amc.mixing``. An operation without a rule makes its
+inputs frozen and its output opaque: safe, and reported.
 """
 
 from __future__ import annotations
@@ -28,23 +28,24 @@ class Layer:
     name: str
     """Path of the module that owns the weight, ``layer1.0.conv1``."""
     kind: str
-    """``conv``, ``depthwise``, ``linear``, or ``fixed`` for what is counted but cannot shrink."""
-    in_channels: int
-    out_channels: int
-    kernel: int
-    """Side of the kernel (the geometric mean of its sides, rounded); 1 for a linear layer."""
-    stride: int
-    height: int
-    """Of the output; 1 for a linear layer."""
-    width: int
+    """``conv``, ``depthwise``, ``linear``, ``embedding``, ``product`` (of activations), or
+    ``fixed`` for what is counted but cannot shrink."""
     macs: int
     """Multiply-accumulates of the dense layer, for the traced batch."""
-    tensor: str
-    """The weight; empty where none is stored."""
-    dims: tuple[int, ...]
-    """Dimensions of the weight whose kept sizes multiply into the MACs."""
     macs_per_weight: int
-    """MACs for each product of those sizes: kernel area times output positions."""
+    """MACs for each product of the kept sizes of ``dims``: kernel area times output positions."""
+    tensor: str = ""
+    """The weight; for a product the name of its channel count; empty where nothing shrinks."""
+    dims: tuple[int, ...] = ()
+    """Dimensions of the weight whose kept sizes multiply into the MACs."""
+    in_channels: int = 0
+    out_channels: int = 0
+    kernel: int = 1
+    """Side of the kernel (the geometric mean of its sides, rounded)."""
+    stride: int = 1
+    height: int = 1
+    """Of the output's feature map."""
+    width: int = 1
 
 
 class Tracer(Protocol):
@@ -80,11 +81,15 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register the rule of the operations ``aten.NAME``, in place (``NAME_``) or not."""
+    """Register the rule of the operations NAME, in place (``NAME_``) or not.
+
+    A name without a namespace is ATen's.
+    """
 
     def register(function: Rule) -> Rule:
         for name in names:
-            RULES[f"aten.{name}"] = RULES[f"aten.{name}_"] = function
+            full = name if "." in name else f"aten.{name}"
+            RULES[full] = RULES[f"{full}_"] = function
         return function
 
     return register
@@ -98,19 +103,54 @@ def find_rule(operation: Any) -> Rule | None:
     return found
 
 
-@rule("view", "_unsafe_view", "reshape", "permute", "transpose", "t", "movedim", "flatten")
-@rule("unflatten", "squeeze", "unsqueeze", "expand", "expand_as", "repeat", "alias", "detach")
-@rule("cat", "concat", "stack", "split", "split_with_sizes", "chunk", "unbind", "select", "slice")
+@rule("permute", "transpose", "t", "movedim", "flatten")
+@rule("squeeze", "unsqueeze", "expand", "expand_as", "repeat", "alias", "detach")
+@rule("cat", "concat", "stack", "split", "split_with_sizes", "unbind", "select", "slice")
 @rule("narrow", "index", "index_select", "roll", "flip", "clone", "contiguous", "repeat_interleave")
 @rule("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "tensor_split", "swapaxes", "tile")
 def movement(tracer: Tracer, call: Call) -> Any:
     """Data movement is executed for real, on the ids."""
-    name = str(call.operation.overloadpacket)
-    move = call.operation
-    if move is torch.ops.aten.view.dtype:  # reads the bits anew
+    return _move(tracer, call, call.operation)
+
+
+@rule("view", "_unsafe_view", "reshape", "unflatten")
+def view(tracer: Tracer, call: Call) -> Any:
+    """A new shape; where it splits a dimension of channels, their number must stay divisible."""
+    if call.operation is torch.ops.aten.view.dtype:  # reads the bits anew
         return opaque(tracer, call)
-    if name in ("aten.view", "aten._unsafe_view"):  # ids need not be as contiguous as the data
-        move = torch.ops.aten.reshape.default
+    ids = core(tracer.of(call.args[0]))
+    varying = [dim for dim in range(ids.dim()) if ids.shape[dim] > 1]
+    if len(varying) == 1:
+        factors = _factors(call.args[0].shape, varying[0], call.out.shape)
+        if len(factors) > 1:
+            tracer.ids.split(ids.reshape(factors))
+    # Ids need not be as contiguous as the data: view becomes reshape.
+    return compress(tracer.of(call.args[0]).reshape(call.out.shape))
+
+
+def _factors(before: torch.Size, dim: int, after: torch.Size) -> list[int]:
+    """The sizes above 1 that dimension ``dim`` becomes; none where it is merged with others."""
+    start, stop = prod(before[:dim]), prod(before[: dim + 1])
+    factors, done = [], 1
+    for size in after:
+        if start <= done < stop and size > 1:
+            factors.append(size)
+        done *= size
+    return factors if prod(factors) == before[dim] else []
+
+
+@rule("chunk")
+def chunk(tracer: Tracer, call: Call) -> Any:
+    """Equal pieces: they stay equal only if they lose the same channels."""
+    ids = tracer.of(call.args[0])
+    dim = (call.args[2] if len(call.args) > 2 else 0) % max(1, ids.dim())
+    if ids.stride(dim) != 0 and ids.shape[dim] % call.args[1] == 0:
+        tracer.ids.split(tracer.ids.along(ids, dim).reshape(call.args[1], -1))
+    return _move(tracer, call, call.operation)
+
+
+def _move(tracer: Tracer, call: Call, move: Any) -> Any:
+    name = str(call.operation.overloadpacket)
     indices = call.args[1:] if name in ("aten.index", "aten.index_select") else ()
     moved = tree_map_only(Tensor, tracer.of, call.args[: len(call.args) - len(indices)])
     return tree_map_only(Tensor, compress, move(*moved, *indices, **call.kwargs))
@@ -162,7 +202,7 @@ def prelu(tracer: Tracer, call: Call) -> Tensor:
     """A slope for each channel rides along; a single slope serves all."""
     ids = tracer.of(call.args[0])
     if call.args[1].numel() > 1:
-        _ride_along(tracer, call.args[1], 0, tracer.ids.along(ids, 1))
+        ride_along(tracer, call.args[1], 0, tracer.ids.along(ids, 1))
     return ids
 
 
@@ -173,11 +213,12 @@ def batch_norm(tracer: Tracer, call: Call) -> Tensor:
     channels = tracer.ids.along(ids, 1)
     for tensor in call.args[1:5]:
         if tensor is not None:
-            _ride_along(tracer, tensor, 0, channels)
+            ride_along(tracer, tensor, 0, channels)
     return ids
 
 
-def _ride_along(tracer: Tracer, tensor: Tensor, dim: int, channels: Tensor) -> None:
+def ride_along(tracer: Tracer, tensor: Tensor, dim: int, channels: Tensor) -> None:
+    """``tensor``, stored or computed, holds along ``dim`` a value for each of ``channels``."""
     name = tracer.name_of(tensor)
     if name is None:  # computed in the forward: follow what it was made of
         tracer.ids.unite(channels, tracer.of(tensor))
@@ -186,9 +227,9 @@ def _ride_along(tracer: Tracer, tensor: Tensor, dim: int, channels: Tensor) -> N
 
 
 @rule("mean", "sum", "amax", "amin", "max", "min", "var", "std", "norm", "softmax", "log_softmax")
-@rule("cumsum", "linalg_vector_norm", "logsumexp")
+@rule("cumsum", "linalg_vector_norm", "logsumexp", "_softmax", "frobenius_norm")
 def reduction(tracer: Tracer, call: Call) -> Any:
-    """Ids pass where they do not change along what is reduced; otherwise channels are mixed."""
+    """Channels that are reduced over become one: they go together, or not at all."""
     if call.operation is torch.ops.aten.max.other or call.operation is torch.ops.aten.min.other:
         return elementwise(tracer, call)
     ids = core(tracer.of(call.args[0]))
@@ -200,7 +241,9 @@ def reduction(tracer: Tracer, call: Call) -> Any:
     dims = [d % max(1, ids.dim()) for d in ([dims] if isinstance(dims, int) else dims)]
     highest = ids.amax(dims, keepdim=True) if ids.dim() else ids
     if ((ids != highest) & (ids != 0)).any():
-        return opaque(tracer, call)
+        reduced = ids.movedim(dims, tuple(range(len(dims))))
+        for channels in reduced.reshape(prod(reduced.shape[: len(dims)]), -1).T:
+            tracer.ids.tie(channels, reason_of(tracer, call))
     if out.dim() < ids.dim():
         for dim in sorted(dims, reverse=True):
             highest = highest.squeeze(dim)
@@ -221,101 +264,59 @@ def resampling(tracer: Tracer, call: Call) -> Any:
     return tree_map_only(Tensor, lambda t: channels.expand(t.shape), call.out)
 
 
-@rule("linear")
-def linear(tracer: Tracer, call: Call) -> Any:
-    """(..., K) times an (N, K) weight: consumes ids along the last dimension, makes new ones."""
-    weight, bias = call.args[1], call.args[2] if len(call.args) > 2 else None
-    name = tracer.name_of(weight)
-    if name is None:
+@rule("glu")
+def glu(tracer: Tracer, call: Call) -> Tensor:
+    """The second half of a dimension gates the first."""
+    dim = call.args[1] if len(call.args) > 1 else -1
+    half, gate = torch.chunk(tracer.of(call.args[0]), 2, dim)
+    tracer.ids.unite(core(half), core(gate))
+    return compress(torch.where(half != 0, half, gate))
+
+
+@rule("im2col")
+def im2col(tracer: Tracer, call: Call) -> Tensor:
+    """Patches of a feature map: (N, C, H, W) becomes (N, C * area, positions)."""
+    channels: Tensor = tracer.ids.along(tracer.of(call.args[0]), -3)
+    area = call.out.shape[-2] // len(channels)
+    return channels.repeat_interleave(area)[:, None].expand(call.out.shape)
+
+
+@rule("col2im")
+def col2im(tracer: Tracer, call: Call) -> Tensor:
+    """The sum of overlapping patches: (N, C * area, positions) becomes (N, C, H, W)."""
+    rows = tracer.ids.along(tracer.of(call.args[0]), -2).reshape(call.out.shape[-3], -1)
+    return tracer.ids.along(rows, 0)[:, None, None].expand(call.out.shape)
+
+
+@rule("torchvision.roi_align", "torchvision.roi_pool")
+def roi_align(tracer: Tracer, call: Call) -> Tensor:
+    """Regions of a feature map: (N, C, H, W) becomes (regions, C, h, w)."""
+    channels = tracer.ids.along(tracer.of(call.args[0]), 1)
+    return channels[:, None, None].expand(call.out.shape)
+
+
+@rule("index_put", "_index_put_impl")
+def index_put(tracer: Tracer, call: Call) -> Any:
+    """Rows written into a tensor, by their place along the first dimension."""
+    target, indices, values = call.args[:3]
+    if len(indices) != 1 or values.dim() != target.dim():
         return opaque(tracer, call)
-    features_out, features_in = weight.shape
-    tracer.ids.use(name, 1, "in", tracer.ids.along(tracer.of(call.args[0]), -1))
-    produced = _produce(tracer, name, 0, tracer.ids.fresh(features_out), bias)
-    positions = prod(call.out.shape[:-1])
-    tracer.layers.append(
-        Layer(
-            name=_owner(name),
-            kind="linear",
-            in_channels=features_in,
-            out_channels=features_out,
-            kernel=1,
-            stride=1,
-            height=1,
-            width=1,
-            macs=positions * weight.numel(),
-            tensor=name,
-            dims=(0, 1),
-            macs_per_weight=positions,
-        )
-    )
-    return produced.expand(call.out.shape)
-
-
-@rule("convolution", "_convolution")
-def convolution(tracer: Tracer, call: Call) -> Any:
-    """Convolutions of any rank: plain, transposed, grouped and depthwise."""
-    x, weight, bias, stride, _padding, _dilation, transposed, _output_padding, groups = call.args[
-        :9
-    ]
-    name = tracer.name_of(weight)
-    if name is None:
+    below, above = tracer.of(target), tracer.of(values)
+    if any(core(x).shape[:1] not in ((), (1,)) for x in (below, above)):
         return opaque(tracer, call)
-    consumed = tracer.ids.along(tracer.of(x), 1)
-    in_channels, out_channels = x.shape[1], call.out.shape[1]
-    depthwise = groups > 1 and groups == in_channels
-    out_dim, in_dim = (1, 0) if transposed else (0, 1)
-    if depthwise and not transposed:
-        channels = consumed.repeat_interleave(out_channels // in_channels)
-        tracer.ids.use(name, 0, "affine", channels)
-        produced = _ride_bias(tracer, bias, channels)
-    elif groups > 1 and transposed:
-        return opaque(tracer, call)
-    else:
-        consumed = _tie_groups(tracer, consumed, groups)
-        tracer.ids.use(name, in_dim, "in", consumed[: in_channels // groups])
-        fresh = tracer.ids.fresh(out_channels)
-        _tie_groups(tracer, fresh, groups)
-        produced = _produce(tracer, name, out_dim, fresh, bias)
-    positions = prod((x if transposed else call.out).shape[2:]) * call.out.shape[0]
-    area = prod(weight.shape[2:])
-    tracer.layers.append(
-        Layer(
-            name=_owner(name),
-            kind="depthwise" if depthwise else "conv",
-            in_channels=in_channels,
-            out_channels=out_channels,
-            kernel=round(area ** (1 / max(1, weight.dim() - 2))),
-            stride=int(stride[0]),
-            height=call.out.shape[2],
-            width=prod(call.out.shape[3:]),
-            macs=positions * weight.numel(),
-            tensor=name,
-            dims=(0, 1),
-            macs_per_weight=positions * area,
-        )
-    )
-    return produced.view(1, -1, *[1] * (call.out.dim() - 2)).expand(call.out.shape)
+    below, above = core(below), core(above)
+    tracer.ids.unite(below, above)
+    return torch.where(below != 0, below, above).expand(call.out.shape)
 
 
-def _tie_groups(tracer: Tracer, channels: Tensor, groups: int) -> Tensor:
-    """Groups stay equally wide only if the i-th channel of each goes together with the others'."""
-    rows = channels.reshape(groups, -1)
-    tracer.ids.unite(rows[:1], rows)
-    return channels
-
-
-def _produce(tracer: Tracer, name: str, dim: int, fresh: Tensor, bias: Tensor | None) -> Tensor:
-    return _ride_bias(tracer, bias, tracer.ids.use(name, dim, "out", fresh))
-
-
-def _ride_bias(tracer: Tracer, bias: Tensor | None, channels: Tensor) -> Tensor:
-    if bias is not None:
-        _ride_along(tracer, bias, 0, channels)
-    return channels
-
-
-def _owner(parameter: str) -> str:
-    return parameter.rpartition(".")[0] or parameter
+@rule("gru", "lstm", "rnn_tanh", "rnn_relu")
+def recurrent(tracer: Tracer, call: Call) -> Any:
+    """Recurrent layers stay whole: their weights tie input, state and gates together."""
+    weights = next(x for x in call.args if isinstance(x, list | tuple) and len(x) > 1)
+    matrices = [weight for weight in weights if weight.dim() > 1]
+    steps = prod(tree_leaves(call.args[0])[0].shape[:-1])
+    count(tracer, reason_of(tracer, call), steps * sum(weight.numel() for weight in matrices))
+    return _freeze_all(tracer, call)
 
 
 @rule("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros")
@@ -327,49 +328,48 @@ def constant(_: Tracer, call: Call) -> Any:
 
 def opaque(tracer: Tracer, call: Call) -> Any:
     """No way to follow the channels: what goes in is frozen, what comes out stays whole."""
-    _count_fixed(tracer, call)
+    packet = call.operation.overloadpacket
+    if packet is torch.ops.aten.linear:
+        macs = prod(call.out.shape) * call.args[1].shape[-1]
+        count(tracer, reason_of(tracer, call), macs)
+    elif packet in flop_registry:
+        flops = flop_registry[packet](*call.args, **call.kwargs, out_val=call.out)
+        count(tracer, reason_of(tracer, call), flops // 2)
+    return _freeze_all(tracer, call)
+
+
+def _freeze_all(tracer: Tracer, call: Call) -> Any:
     inputs = [tracer.of(t) for t in tree_leaves((call.args, call.kwargs)) if isinstance(t, Tensor)]
     if not any(core(ids).any() for ids in inputs):
         return constant(tracer, call)
-    reason = f"{_name_of(call)} at {tracer.where()}"
+    reason = reason_of(tracer, call)
     for ids in inputs:
         tracer.ids.freeze(ids, reason)
     mark = tracer.ids.opaque(reason)
     return tree_map_only(Tensor, lambda t: mark.expand(t.shape), call.out)
 
 
-def _count_fixed(tracer: Tracer, call: Call) -> None:
-    """What cannot be followed costs what it costs: its inputs are frozen, so that it never shrinks.
+def count(
+    tracer: Tracer, name: str, macs: int, ids: Tensor | None = None, kind: str = "product"
+) -> None:
+    """Count an operation whose cost is in proportion to the channels in its result, ``ids``.
 
-    Matrix products of activations, attention, layers whose weight is computed in the forward.
+    Without channels it is ``fixed``: what cannot be followed costs what it costs, and as its inputs
+    are frozen it never shrinks.
     """
-    packet = call.operation.overloadpacket
-    if packet is torch.ops.aten.linear:
-        macs = prod(call.out.shape) * call.args[1].shape[-1]
-    elif packet in flop_registry:
-        macs = flop_registry[packet](*call.args, **call.kwargs, out_val=call.out) // 2
+    channels = torch.zeros(1) if ids is None else core(ids).flatten()
+    if channels.any():
+        name = f"{name} ({len(tracer.layers)})"
+        tracer.ids.use(name, 0, "count", channels)
+        layer = Layer(name, kind, macs, macs // len(channels), tensor=name, dims=(0,))
     else:
-        return
-    tracer.layers.append(
-        Layer(
-            name=f"{_name_of(call)} at {tracer.where()}",
-            kind="fixed",
-            in_channels=0,
-            out_channels=0,
-            kernel=1,
-            stride=1,
-            height=1,
-            width=1,
-            macs=macs,
-            tensor="",
-            dims=(),
-            macs_per_weight=macs,
-        )
-    )
+        layer = Layer(name, "fixed", macs, macs)
+    tracer.layers.append(layer)
 
 
-def _name_of(call: Call) -> str:
-    return str(call.operation.overloadpacket).removeprefix("aten.")
+def reason_of(tracer: Tracer, call: Call) -> str:
+    """The operation, and the line of the user's model that calls it."""
+    return f"{str(call.operation.overloadpacket).removeprefix('aten.')} at {tracer.where()}"
 
 
 def _zeros(shape: torch.Size) -> Tensor:

@@ -21,9 +21,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from amc import mixing, producers  # noqa: F401 (they register their rules)
 from amc.errors import ModelError
 from amc.ids import ChannelIds, Use
 from amc.rules import Call, Layer, find_rule, opaque
+from amc.sizes import SizeWatch, tagged
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class Trace:
     layers: tuple[Layer, ...]
     uses: tuple[Use, ...]
     frozen: dict[int, str]
+    """Why a channel has to stay."""
+    ties: dict[int, str]
+    """What mixes the channels that were united into one."""
 
 
 @contextmanager
@@ -85,9 +90,10 @@ def trace(model: nn.Module, example_inputs: Any) -> Trace:
     inputs = as_inputs(example_inputs)
     tracer = _Tracer(model)
     tracer.mark(inputs, "network input")
+    watch = SizeWatch(lambda name, x, dim: tracer.ids.sized(name, tracer.of(x), dim))
     with eval_mode(model), torch.inference_mode(), _no_fused_attention():
         try:
-            with tracer:
+            with tagged(model), tracer, watch:
                 output = model(*inputs)
         except Exception as error:
             shapes = [tuple(x.shape) for x in inputs if isinstance(x, Tensor)]
@@ -96,8 +102,8 @@ def trace(model: nn.Module, example_inputs: Any) -> Trace:
             ) from error
         for tensor in output_tensors(output):
             tracer.ids.freeze(tracer.of(tensor), "network output")
-    uses, frozen = tracer.ids.settle()
-    return Trace(tuple(tracer.layers), tuple(uses), frozen)
+    settled = tracer.ids.settle()
+    return Trace(tuple(tracer.layers), settled.uses, settled.frozen, settled.ties)
 
 
 class _Tracer(TorchDispatchMode):

@@ -40,7 +40,8 @@ class Unit:
     name: str
     """Of its first producer."""
     kind: str
-    """Kind of its first producer; ``stream`` where several producers are tied."""
+    """Kind of its first producer; ``stream`` where several producers are tied, ``heads`` where
+    the channels multiply each other in attention."""
     width: int
     granularity: int
     layers: tuple[Layer, ...]
@@ -83,11 +84,14 @@ class Units(Sequence[Unit]):
     """Shape of every parameter."""
     buffers: dict[str, tuple[int, ...]]
     """Shape of every buffer."""
+    counted: dict[str, int] = field(default_factory=dict)
+    """Sizes that are no tensor's: attributes of modules, and channels of products."""
 
     @cached_property
     def sizes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every stored tensor."""
-        return {**self.parameters, **self.buffers}
+        """Shape of every stored tensor, and (size,) of what is :attr:`counted`."""
+        counted = {name: (size,) for name, size in self.counted.items()}
+        return {**self.parameters, **self.buffers, **counted}
 
     def __len__(self) -> int:
         return len(self.items)

@@ -16,12 +16,15 @@ ROOT = Path(__file__).parent.parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("amc", "amc.errors", "amc.text", "amc.page", "amc.options"),
     ("amc.config", "amc.ids", "amc.networks", "amc.figures"),
-    ("amc.models", "amc.data", "amc.rules", "amc.run", "amc.command"),
-    ("amc.trace", "amc.inference"),
+    ("amc.models", "amc.data", "amc.rules", "amc.run", "amc.command", "amc.sizes"),
+    ("amc.producers", "amc.attention", "amc.inference"),
+    ("amc.mixing",),
+    ("amc.trace",),
     ("amc.units", "amc.latency"),
     ("amc.grouping",),
     ("amc.importance", "amc.cost", "amc.slim", "amc.evaluate", "amc.finetune"),
-    ("amc.find", "amc.budget", "amc.plan", "amc.inspection"),
+    ("amc.twin", "amc.budget", "amc.plan", "amc.inspection"),
+    ("amc.find",),
     ("amc.export", "amc.task", "amc.demo"),
     ("amc.apply",),
     ("amc.envs",),
@@ -90,7 +93,7 @@ def test_imports_go_downward(module):
     [
         ("stable_baselines3", ("amc.agents",)),
         ("gymnasium", PACKAGES),
-        ("torchvision", ("amc.models", "amc.data")),
+        ("torchvision", ("amc.models", "amc.data", "amc.attention")),
         ("typer", ("amc.cli", "amc.options")),
     ],
 )

@@ -74,7 +74,7 @@ def test_a_layer_called_twice_counts_twice_in_macs_and_once_in_parameters():
 
 
 def test_what_no_unit_touches_is_a_constant():
-    model = nn.Sequential(Conv2d(3, 8, 1), nn.GroupNorm(2, 8), Conv2d(8, 4, 1), Conv2d(4, 2, 1))
+    model = nn.Sequential(Conv2d(3, 8, 1), nn.Softmax2d(), Conv2d(8, 4, 1), Conv2d(4, 2, 1))
     cost = cost_of(model, 1, 3, 2, 2)
     assert [cost.macs([k]) for k in (1, 4)] == [4 * (24 + 10), 4 * (24 + 40)]
     assert prunable_fraction(cost.units) == pytest.approx((32 + 8) / (24 + 32 + 8))

@@ -71,9 +71,9 @@ def test_an_index_without_a_channel_in_one_use_only_is_frozen():
     first, second = ids.fresh(3), ids.fresh(3)
     assert ids.use("w", 0, "out", first).tolist() == [1, 2, 3]
     assert ids.use("w", 0, "out", torch.tensor([4, 0, 6])).tolist() == [1, 2, 3]
-    uses, frozen = ids.settle()
-    assert [use.ids.tolist() for use in uses] == [[1, 2, 3]]
-    assert frozen == {2: "w is shared unevenly"}
+    settled = ids.settle()
+    assert [use.ids.tolist() for use in settled.uses] == [[1, 2, 3]]
+    assert settled.frozen == {2: "w is shared unevenly"}
     assert [ids.find(i) for i in second.tolist()] == [1, 5, 3]
 
 
@@ -84,7 +84,7 @@ def test_the_first_reason_stays_and_follows_the_united_channel():
     ids.freeze(channels, "second")
     ids.freeze(torch.zeros(2, dtype=torch.int64), "nothing")
     ids.unite(channels[:1], channels[1:2])
-    assert ids.settle()[1] == {1: "first", 3: "first"}
+    assert ids.settle().frozen == {1: "first", 3: "first"}
 
 
 def test_settled_uses_speak_of_united_channels():
@@ -93,7 +93,7 @@ def test_settled_uses_speak_of_united_channels():
     ids.use("a", 0, "out", a)
     ids.use("b", 1, "in", b)
     ids.unite(a, b.flip(0))
-    uses, _ = ids.settle()
+    uses = ids.settle().uses
     assert [(use.tensor, use.dim, use.role, use.ids.tolist()) for use in uses] == [
         ("a", 0, "out", [1, 2]),
         ("b", 1, "in", [2, 1]),
@@ -106,16 +106,17 @@ def test_a_parameter_used_as_data_becomes_a_use_along_the_dimension_of_its_chann
     elements = ids.elements("position", torch.zeros(1, 5, 3))
     assert ids.elements("position", torch.zeros(1, 5, 3)) is elements
     ids.unite(channels, elements)
-    (use,), frozen = ids.settle()
+    settled = ids.settle()
+    (use,) = settled.uses
     assert (use.tensor, use.dim, use.role, use.ids.tolist()) == ("position", 2, "affine", [1, 2, 3])
-    assert frozen == {}
+    assert settled.frozen == {}
 
 
 def test_a_parameter_that_mixes_channels_element_by_element_freezes_them():
     ids = ChannelIds()
     channels = ids.fresh(4)
     ids.unite(channels.view(2, 2), ids.elements("table", torch.zeros(2, 2)))
-    assert ids.settle()[1] == dict.fromkeys([1, 2, 3, 4], "table is used element by element")
+    assert ids.settle().frozen == dict.fromkeys([1, 2, 3, 4], "table is used element by element")
 
 
 def test_a_parameter_too_large_to_follow_is_frozen_as_a_whole():
@@ -125,4 +126,43 @@ def test_a_parameter_too_large_to_follow_is_frozen_as_a_whole():
     assert elements.shape == huge.shape
     channels = ids.fresh(2)
     ids.unite(channels, elements[:2, 0])
-    assert ids.settle()[1] == {1: "table is used as data, and is too large to follow"}
+    assert ids.settle().frozen == {1: "table is used as data, and is too large to follow"}
+
+
+def test_what_mixes_channels_ties_them_and_is_remembered():
+    ids = ChannelIds()
+    channels = ids.fresh(4)
+    assert int(ids.tie(channels[1:3], "softmax")) == 2
+    assert int(ids.tie(torch.zeros(3, dtype=torch.int64), "nothing")) == 0
+    ids.unite(channels[:1], channels[1:2])
+    assert ids.settle().ties == {1: "softmax"}
+    assert [ids.find(i) for i in (1, 2, 3, 4)] == [1, 1, 1, 4]
+
+
+def test_a_split_into_factors_ties_what_has_to_stay_equal():
+    """Two rows of three: either columns go together, or, once a row is one, the row goes alone."""
+    shuffled, heads = ChannelIds(), ChannelIds()
+    rows = shuffled.fresh(6).view(2, 3)
+    shuffled.split(rows)
+    shuffled.settle()
+    assert [shuffled.find(i) for i in range(1, 7)] == [1, 2, 3, 1, 2, 3]
+    rows = heads.fresh(6).view(2, 3)
+    heads.split(rows)
+    for head in rows:
+        heads.tie(head, "product")
+    heads.settle()
+    assert [heads.find(i) for i in range(1, 7)] == [1, 1, 1, 4, 4, 4]
+
+
+def test_an_attribute_counts_the_dimension_that_shrinks():
+    """Of (heads, size of a head) the first shrinks when heads go as wholes, the second never."""
+    ids = ChannelIds()
+    rows = ids.fresh(6).view(2, 3)
+    ids.split(rows)
+    ids.sized("heads", rows, 0)
+    ids.sized("head_dim", rows, 1)
+    ids.sized("tokens", rows[None].expand(5, 2, 3), 0)
+    for head in rows:
+        ids.tie(head, "product")
+    (use,) = ids.settle().uses
+    assert (use.tensor, use.dim, use.role, use.ids.tolist()) == ("heads", 0, "size", [1, 4])

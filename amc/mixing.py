@@ -1,0 +1,141 @@
+"""Operations that mix channels: norms over them, products of activations, attention.
+
+A norm over channels works on those that are kept, so its channels stay free; the masked twin
+computes it likewise (``amc.slim``). A product of two activations has no weight in which a channel
+could be cut out of one factor alone, so all channels that meet in one matrix of the batch go
+together: in attention that is one head.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amc.ids import compress, core
+from amc.producers import apply_matrix, tie_groups
+from amc.rules import Call, Tracer, count, opaque, reason_of, ride_along, rule
+
+
+@rule("layer_norm", "rms_norm")
+def layer_norm(tracer: Tracer, call: Call) -> Any:
+    """(..., *shape) normalised over ``shape``; scale and shift follow the channels."""
+    shape, affine = call.args[1], [x for x in call.args[2:4] if isinstance(x, Tensor)]
+    ids = tracer.of(call.args[0])
+    dims = [d for d in range(-len(shape), 0) if ids.stride(d) != 0 and ids.shape[d] > 1]
+    if not dims:
+        return ids
+    if len(dims) > 1 or not affine or any(tracer.name_of(x) is None for x in affine):
+        return opaque(tracer, call)
+    channels = tracer.ids.along(ids, dims[0])
+    for tensor in affine:
+        ride_along(tracer, tensor, len(shape) + dims[0], channels)
+    return channels.view(-1, *[1] * (-dims[0] - 1)).expand(ids.shape)
+
+
+@rule("group_norm")
+def group_norm(tracer: Tracer, call: Call) -> Any:
+    """(N, C, ...) normalised over equal groups of channels, which have to stay equal."""
+    groups, affine = call.args[1], [x for x in call.args[2:4] if isinstance(x, Tensor)]
+    ids = tracer.of(call.args[0])
+    channels = tracer.ids.along(ids, 1)
+    if not affine or any(tracer.name_of(x) is None for x in affine):
+        return opaque(tracer, call)
+    tie_groups(tracer, channels, groups)
+    for tensor in affine:
+        ride_along(tracer, tensor, 0, channels)
+    return channels.view(-1, *[1] * (ids.dim() - 2)).expand(ids.shape)
+
+
+@rule("instance_norm")
+def instance_norm(tracer: Tracer, call: Call) -> Any:
+    """Each channel by itself; what it owns rides along."""
+    ids = tracer.of(call.args[0])
+    channels = tracer.ids.along(ids, 1)
+    for tensor in call.args[1:5]:
+        if tensor is not None:
+            ride_along(tracer, tensor, 0, channels)
+    return ids
+
+
+@rule("matmul", "mm", "bmm")
+def matmul(tracer: Tracer, call: Call) -> Any:
+    """(..., M, K) times (..., K, N), by a stored matrix or by another activation."""
+    left, right = call.args[:2]
+    if tracer.name_of(right) is not None and right.dim() == 2 and left.dim() > 1:
+        return apply_matrix(tracer, call, left, right, None, out_dim=1)
+    return _product(tracer, call, left, right)
+
+
+@rule("addmm")
+def addmm(tracer: Tracer, call: Call) -> Any:
+    """A bias plus a product; only with a stored matrix, as in GPT-2's layers."""
+    bias, left, right = call.args[:3]
+    if tracer.name_of(right) is None or tracer.name_of(bias) is None or call.kwargs:
+        return opaque(tracer, call)
+    return apply_matrix(tracer, call, left, right, bias, out_dim=1)
+
+
+@rule("baddbmm")
+def baddbmm(tracer: Tracer, call: Call) -> Any:
+    """A product of activations plus what is added to it."""
+    produced = _product(tracer, call, *call.args[1:3])
+    added = tracer.of(call.args[0])
+    tracer.ids.unite(core(produced), core(added))
+    return torch.where(produced != 0, produced, added.expand(produced.shape))
+
+
+def _product(tracer: Tracer, call: Call, left: Tensor, right: Tensor) -> Any:
+    a, b = tracer.of(left), tracer.of(right)
+    if a.dim() < 2 or b.dim() < 2:
+        return opaque(tracer, call)
+    shape, terms = call.out.shape, left.shape[-1]
+    if not core(a).any() or not core(b).any():
+        # One of the two is no channel's, and mixes what it is contracted with.
+        rows, columns = _contract(tracer, call, a), _contract(tracer, call, b.mT)
+        passed = (rows[..., None] + columns[..., None, :]).expand(shape)
+        count(tracer, reason_of(tracer, call), prod(shape) * terms, passed)
+        return compress(passed)
+    met = _tie_batch(tracer, call, [a, b], shape[:-2])[..., None, None].expand(shape)
+    count(tracer, reason_of(tracer, call), prod(shape) * terms, met)
+    return met
+
+
+def _contract(tracer: Tracer, call: Call, ids: Tensor) -> Tensor:
+    """(..., M, K) ids to (..., M): those along K become one."""
+    small = core(ids)
+    if small.shape[-1] == 1:
+        return small[..., 0]
+    reason = reason_of(tracer, call)
+    rows = [tracer.ids.tie(row, reason) for row in small.reshape(-1, small.shape[-1])]
+    return torch.stack(rows).reshape(small.shape[:-1])
+
+
+def _tie_batch(tracer: Tracer, call: Call, operands: list[Tensor], batch: torch.Size) -> Tensor:
+    """One id for each matrix of the batch, (*batch,): all channels that meet there, united."""
+    reason = reason_of(tracer, call)
+    cores = [core(x) for x in operands]
+    cores = [x.reshape([1] * (len(batch) + 2 - x.dim()) + list(x.shape)) for x in cores]
+    own = [max(x.shape[d] for x in cores) for d in range(len(batch))]
+    rows = [x.expand(*own, *x.shape[-2:]).reshape(prod(own), -1) for x in cores]
+    met = [tracer.ids.tie(torch.cat(row), reason) for row in zip(*rows, strict=True)]
+    return torch.stack(met).reshape(own).expand(batch)
+
+
+@rule("scaled_dot_product_attention")
+def attention(tracer: Tracer, call: Call) -> Any:
+    """softmax(q k^T / sqrt(d) + mask) v over (..., tokens, d): a head is one of the batch."""
+    query, key, value = call.args[:3]
+    mask = call.args[3] if len(call.args) > 3 else call.kwargs.get("attn_mask")
+    operands = [tracer.of(x) for x in (query, key, value)]
+    if len({x.shape[:-2] for x in operands}) > 1:  # grouped-query attention
+        return opaque(tracer, call)
+    if isinstance(mask, Tensor) and mask.dim() > 2:
+        operands.append(tracer.of(mask))
+    batch = query.shape[:-2]
+    met = _tie_batch(tracer, call, operands, batch)[..., None, None].expand(call.out.shape)
+    macs = prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+    count(tracer, reason_of(tracer, call), macs, met)
+    return met

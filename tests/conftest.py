@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from amc.config import ModelConfig
 from amc.cost import CostTable
@@ -17,6 +16,7 @@ from amc.find import find_units, read_units
 from amc.importance import score
 from amc.models import build_model
 from amc.units import Units
+from benchmarks.enliven import enliven_
 
 torch.set_num_threads(1)
 
@@ -50,29 +50,6 @@ ZOO: dict[str, tuple[str, dict[str, Any], int, int]] = {
 """Specification, arguments, input channels and side of each network, by the name in the tests."""
 UNPROVED = ("densenet121",)
 """Whose units are only read off the trace and ranked: proving all 120 takes half a minute."""
-
-
-def enliven_(model: nn.Module, inputs: Tensor, generator: torch.Generator) -> None:
-    """Give biases, scales and shifts values of their own, and BatchNorm the ``inputs``' statistics.
-
-    An untrained network whose statistics do not fit drowns its signal in the shifts: the output
-    hardly depends on the early layers, and a mistake there goes unseen.
-    """
-    norms = [m for m in model.modules() if isinstance(m, _NormBase) and m.affine]
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias"):
-                parameter.uniform_(-0.5, 0.5, generator=generator)
-        for norm in norms:
-            norm.weight.uniform_(0.5, 1.5, generator=generator)
-            norm.train()
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.momentum = 1.0
-        model(inputs)
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-            norm.eval()
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("amc.importance", "amc.cost", "amc.slim", "amc.evaluate", "amc.finetune"),
     ("amc.find", "amc.budget", "amc.plan", "amc.inspection"),
     ("amc.export", "amc.task", "amc.demo"),
-    ("amc.apply",),
+    ("amc.apply", "amc.deploy"),
     ("amc.envs",),
     ("amc.agents",),
     ("amc.progress", "amc.results"),
@@ -92,6 +92,7 @@ def test_imports_go_downward(module):
         ("gymnasium", PACKAGES),
         ("torchvision", ("amc.models", "amc.data")),
         ("typer", ("amc.cli", "amc.options")),
+        ("onnxruntime", ("amc.deploy",)),
     ],
 )
 def test_only_the_seam_knows_the_library(library, seam):

@@ -21,6 +21,8 @@ _HOME = {
     "Task": "amc.task",
     "VerificationError": "amc.errors",
     "apply_plan": "amc.apply",
+    "export_onnx": "amc.deploy",
+    "export_pt2": "amc.deploy",
     "find_units": "amc.find",
     "image_task": "amc.task",
     "load_model": "amc.export",

@@ -8,7 +8,8 @@
     ├── BudgetError          a budget that no plan can meet
     ├── UnitError            no unit to prune, or widths that a unit does not allow
     ├── PlanError            a plan that does not belong to this network
-    ├── VerificationError    a sliced network that differs from its masked twin
+    ├── VerificationError    a sliced network that differs from its masked twin, or an exported
+    │                        one from PyTorch
     ├── EvaluationError      a quality that is not a number
     └── RunError             a run folder that is missing, taken, incomplete or not writable
 
@@ -50,7 +51,7 @@ class PlanError(AMCError):
 
 
 class VerificationError(AMCError):
-    """A sliced network differs from its masked twin."""
+    """A sliced network differs from its masked twin, or an exported one from PyTorch."""
 
 
 class EvaluationError(AMCError):

@@ -84,9 +84,7 @@ def _sound(
     def prove(proven: list[int], candidates: list[int]) -> list[int]:
         nonlocal done
         chosen = {*proven, *candidates}
-        widths = [
-            w if n in chosen else u.width for n, (u, w) in enumerate(zip(units, trial, strict=True))
-        ]
+        widths = [trial[n] if n in chosen else unit.width for n, unit in enumerate(units)]
         try:
             verify(model, slice_model(model, units, widths), units, widths, example_inputs)
         except VerificationError as error:

@@ -36,6 +36,11 @@ def build_model(config: ModelConfig, **defaults: Any) -> nn.Module:
     Raises :class:`ModelError` where the spec or an argument is wrong, and :class:`WeightsError`
     where the weights do not fit.
     """
+    return build_resolved(config, **defaults)[0]
+
+
+def build_resolved(config: ModelConfig, **defaults: Any) -> tuple[nn.Module, ModelConfig]:
+    """:func:`build_model`, and the configuration that builds the same without the defaults."""
     factory = _find_factory(config.spec)
     arguments = {name: value for name, value in defaults.items() if _takes(factory, name)}
     arguments |= config.arguments
@@ -55,7 +60,7 @@ def build_model(config: ModelConfig, **defaults: Any) -> nn.Module:
         )
     if config.weights is not None:
         load_weights(model, config.weights)
-    return model.eval()
+    return model.eval(), config.model_copy(update={"arguments": arguments})
 
 
 def check_allowed(config: ModelConfig, source: Path, allow_factory: bool) -> None:

@@ -140,5 +140,6 @@ Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads; default: all", rich_help_panel=_RUN)
 ]
 AllowFactory = Annotated[
-    bool, typer.Option("--allow-factory", help="Run the Python file that the run or plan names")
+    bool,
+    typer.Option("--allow-factory", help="Run the Python file that the run, plan or network names"),
 ]

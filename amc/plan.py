@@ -8,15 +8,15 @@ weights anywhere, whatever ranked them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationError, model_validator
-from torch import nn
+from pydantic import Field, PositiveInt, ValidationError, model_validator
+from torch import Tensor, nn
 
 from amc.config import ModelConfig, Settings, explain
 from amc.errors import PlanError
@@ -46,7 +46,7 @@ class Plan(Settings):
     """How to build the dense network; None where it was handed over as an object."""
     weights_sha256: str
     """Of the dense weights that the plan was made for."""
-    input_shape: tuple[int, ...] | None = None
+    input_shape: tuple[PositiveInt, ...] | None = None
     """Of the traced input, batch included; None where it was more than one tensor."""
     units: tuple[UnitPlan, ...]
     macs: int
@@ -138,8 +138,13 @@ def plan_of(
 
 def weights_sha256(model: nn.Module) -> str:
     """Hash of all parameters and buffers, by name and content."""
+    return tensors_sha256(model.state_dict())
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Hash of named tensors in any order: names, shapes, types and bits."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

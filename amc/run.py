@@ -45,6 +45,16 @@ class RunFolder:
             raise RunError(f"{path} is not the folder of a run: it has no config.toml")
         return run
 
+    def network(self) -> Path:
+        """The finetuned network, or the pruned one where nothing was finetuned.
+
+        Raises :class:`RunError` where there is neither.
+        """
+        for path in (self.finetuned, self.pruned):
+            if path.is_file():
+                return path
+        raise RunError(f"{self.path} holds no network yet; cut it first: amc apply {self.path}")
+
     def load_config(self) -> SearchConfig:
         """The configuration that the run was started with."""
         values: dict[str, Any] = load_toml(self.config)

@@ -17,7 +17,7 @@ from amc.config import DataConfig, EvaluateConfig, FinetuneConfig, ModelConfig
 from amc.data import ImageData, load_data
 from amc.evaluate import Evaluator, accuracy
 from amc.finetune import Epoch, finetune
-from amc.models import build_model
+from amc.models import build_resolved
 from amc.slim import slice_model
 from amc.units import Units
 
@@ -77,7 +77,11 @@ def image_task(
     images = load_data(data, progress=progress) if isinstance(data, DataConfig) else data
     settings = evaluate or EvaluateConfig()
     classes = len(images.classes)
-    dense = build_model(config, num_classes=classes, in_channels=images.train.images.shape[1])
+    # What the images tell about the network goes into its plan: nobody who builds it again from a
+    # file has the images at hand.
+    dense, config = build_resolved(
+        config, num_classes=classes, in_channels=images.train.images.shape[1]
+    )
     dense.to(device)
     evaluator = Evaluator.from_data(dense, images, settings, seed, device)
 

@@ -21,7 +21,8 @@ from zoo_networks import Network
 from amc.cost import CostTable, prunable_fraction
 from amc.errors import AMCError, VerificationError
 from amc.find import find_units, read_units
-from amc.slim import TOLERANCE, slice_model, verify
+from amc.slim import slice_model
+from amc.twin import TOLERANCE, verify
 from amc.units import Units
 
 KEEPS = (0.9, 0.5, 0.2)

@@ -20,6 +20,8 @@ NAMES = {
     "VerificationError",
     "__version__",
     "apply_plan",
+    "export_onnx",
+    "export_pt2",
     "find_units",
     "image_task",
     "load_model",

@@ -26,7 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("amc.twin", "amc.budget", "amc.plan", "amc.inspection"),
     ("amc.find",),
     ("amc.export", "amc.task", "amc.demo"),
-    ("amc.apply",),
+    ("amc.apply", "amc.deploy"),
     ("amc.envs",),
     ("amc.agents",),
     ("amc.progress", "amc.results"),
@@ -95,6 +95,7 @@ def test_imports_go_downward(module):
         ("gymnasium", PACKAGES),
         ("torchvision", ("amc.models", "amc.data", "amc.attention")),
         ("typer", ("amc.cli", "amc.options")),
+        ("onnxruntime", ("amc.deploy",)),
     ],
 )
 def test_only_the_seam_knows_the_library(library, seam):

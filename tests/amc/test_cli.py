@@ -1,6 +1,7 @@
 """The command line: one clear line for what a user gets wrong, and the tables for the rest."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -58,6 +59,9 @@ SMALL = ("search", "amc:smallcnn", "--data", "digits", "--images", "40", "--epoc
         (("finetune", "."), "config.toml"),
         (("report", "absent"), "absent"),
         (("apply", "absent.json"), "absent.json"),
+        (("export", "absent.safetensors"), "give --onnx OUT.onnx, --pt2 OUT.pt2, or both"),
+        (("export", "absent.safetensors", "--onnx", "out.onnx"), "absent.safetensors: no such"),
+        (("export", ".", "--onnx", "out.onnx"), "config.toml"),
     ],
 )
 def test_what_a_user_gets_wrong_is_one_line(monkeypatch, capsys, tmp_path, arguments, words):
@@ -120,6 +124,10 @@ def test_search_applies_and_reports(monkeypatch, capsys, tmp_path, weights):
     code, out, _ = run(monkeypatch, capsys, "finetune", str(path), "--epochs", "1")
     assert code == 0
     assert json.loads((path / "results.json").read_text())["rows"][2]["name"] == "finetuned"
+    code, out, _ = run(monkeypatch, capsys, "export", str(path), "--onnx", "small.onnx")
+    assert code == 0
+    size = Path("small.onnx").stat().st_size / 1e6
+    assert re.search(rf"small\.onnx, {size:.2f} MB, differs from PyTorch by \d\.\de-\d\d", out)
 
 
 def test_a_full_disk_is_one_line(monkeypatch, capsys, tmp_path, weights):

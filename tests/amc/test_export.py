@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +18,21 @@ from safetensors.torch import save_file
 from torch import nn
 
 from amc.config import ModelConfig
+from amc.cost import CostTable
 from amc.errors import ModelError
 from amc.export import load_model, save_model
 from amc.find import read_units
-from amc.networks import NETWORKS
-from amc.plan import Plan, plan_of
+from amc.models import build_model
+from amc.plan import Plan, plan_of, tensors_sha256
 from amc.slim import slice_model
+from amc.trace import named_tensors
 
 
 def plan_with(units, widths, config: ModelConfig | None) -> Plan:
-    return plan_of(units, widths, macs=(1, 2), params=(1, 2), weights_sha256="0" * 64, model=config)
+    params = CostTable(units).params(widths)
+    return plan_of(
+        units, widths, macs=(1, 2), params=(params, 0), weights_sha256="0" * 64, model=config
+    )
 
 
 def save(s, path: Path, seed: int = 0) -> tuple[nn.Module, Plan]:
@@ -88,13 +95,15 @@ class Content:
 
 
 def rewrite(path: Path, change: Callable[[Content], object]) -> None:
-    """Save the file again after ``change``."""
+    """Save the file again after ``change``, its hash made to fit as a forger would."""
     with safe_open(path, framework="pt") as file:
         content = Content(
             {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118
             json.loads(file.metadata()["amc"]),
         )
+    content.card["tensors_sha256"] = None
     change(content)
+    content.card["tensors_sha256"] = tensors_sha256(content.tensors)
     save_file(content.tensors, path, {"amc": json.dumps(content.card)})
 
 
@@ -114,6 +123,48 @@ def test_files_that_cannot_be_read(tmp_path):
         load_model(tmp_path / "none.safetensors")
     with pytest.raises(ModelError, match="not a readable safetensors file"):
         load_model(tmp_path)
+
+
+def test_a_flipped_bit_among_the_weights_is_noticed(saved):
+    content = bytearray(saved.read_bytes())
+    content[-2] ^= 1  # the tensors are the file's end
+    saved.write_bytes(content)
+    with pytest.raises(ModelError, match="damaged: its tensors are not those that were saved"):
+        load_model(saved)
+
+
+class Bomb:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.target,)
+
+
+def test_a_pickle_under_our_name_is_not_opened(tmp_path):
+    path, target = tmp_path / "model.safetensors", tmp_path / "ran"
+    for write in (lambda bomb: torch.save(bomb, path), lambda b: path.write_bytes(pickle.dumps(b))):
+        write(Bomb(target))
+        with pytest.raises(ModelError, match="not a readable safetensors file"):
+            load_model(path)
+    assert not target.exists()
+
+
+def test_what_timm_would_load_is_left_alone(tmp_path):
+    pytest.importorskip("timm")
+    path, weights, target = (tmp_path / name for name in ("model.safetensors", "w.pth", "ran"))
+    torch.save(Bomb(target), weights)
+    model, x = build_model(ModelConfig(spec="timm:test_resnet")), torch.ones(1, 3, 32, 32)
+    arguments = {"pretrained": True, "checkpoint_path": str(weights)}
+    config = ModelConfig(spec="timm:test_resnet", arguments=arguments)
+    units = read_units(model, x)
+    save_model(model, plan_with(units, units.dense_widths, config), path)
+    loaded, card = load_model(path)  # and nothing was downloaded
+    assert torch.equal(loaded(x), model(x))
+    assert card.model == config
+    assert not target.exists()
 
 
 def test_foreign_files(saved):
@@ -137,7 +188,11 @@ def test_foreign_files(saved):
         (lambda d: d.card.update(other=1), "damaged metadata: other: Extra inputs"),
         (lambda d: d.card["plan"]["units"][0].update(kept=[]), "damaged metadata: plan.units.0"),
         (lambda d: d.card["model"].update(spec="amc:resnet20"), "does not fit its factory: "),
-        (lambda d: d.card["model"].update(spec="amc:nothing"), "amc has no model 'nothing'"),
+        (lambda d: d.card["model"].update(spec="torchvision:alexnet"), "does not fit its factory"),
+        (
+            lambda d: d.card["model"].update(spec="amc:nothing"),
+            r"model\.safetensors cannot be rebuilt: amc has no model 'nothing'",
+        ),
         (lambda d: d.card["model"].update(arguments={"depth": 3}), "depth"),
         (
             lambda d: d.card["model"].update(arguments={"num_classes": 5}),
@@ -156,8 +211,22 @@ def test_foreign_files(saved):
             lambda d: d.tensors.update({"bn1.weight": torch.ones(1, 1)}),
             r"bn1.weight has shape \(1, 1\)",
         ),
+        (
+            lambda d: d.tensors.update({"bn1.weight": torch.ones(0)}),
+            r"bn1.weight has shape \(0,\)",
+        ),
+        (
+            lambda d: d.tensors.update({"bn1.weight": d.tensors["bn1.weight"].long()}),
+            "bn1.weight is torch.int64, the factory's torch.float32",
+        ),
+        (
+            lambda d: d.tensors.update({"bn1.weight": torch.ones(1)}),
+            r"its plan leaves [\d,]+ parameters, its tensors hold [\d,]+",
+        ),
+        (lambda d: d.card["plan"].update(params=5), "its plan leaves 5 parameters"),
+        (lambda d: d.card["plan"].update(input_shape=[-1]), "damaged metadata: plan.input_shape"),
     ],
-    ids=range(13),
+    ids=range(19),
 )
 def test_files_that_do_not_fit(saved, change, message):
     rewrite(saved, change)
@@ -165,7 +234,11 @@ def test_files_that_do_not_fit(saved, change, message):
         load_model(saved)
 
 
-@pytest.mark.parametrize("card", ["[]", "null", "{", "3", '"text"'])
+@pytest.mark.parametrize(
+    "card",
+    ["[]", "null", "{", "3", '"text"', "[" * 100_000, '{"format": ' + "1" * 5000 + "}"],
+    ids=range(7),
+)
 def test_metadata_of_another_shape(saved, card):
     save_file({"weight": torch.ones(2)}, saved, {"amc": card})
     with pytest.raises(ModelError, match="damaged metadata"):
@@ -179,29 +252,103 @@ def test_weights_named_in_the_metadata_are_not_read(saved):
 
 FACTORY = """
 from pathlib import Path
+import torch
 from torch import nn
 
 Path(__file__).with_name("ran").touch()
 
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 1)
+        self.first = self.again = nn.Conv2d(6, 6, 1)
+        self.tied = nn.Conv2d(6, 6, 1, bias=False)
+        self.tied.weight = self.first.weight
+        self.head = nn.Conv2d(6, 2, 1)
+        self.listed = [self.first.weight]
+        self.head.bias.requires_grad_(False)
+        self.register_buffer("gain", torch.rand(6, 1, 1), persistent=False)
+        self.register_buffer("shift", torch.rand(2, 1, 1), persistent=False)
+        self.register_buffer("steps", torch.tensor(7))
+        self.register_buffer("mask", torch.tensor([True, False]))
+        self.register_buffer("phase", torch.tensor([1 + 2j]))
+
+    def forward(self, x):
+        x = self.gain * self.again(torch.relu(self.first(self.stem(x))))
+        return self.head(self.tied(x)) + self.shift
+
 def make():
-    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    return Net()
 """
 
 
-def test_a_users_python_file_runs_only_when_allowed(tmp_path):
-    file, path = tmp_path / "mine.py", tmp_path / "model.safetensors"
-    file.write_text(FACTORY)
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
-    x = torch.ones(1, 3, 2, 2)
-    units = read_units(model, x)
-    small = slice_model(model, units, [3])
-    save_model(small, plan_with(units, [3], ModelConfig(spec=f"{file}:make")), path)
-    with pytest.raises(ModelError, match=r"mine\.py"):
-        load_model(path)
-    assert not (tmp_path / "ran").exists()
-    loaded, _ = load_model(path, allow_factory=True)
-    assert (tmp_path / "ran").exists()
+@pytest.fixture
+def mine(tmp_path) -> str:
+    """A factory of the user's, in a file that leaves a trace when it is run."""
+    (tmp_path / "mine.py").write_text(FACTORY)
+    return f"{tmp_path / 'mine.py'}:make"
+
+
+def save_mine(spec: str, path: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The user's network with 4 of its 6 channels, saved."""
+    model = build_model(ModelConfig(spec=spec))
+    for _, tensor in named_tensors(model):
+        if tensor.is_floating_point():  # module.to would make the complex one real
+            tensor.data = tensor.data.to(dtype)
+    units = read_units(model, torch.ones(1, 3, 2, 2, dtype=dtype))
+    assert [unit.width for unit in units] == [6]
+    small = slice_model(model, units, [4])
+    save_model(small, plan_with(units, [4], ModelConfig(spec=spec)), path)
+    return small
+
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_users_own_network_comes_back_bit_by_bit(mine, tmp_path, dtype):
+    small = save_mine(mine, tmp_path / "model.safetensors", dtype)
+    loaded, _ = load_model(tmp_path / "model.safetensors", allow_factory=True)
+    stored = dict(loaded.named_parameters()) | dict(loaded.named_buffers())
+    for name, tensor in [*small.named_parameters(), *small.named_buffers()]:
+        assert stored[name].dtype == tensor.dtype
+        assert torch.equal(stored[name], tensor), name
+        assert stored[name].requires_grad == tensor.requires_grad
+    # Neither is in a state dict: the first was sliced, the second drawn by the factory.
+    assert (loaded.gain.shape, loaded.shift.shape) == ((4, 1, 1), (2, 1, 1))
+    assert loaded.state_dict().keys() == small.state_dict().keys()
+    assert loaded.again is loaded.first
+    assert loaded.first.weight is loaded.tied.weight is loaded.listed[0]
+    x = torch.randn(3, 3, 5, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
     assert torch.equal(loaded(x), small(x))
+
+
+def test_a_users_python_file_runs_only_when_allowed(mine, tmp_path):
+    path, trace = tmp_path / "model.safetensors", tmp_path / "ran"
+    save_mine(mine, path)
+    trace.unlink()
+    with pytest.raises(ModelError, match=r"mine\.py.*--allow-factory"):
+        load_model(path)
+    assert not trace.exists()
+    load_model(path, allow_factory=True)
+    assert trace.exists()
+
+
+def test_a_factory_that_is_gone_or_has_changed(mine, tmp_path):
+    path, file = tmp_path / "model.safetensors", tmp_path / "mine.py"
+    save_mine(mine, path)
+    for text, message in {
+        FACTORY.replace("def make", "def made"): r"cannot be rebuilt.*no function 'make'; .*made",
+        FACTORY.replace("mask", "other"): "does not fit its factory: mask is on one side only",
+        FACTORY.replace("Conv2d(6, 2, 1)", "Conv2d(6, 1, 1)"): r"head.bias has shape \(2,\)",
+        FACTORY + "raise ValueError('old')": "cannot be rebuilt.*raised ValueError: old",
+    }.items():
+        file.write_text(text)
+        with pytest.raises(ModelError, match=message):
+            load_model(path, allow_factory=True)
+    file.unlink()
+    with pytest.raises(ModelError, match=r"cannot be rebuilt: .*mine\.py: no such file"):
+        load_model(path, allow_factory=True)
 
 
 @pytest.mark.parametrize("spec", ["{}:make", "./{}:make", "~/{}:make", "{}:"])
@@ -214,29 +361,12 @@ def test_no_spelling_of_a_python_file_slips_through(saved, spec):
     assert not saved.with_name("ran").exists()
 
 
-class Tied(nn.Module):
-    """One layer under two names."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 4, 1)
-        self.first = nn.Conv2d(4, 4, 1)
-        self.second = self.first
-        self.head = nn.Conv2d(4, 2, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.head(self.second(torch.relu(self.first(self.stem(x)))))
-        return result
-
-
-def test_tied_layers_stay_tied(tmp_path, monkeypatch):
-    monkeypatch.setitem(NETWORKS, "tied", Tied)
-    model, x, path = Tied(), torch.ones(1, 3, 2, 2), tmp_path / "model.safetensors"
-    units = read_units(model, x)
-    small = slice_model(model, units, [3])
-    assert small.second is small.first
-    save_model(small, plan_with(units, [3], ModelConfig(spec="amc:tied")), path)
-    loaded, _ = load_model(path)
-    assert loaded.second is loaded.first
-    assert torch.equal(loaded(x), small(x))
-    assert sum(p.numel() for p in loaded.parameters()) == sum(p.numel() for p in small.parameters())
+def test_what_cannot_be_saved_leaves_the_older_file(subject, saved):
+    before = saved.read_bytes()
+    s = subject("smallcnn")
+    odd = copy.deepcopy(s.model)
+    odd.register_buffer("odd", torch.ones(1, dtype=torch.complex128))
+    with pytest.raises(ModelError, match=r"cannot be written: .*complex128"):
+        save_model(odd, plan_with(s.units, s.units.dense_widths, s.config), saved)
+    assert saved.read_bytes() == before
+    assert list(saved.parent.iterdir()) == [saved]

@@ -101,6 +101,16 @@ def test_a_python_file_is_not_run_because_a_plan_names_it(finished, tmp_path):
         apply_file(tmp_path / "plan.json", tmp_path / "small.safetensors")
 
 
+def test_a_runs_network_is_the_finetuned_one_where_there_is_one(finished, tmp_path):
+    folder, _, _ = finished
+    assert folder.network() == folder.finetuned
+    bare = RunFolder(tmp_path)
+    with pytest.raises(RunError, match="no network yet; cut it first: amc apply"):
+        bare.network()
+    bare.pruned.touch()
+    assert bare.network() == bare.pruned
+
+
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(RunError, match="not the folder of a run"):
         RunFolder.open(tmp_path)

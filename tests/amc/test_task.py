@@ -5,6 +5,7 @@ import torch
 from amc.config import DataConfig, EvaluateConfig
 from amc.data import load_data
 from amc.find import find_units
+from amc.models import build_model
 from amc.task import PlanEvaluator, Task, image_task
 
 SETTINGS = EvaluateConfig(images=60, calibration_images=60)
@@ -26,6 +27,8 @@ def test_the_factory_learns_classes_and_channels_from_the_data():
     task = image_task("amc:resnet20", "digits", SETTINGS, progress=False)
     assert task.model.conv1.weight.shape[1] == 1
     assert task.model(task.example_inputs).shape == (1, 10)
+    again = build_model(task.config)  # a plan or a saved network has no images at hand
+    assert again.load_state_dict(task.model.state_dict())
 
 
 def test_identical_widths_are_scored_once():

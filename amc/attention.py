@@ -17,6 +17,14 @@ from torch.nn import functional
 from torchvision.models.maxvit import RelativePositionalMultiHeadAttention
 from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
 
+REWRITTEN = (
+    nn.MultiheadAttention,
+    ShiftedWindowAttention,
+    ShiftedWindowAttentionV2,
+    RelativePositionalMultiHeadAttention,
+)
+"""Modules that get a forward of ours once they are sliced."""
+
 
 def state_heads(module: Any) -> None:
     """Give ``module`` the forward that its tensors' shapes ask for, if its own no longer fits."""

@@ -78,6 +78,7 @@ class ChannelIds:
         self._ties: list[tuple[int, str]] = []
         self._splits: list[Tensor] = []
         self._sized: list[tuple[str, Tensor, int]] = []
+        self._equal: list[tuple[Tensor, int, Tensor, int]] = []
 
     def fresh(self, count: int) -> Tensor:
         """``count`` new ids, (count,) int64."""
@@ -135,6 +136,11 @@ class ChannelIds:
         if core(ids).shape[dim] > 1:  # otherwise no channels lie along it
             self._sized.append((attribute, ids, dim))
 
+    def equal(self, ids: Tensor, dim: int, other: Tensor, other_dim: int) -> None:
+        """Note that code takes the size of ``other``'s dimension for that of ``ids``'s."""
+        if core(ids).shape[dim] > 1 and core(other).shape[other_dim] > 1:
+            self._equal.append((ids, dim, other, other_dim))
+
     def find(self, channel: int) -> int:
         """The smallest id that ``channel`` is united with."""
         parent = self._parent
@@ -183,6 +189,12 @@ class ChannelIds:
             roots = self._roots(rows)
             if not torch.equal(roots, roots[:, :1].expand_as(roots)):
                 self.unite(rows[:1], rows)
+        for ids, dim, other, other_dim in self._equal:
+            same = set(self._roots(core(ids)).flatten().tolist())
+            if same == set(self._roots(core(other)).flatten().tolist()):
+                continue  # the same channels, moved about: equally many in any case
+            if self._shrinks(ids, dim) and self._shrinks(other, other_dim):
+                self.unite(self.along(ids, dim), self.along(other, other_dim))
         for attribute, ids, dim in self._sized:
             if self._shrinks(ids, dim):
                 self.use(attribute, 0, "size", self.along(ids, dim))

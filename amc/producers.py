@@ -9,13 +9,14 @@ from torch import Tensor
 
 from amc.ids import core
 from amc.rules import Call, Layer, Tracer, count, opaque, ride_along, rule
+from amc.weights import Weight
 
 
 @rule("linear")
 def linear(tracer: Tracer, call: Call) -> Any:
     """(..., K) times an (N, K) weight: consumes ids along the last dimension, makes new ones."""
     x, weight, bias = (*call.args, None)[:3]
-    if tracer.name_of(weight) is None:
+    if tracer.weight_of(weight) is None:
         return opaque(tracer, call)
     return apply_matrix(tracer, call, x, weight, bias, out_dim=0)
 
@@ -24,8 +25,9 @@ def apply_matrix(
     tracer: Tracer, call: Call, x: Tensor, weight: Tensor, bias: Tensor | None, *, out_dim: int
 ) -> Tensor:
     """A stored (N, K) matrix, or (K, N) with ``out_dim`` 1, applied along the last dimension."""
-    name = tracer.name_of(weight)
-    assert name is not None
+    source = tracer.weight_of(weight)
+    assert source is not None
+    name = source.name
     features_out, features_in = weight.shape[out_dim], weight.shape[1 - out_dim]
     ids = core(tracer.of(x))
     if ids.shape[-1] == 1 and ids.numel() > 1:  # the channels lie elsewhere: it mixes positions
@@ -33,6 +35,7 @@ def apply_matrix(
         return ids.expand(call.out.shape)
     tracer.ids.use(name, 1 - out_dim, "in", tracer.ids.along(tracer.of(x), -1))
     produced = _produce(tracer, name, out_dim, tracer.ids.fresh(features_out), bias)
+    _follow_gains(tracer, source, produced)
     positions = prod(call.out.shape[:-1])
     tracer.layers.append(
         Layer(
@@ -78,9 +81,10 @@ def convolution(tracer: Tracer, call: Call) -> Any:
     x, weight, bias, stride, _padding, _dilation, transposed, _output_padding, groups = call.args[
         :9
     ]
-    name = tracer.name_of(weight)
-    if name is None:
+    source = tracer.weight_of(weight)
+    if source is None:
         return opaque(tracer, call)
+    name = source.name
     consumed = tracer.ids.along(tracer.of(x), 1)
     in_channels, out_channels = x.shape[1], call.out.shape[1]
     depthwise = groups > 1 and groups == in_channels
@@ -97,6 +101,7 @@ def convolution(tracer: Tracer, call: Call) -> Any:
         fresh = tracer.ids.fresh(out_channels)
         tie_groups(tracer, fresh, groups)
         produced = _produce(tracer, name, out_dim, fresh, bias)
+    _follow_gains(tracer, source, produced)
     positions = prod((x if transposed else call.out).shape[2:]) * call.out.shape[0]
     area = prod(weight.shape[2:])
     tracer.layers.append(
@@ -127,6 +132,13 @@ def tie_groups(tracer: Tracer, channels: Tensor, groups: int) -> Tensor:
 
 def _produce(tracer: Tracer, name: str, dim: int, fresh: Tensor, bias: Tensor | None) -> Tensor:
     return _ride_bias(tracer, bias, tracer.ids.use(name, dim, "out", fresh))
+
+
+def _follow_gains(tracer: Tracer, source: Weight, produced: Tensor) -> None:
+    for gain in source.gains:
+        ids = tracer.of(gain)
+        if ids.numel() == produced.numel():
+            tracer.ids.unite(produced, ids.flatten())
 
 
 def _ride_bias(tracer: Tracer, bias: Tensor | None, channels: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry
 
 from amc.ids import ChannelIds, compress, core
+from amc.weights import Weight
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,9 @@ class Tracer(Protocol):
 
     def name_of(self, tensor: Tensor | None) -> str | None:
         """Name of a parameter or buffer of the model; None for anything else."""
+
+    def weight_of(self, tensor: Tensor) -> Weight | None:
+        """The weight that a layer finds in ``tensor``; None where it is no stored one's."""
 
     def where(self) -> str:
         """The line of the user's model that is being executed."""
@@ -142,10 +146,10 @@ def _factors(before: torch.Size, dim: int, after: torch.Size) -> list[int]:
 @rule("chunk")
 def chunk(tracer: Tracer, call: Call) -> Any:
     """Equal pieces: they stay equal only if they lose the same channels."""
-    ids = tracer.of(call.args[0])
+    ids, pieces = tracer.of(call.args[0]), call.args[1]
     dim = (call.args[2] if len(call.args) > 2 else 0) % max(1, ids.dim())
-    if ids.stride(dim) != 0 and ids.shape[dim] % call.args[1] == 0:
-        tracer.ids.split(tracer.ids.along(ids, dim).reshape(call.args[1], -1))
+    if core(ids).shape[dim] > 1 and ids.shape[dim] % pieces == 0:
+        tracer.ids.split(torch.stack(core(ids).chunk(pieces, dim)).flatten(1))
     return _move(tracer, call, call.operation)
 
 

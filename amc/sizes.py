@@ -1,8 +1,9 @@
-"""Sizes that a forward takes from integers of its modules, followed to what they size.
+"""Sizes that a forward takes from its modules' integers and from shapes, followed to their use.
 
 ``x.view(n, t, self.num_heads, self.head_dim)`` hard-codes two sizes. While a network is traced, the
-integers that its own modules hold are replaced by :class:`Tagged` ones, which remember where they
-come from; where one of them sizes a dimension of channels, a sliced network gets the new size.
+integers that its own modules hold are replaced by ones that remember where they come from; where
+one of them sizes a dimension of channels, a sliced network gets the new size. In the same way
+``y.reshape(*x.shape)`` asks that ``y`` lose as many channels as ``x``.
 """
 
 from __future__ import annotations
@@ -11,23 +12,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
-Sized = Callable[[str, Tensor, int], None]
-"""Told (attribute, activation, dimension): the attribute is the size of that dimension."""
+Source = str | tuple[Tensor, int]
+"""An attribute's path, or an activation and one of its dimensions."""
+
+Sized = Callable[[Source, Tensor, int], None]
+"""Told that a source was used as the size of a dimension of an activation."""
+
+_SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 
 
 class Tagged(int):
-    """An integer that knows which attribute it was read from."""
+    """An integer that knows what it was read from."""
 
-    attribute: str
+    source: Source
 
 
-def _tag(value: int, attribute: str) -> Tagged:
+def _tag(value: int, source: Source) -> Tagged:
     tagged = Tagged(value)
-    tagged.attribute = attribute
+    tagged.source = source
     return tagged
 
 
@@ -68,21 +76,49 @@ def set_size(model: nn.Module, attribute: str, size: int) -> None:
 
 
 class SizeWatch(TorchFunctionMode):
-    """Sees the Python arguments of each operation, and reports tagged ones that size something."""
+    """Sees the Python arguments of each operation, and reports tagged ones that size something.
 
-    def __init__(self, sized: Sized) -> None:
+    Inside of ``deaf`` modules, which get a forward of ours once they are sliced, shapes say
+    nothing.
+    """
+
+    def __init__(self, sized: Sized, model: nn.Module, deaf: tuple[type[nn.Module], ...]) -> None:
         super().__init__()
         self._sized = sized
+        self._deaf = 0
+        self._modules = [module for module in model.modules() if type(module) in deaf]
+        self._hooks: list[RemovableHandle] = []
+
+    def __enter__(self) -> SizeWatch:
+        for module in self._modules:
+            self._hooks.append(module.register_forward_pre_hook(lambda *_: self._step(1)))
+            self._hooks.append(
+                module.register_forward_hook(lambda *_: self._step(-1), always_call=True)
+            )
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
+    def _step(self, change: int) -> None:
+        self._deaf += change
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
+        if not self._deaf and (func is torch.Tensor.size or func == _SHAPE):
+            if isinstance(out, int):
+                return _tag(out, (args[0], (*args[1:], *(kwargs or {}).values())[0]))
+            return torch.Size([_tag(size, (args[0], dim)) for dim, size in enumerate(out)])
         find = _FINDERS.get(getattr(func, "__name__", ""))
         if find is not None:
             for tag, tensor, dim in find(out, args, kwargs or {}):
                 if isinstance(tag, Tagged):
-                    self._sized(tag.attribute, tensor, dim)
+                    self._sized(tag.source, tensor, dim)
         return out
 
 

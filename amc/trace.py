@@ -22,10 +22,12 @@ from torch.utils._pytree import tree_flatten, tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from amc import mixing, producers  # noqa: F401 (they register their rules)
+from amc.attention import REWRITTEN
 from amc.errors import ModelError
 from amc.ids import ChannelIds, Use
 from amc.rules import Call, Layer, find_rule, opaque
-from amc.sizes import SizeWatch, tagged
+from amc.sizes import SizeWatch, Source, tagged
+from amc.weights import Weight, Weights
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Trace:
     inputs = as_inputs(example_inputs)
     tracer = _Tracer(model)
     tracer.mark(inputs, "network input")
-    watch = SizeWatch(lambda name, x, dim: tracer.ids.sized(name, tracer.of(x), dim))
+    watch = SizeWatch(tracer.sized, model, REWRITTEN)
     with eval_mode(model), torch.inference_mode(), _no_fused_attention():
         try:
             with tagged(model), tracer, watch:
@@ -117,6 +119,7 @@ class _Tracer(TorchDispatchMode):
         self._names: dict[int, str] = {}
         for name, tensor in named_tensors(model):
             self._names.setdefault(id(tensor), name)
+        self._weights = Weights(model, self._names)
 
     def mark(self, inputs: Sequence[Any], reason: str) -> None:
         """Give every floating-point input one frozen id."""
@@ -131,10 +134,23 @@ class _Tracer(TorchDispatchMode):
         name = self._names.get(id(tensor))
         if name is not None and tensor.is_floating_point():
             return self.ids.elements(name, tensor)
+        weight = self._weights.computed(tensor)
+        if weight is not None:
+            return self.ids.opaque(f"{weight.name} is used as data").expand(tensor.shape)
         return torch.zeros((), dtype=torch.int64).expand(tensor.shape)
 
     def name_of(self, tensor: Tensor | None) -> str | None:
         return None if tensor is None else self._names.get(id(tensor))
+
+    def weight_of(self, tensor: Tensor) -> Weight | None:
+        return self._weights.used(tensor)
+
+    def sized(self, source: Source, tensor: Tensor, dim: int) -> None:
+        """``source`` was used as the size of a dimension of ``tensor``."""
+        if isinstance(source, str):
+            self.ids.sized(source, self.of(tensor), dim)
+        else:
+            self.ids.equal(self.of(tensor), dim, self.of(source[0]), source[1])
 
     def where(self) -> str:
         """File and line of the innermost frame that is neither PyTorch's nor ours."""
@@ -157,6 +173,9 @@ class _Tracer(TorchDispatchMode):
                 return decomposed
         result = func(*args, **kwargs)
         tensors, _ = tree_flatten(result)
+        inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        if self._weights.follow(inputs, [x for x in tensors if isinstance(x, Tensor)]):
+            return result
         if any(isinstance(t, Tensor) for t in tensors):
             call = Call(func, args, kwargs, result)
             try:

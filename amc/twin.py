@@ -36,6 +36,12 @@ def masked(model: nn.Module, units: Units, widths: Sequence[int]) -> Iterator[nn
     saved: list[tuple[Tensor, Tensor]] = []
     readers = {(s.tensor, s.dim) for unit in units for s in unit.slots if s.role == "in"}
     norms = {id(tensors[name]): dims[0] for name, dims in kept.items() if name in tensors}
+    kernels = {
+        tensors[name].data_ptr(): (tensors[name].shape[1], index)
+        for name, dims in kept.items()
+        for dim, index in dims
+        if dim == 1 and (name, dim) in readers
+    }
     try:
         with torch.no_grad():
             for name, dims in kept.items():
@@ -46,7 +52,7 @@ def masked(model: nn.Module, units: Units, widths: Sequence[int]) -> Iterator[nn
                         keep = torch.zeros(weight.shape[dim], device=weight.device)
                         keep[index] = 1
                         weight.mul_(keep.view(-1, *[1] * (weight.dim() - dim - 1)))
-        with _KeptNorms(norms):
+        with _KeptNorms(norms, kernels):
             yield model
     finally:
         with torch.no_grad():
@@ -107,15 +113,24 @@ def _error(actual: Tensor, expected: Tensor) -> float:
 
 
 class _KeptNorms(TorchDispatchMode):
-    """Norms over channels take only the kept ones, and give zero for the others."""
+    """Norms over channels take only the kept ones, and give zero for the others.
 
-    def __init__(self, kept: dict[int, tuple[int, Tensor]]) -> None:
+    ``kept``: for the scale of a norm (by ``id``) its dimension and kept indices along it.
+    ``kernels``: for a layer's weight (by ``data_ptr``) its inputs, and the kept ones.
+    """
+
+    def __init__(
+        self, kept: dict[int, tuple[int, Tensor]], kernels: dict[int, tuple[int, Tensor]]
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._kept = kept
+        self._kernels = kernels
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        if func.overloadpacket is torch.ops.aten.batch_norm and args[0].data_ptr() in self._kernels:
+            return self._standardise(func, args, kwargs or {})
         name = _NORMS.get(func.overloadpacket)
         weight = args[2] if name is not None and len(args) > 2 else None
         if weight is None or id(weight) not in self._kept:
@@ -130,6 +145,14 @@ class _KeptNorms(TorchDispatchMode):
             shape = [len(index) if d == dim else size for d, size in enumerate(shape)]
         small = func(x.index_select(place, index), shape, *scales, *rest[1:], **(kwargs or {}))
         return torch.zeros_like(x).index_copy(place, index, small)
+
+    def _standardise(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """Weight standardisation: BatchNorm of a (1, out, in * area) view of a kernel."""
+        x, inputs = args[0], self._kernels[args[0].data_ptr()]
+        area = x.shape[-1] // inputs[0]
+        columns = (inputs[1][:, None] * area + torch.arange(area, device=x.device)).flatten()
+        small = func(x.index_select(-1, columns), *args[1:], **kwargs)
+        return torch.zeros_like(x).index_copy(-1, columns, small)
 
 
 _NORMS = {

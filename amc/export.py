@@ -21,6 +21,7 @@ from amc.config import ModelConfig, Settings, explain
 from amc.errors import ModelError
 from amc.models import build_model, check_allowed
 from amc.plan import Plan, tensors_sha256
+from amc.sizes import set_size
 from amc.slim import state_sizes
 from amc.trace import named_tensors
 
@@ -84,6 +85,11 @@ def load_model(path: Path | str, *, allow_factory: bool = False) -> tuple[nn.Mod
     except ModelError as error:
         raise ModelError(f"{path} cannot be rebuilt: {error}") from error
     _put_tensors(model, tensors, path)
+    for attribute, size in card.plan.sizes.items():
+        try:
+            set_size(model, attribute, size)
+        except (AttributeError, IndexError, TypeError) as error:
+            raise ModelError(f"{path} does not fit its factory: {attribute}: {error}") from None
     state_sizes(model)
     params = sum(parameter.numel() for parameter in model.parameters())
     if params != card.plan.params:

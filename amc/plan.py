@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from amc.config import ModelConfig, Settings, explain
 from amc.errors import PlanError
+from amc.slim import attribute_sizes
 from amc.units import Units
 
 
@@ -49,6 +50,8 @@ class Plan(Settings):
     input_shape: tuple[PositiveInt, ...] | None = None
     """Of the traced input, batch included; None where it was more than one tensor."""
     units: tuple[UnitPlan, ...]
+    sizes: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """Integers of modules that are smaller in the sliced network, by path."""
     macs: int
     params: int
     dense_macs: int
@@ -127,6 +130,7 @@ def plan_of(
             UnitPlan(name=unit.name, width=unit.width, kept=tuple(unit.kept(width).tolist()))
             for unit, width in zip(units, units.check(widths), strict=True)
         ),
+        sizes=attribute_sizes(units, widths),
         macs=macs[0],
         dense_macs=macs[1],
         params=params[0],

@@ -315,9 +315,12 @@ def index_put(tracer: Tracer, call: Call) -> Any:
 
 @rule("gru", "lstm", "rnn_tanh", "rnn_relu")
 def recurrent(tracer: Tracer, call: Call) -> Any:
-    """Recurrent layers stay whole: their weights tie input, state and gates together."""
-    weights = next(x for x in call.args if isinstance(x, list | tuple) and len(x) > 1)
-    matrices = [weight for weight in weights if weight.dim() > 1]
+    """Recurrent layers stay whole: their weights tie input, state and gates together.
+
+    (PyTorch's own counter finds no FLOPs in an LSTM on a CPU; they are counted here.)
+    """
+    tensors = [x for x in tree_leaves(call.args) if isinstance(x, Tensor)]
+    matrices = [x for x in tensors if tracer.name_of(x) is not None and x.dim() > 1]
     steps = prod(tree_leaves(call.args[0])[0].shape[:-1])
     count(tracer, reason_of(tracer, call), steps * sum(weight.numel() for weight in matrices))
     return _freeze_all(tracer, call)

@@ -63,16 +63,22 @@ def tagged(model: nn.Module) -> Iterator[None]:
 
 
 def set_size(model: nn.Module, attribute: str, size: int) -> None:
-    """Set an attribute, ``path.to.module.name`` or an element of a list, ``path.name.0``."""
+    """Set an integer attribute, ``path.to.module.name``, or an element of a list, ``path.name.0``.
+
+    Raises :class:`AttributeError` or :class:`TypeError` where there is no integer of that name.
+    """
     owner, _, name = attribute.rpartition(".")
-    if name.isdigit():
-        owner, _, listed = owner.rpartition(".")
-        module = model.get_submodule(owner)
-        values = getattr(module, listed)
-        new = [size if n == int(name) else value for n, value in enumerate(values)]
-        setattr(module, listed, type(values)(new))
+    position = int(name) if name.isdigit() else None
+    if position is not None:
+        owner, _, name = owner.rpartition(".")
+    module = model.get_submodule(owner)
+    old = getattr(module, name)
+    if type(old if position is None else old[position]) is not int:
+        raise TypeError(f"not an integer: {old!r}")
+    if position is None:
+        setattr(module, name, size)
     else:
-        setattr(model.get_submodule(owner), name, size)
+        setattr(module, name, type(old)((*old[:position], size, *old[position + 1 :])))
 
 
 class SizeWatch(TorchFunctionMode):

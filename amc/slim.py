@@ -42,6 +42,13 @@ def kept_indices(units: Units, widths: Sequence[int]) -> Kept:
     return kept
 
 
+def attribute_sizes(units: Units, widths: Sequence[int]) -> dict[str, int]:
+    """The integers of modules that these widths change, ``blocks.0.attn.num_heads``, by path."""
+    attributes = {slot.tensor for unit in units for slot in unit.slots if slot.role == "size"}
+    kept = kept_indices(units, widths)
+    return {name: len(kept[name][0][1]) for name in kept if name in attributes}
+
+
 def slice_model(model: nn.Module, units: Units, widths: Sequence[int]) -> nn.Module:
     """A new module that keeps ``widths[u]`` groups of each unit; ``model`` is untouched.
 
@@ -57,8 +64,8 @@ def slice_model(model: nn.Module, units: Units, widths: Sequence[int]) -> nn.Mod
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(own, tensor.requires_grad) if is_parameter else own
     small = copy.deepcopy(model, memo)
-    for name in kept.keys() & {s.tensor for u in units for s in u.slots if s.role == "size"}:
-        set_size(small, name, len(kept[name][0][1]))
+    for name, size in attribute_sizes(units, widths).items():
+        set_size(small, name, size)
     state_sizes(small)
     return small
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from amc import choices
+from amc.choices import Recorded, Replayed
 from amc.errors import VerificationError
 from amc.slim import kept_indices
 from amc.trace import as_inputs, eval_mode, named_tensors, output_tensors
@@ -78,10 +80,11 @@ def verify(
     inputs = as_inputs(example_inputs)
     watch = _LayerWatch(units, widths)
     with torch.inference_mode(), eval_mode(model), eval_mode(small):
-        with watch.recording(model), masked(model, units, widths) as twin:
+        recorded = Recorded()
+        with watch.recording(model), masked(model, units, widths) as twin, recorded:
             expected = output_tensors(twin(*inputs))
         try:
-            with watch.comparing(small):
+            with watch.comparing(small), Replayed(recorded.choices):
                 actual = output_tensors(small(*inputs))
         except Exception as error:
             raise VerificationError(f"the sliced network fails: {_first_line(error)}") from error
@@ -229,7 +232,7 @@ def _first_line(error: BaseException) -> str:
     place, trace = "", error.__traceback__
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if not file.startswith(folder) and file != __file__:
+        if not file.startswith(folder) and file not in (__file__, choices.__file__):
             place = f" (at {file.rpartition('/')[2]}:{trace.tb_lineno})"
         trace = trace.tb_next
     return f"{str(error).splitlines()[0] if str(error) else type(error).__name__}{place}"

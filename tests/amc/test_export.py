@@ -21,9 +21,9 @@ from amc.config import ModelConfig
 from amc.cost import CostTable
 from amc.errors import ModelError
 from amc.export import load_model, save_model
-from amc.find import read_units
+from amc.find import find_units, read_units
 from amc.models import build_model
-from amc.plan import Plan, plan_of, tensors_sha256
+from amc.plan import Plan, plan_of, tensors_sha256, weights_sha256
 from amc.slim import slice_model
 from amc.trace import named_tensors
 
@@ -370,3 +370,33 @@ def test_what_cannot_be_saved_leaves_the_older_file(subject, saved):
         save_model(odd, plan_with(s.units, s.units.dense_widths, s.config), saved)
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_a_network_with_fewer_heads_comes_back_with_its_sizes(tmp_path):
+    config = ModelConfig(spec="timm:test_vit")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_model(config)
+    x = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(1))
+    units = find_units(model, x)
+    widths = [unit.width // 2 for unit in units]
+    small = slice_model(model, units, widths)
+    cost = CostTable(units)
+    plan = plan_of(
+        units,
+        widths,
+        macs=(cost.macs(widths), cost.dense_macs),
+        params=(cost.params(widths), cost.dense_params),
+        weights_sha256=weights_sha256(model),
+        model=config,
+    )
+    assert plan.sizes["blocks.0.attn.num_heads"] == model.blocks[0].attn.num_heads // 2
+    save_model(small, plan, tmp_path / "small.safetensors")
+    loaded, _ = load_model(tmp_path / "small.safetensors")
+    with torch.inference_mode():
+        assert torch.equal(loaded(x), small(x))
+    for name in ("blocks.0.attn.nothing", "blocks.0.attn.scale", "nowhere.size"):
+        foreign = plan.model_copy(update={"sizes": {name: 1}})
+        save_model(small, foreign, tmp_path / "foreign.safetensors")
+        with pytest.raises(ModelError, match=f"does not fit its factory: {name}"):
+            load_model(tmp_path / "foreign.safetensors")

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-
 _ORDERED = {
     getattr(torch.ops.aten, name) for name in ("topk", "sort", "max", "min", "median", "kthvalue")
 }

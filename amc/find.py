@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,18 +41,23 @@ def find_units(
     min_keep: float = 0.0,
     round_to: int = 1,
     exclude: Sequence[str] = (),
+    allow_drop: bool = False,
     on_unit: Callable[[int, int], None] | None = None,
 ) -> Units:
     """The prunable units of ``model``, each verified alone; ``.frozen`` says what is left and why.
 
     ``example_inputs`` is a tensor or a tuple of positional arguments. ``min_keep``, ``round_to``
-    and ``exclude`` bound the kept widths (:meth:`Units.limited`). ``on_unit(done, total)`` reports
-    progress. The model is unchanged afterwards. Raises :class:`ModelError` where the forward fails
-    or a weight is not finite, and :class:`UnitError` where nothing can be pruned.
+    and ``exclude`` bound the kept widths (:meth:`Units.limited`). With ``allow_drop`` a unit inside
+    a residual branch may also go altogether, which leaves its block with the shortcut.
+    ``on_unit(done, total)`` reports progress. The model is unchanged afterwards. Raises
+    :class:`ModelError` where the forward fails or a weight is not finite, and :class:`UnitError`
+    where nothing can be pruned.
     """
     units = read_units(model, example_inputs)
     units = units.ranked(score(model, units, importance))
     units = _sound(model, units, example_inputs, on_unit)
+    if allow_drop:
+        units = _droppable(model, units, example_inputs)
     units = units.limited(min_keep, round_to, exclude)
     if not units:
         reasons = sorted({frozen.reason for frozen in units.frozen})
@@ -104,6 +110,29 @@ def _sound(
     if units:
         prove([], list(range(len(units))))
     return units.without(failures)
+
+
+def _droppable(model: nn.Module, units: Units, example_inputs: Any) -> Units:
+    """``units``, those marked that can go altogether: each is tried alone.
+
+    It has to be all that its readers read, and these have to be added to what others produce.
+    """
+    streams = {s.tensor for u in units if u.kind == "stream" for s in u.slots if s.role == "out"}
+    items = list(units)
+    for number, unit in enumerate(units):
+        readers = [slot for slot in unit.slots if slot.role == "in"]
+        whole = all(slot.index.size == units.sizes[slot.tensor][slot.dim] for slot in readers)
+        if unit.kind == "stream" or not whole or not {s.tensor for s in readers} <= streams:
+            continue
+        tried = replace(unit, droppable=True)
+        trial = replace(units, items=(*items[:number], tried, *items[number + 1 :]))
+        widths = [0 if n == number else u.width for n, u in enumerate(units)]
+        try:
+            verify(model, slice_model(model, trial, widths), trial, widths, example_inputs)
+        except VerificationError:
+            continue  # its code needs at least one channel
+        items[number] = tried
+    return replace(units, items=tuple(items))
 
 
 def _odd(width: int, rng: np.random.Generator) -> int:

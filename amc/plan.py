@@ -34,7 +34,7 @@ class UnitPlan(Settings):
     @model_validator(mode="after")
     def _sound(self) -> UnitPlan:
         inside = all(0 <= group < self.width for group in self.kept)
-        if not self.kept or not inside or len(set(self.kept)) != len(self.kept):
+        if not inside or len(set(self.kept)) != len(self.kept):
             raise ValueError(f"{self.name}: kept groups must be distinct, in 0..{self.width - 1}")
         return self
 
@@ -107,7 +107,8 @@ class Plan(Settings):
                     f"network {found}; was the plan made for another model?"
                 )
             rest = np.setdiff1d(np.arange(unit.width), entry.kept)
-            items.append(replace(unit, order=np.concatenate([np.array(entry.kept), rest])))
+            order = np.concatenate([np.array(entry.kept, dtype=np.int64), rest])
+            items.append(replace(unit, order=order, droppable=not entry.kept))
         return replace(units, items=tuple(items))
 
 

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from amc.attention import state_heads
+from amc.hollow import hollow_out
 from amc.sizes import set_size
 from amc.trace import named_tensors
 from amc.units import Units
@@ -52,7 +53,8 @@ def attribute_sizes(units: Units, widths: Sequence[int]) -> dict[str, int]:
 def slice_model(model: nn.Module, units: Units, widths: Sequence[int]) -> nn.Module:
     """A new module that keeps ``widths[u]`` groups of each unit; ``model`` is untouched.
 
-    ``widths`` has one integer a unit, in 1..unit.width. Raises :class:`UnitError` otherwise.
+    ``widths`` has one integer a unit, in 1..unit.width, or 0 where the unit is droppable. Raises
+    :class:`UnitError` otherwise.
     """
     kept = kept_indices(units, widths)
     memo: dict[int, Any] = {}
@@ -90,6 +92,7 @@ def state_sizes(model: nn.Module) -> None:
         elif isinstance(getattr(module, "normalized_shape", None), tuple):  # any LayerNorm
             _state_norm(module)
         state_heads(module)
+        hollow_out(module)
 
 
 def _state_norm(norm: Any) -> None:
@@ -101,7 +104,7 @@ def _state_conv(conv: _ConvNd) -> None:
     first, second = conv.weight.shape[:2]
     transposed = isinstance(conv, _ConvTransposeNd)
     if conv.groups > 1 and conv.groups == conv.in_channels and not transposed:  # depthwise
-        conv.groups = first // (conv.out_channels // conv.in_channels)
+        conv.groups = max(1, first // (conv.out_channels // conv.in_channels))
     per_group_out, per_group_in = (second, first) if transposed else (first, second)
     conv.out_channels = per_group_out * (conv.groups if transposed else 1)
     conv.in_channels = per_group_in * (1 if transposed else conv.groups)

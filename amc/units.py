@@ -51,12 +51,18 @@ class Unit:
     """(width,) groups by falling importance."""
     min_width: int = 1
     multiple: int = 1
+    droppable: bool = False
+    """Whether all of it may go: what reads it is then a constant beside a shortcut."""
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
-        """Allowed kept widths, ascending: multiples from the minimum on, and the full width."""
+        """Allowed kept widths, ascending: multiples from the minimum on, and the full width.
+
+        The first is 0 where the unit is droppable.
+        """
         least = math.ceil(self.min_width / self.multiple) * self.multiple
-        return (*range(least, self.width, self.multiple), self.width)
+        nothing = (0,) if self.droppable else ()
+        return (*nothing, *range(least, self.width, self.multiple), self.width)
 
     def kept(self, width: int) -> np.ndarray:
         """(width,) the most important groups, in their original order."""
@@ -116,8 +122,11 @@ class Units(Sequence[Unit]):
         if len(widths) != len(self):
             raise UnitError(f"{len(widths)} widths for a network of {len(self)} units")
         for unit, width in zip(self, widths, strict=True):
-            if not (1 <= width <= unit.width and width == int(width)):
-                raise UnitError(f"{unit.name}: width {width} is not an integer in 1..{unit.width}")
+            least = 0 if unit.droppable else 1
+            if not (least <= width <= unit.width and width == int(width)):
+                raise UnitError(
+                    f"{unit.name}: width {width} is not an integer in {least}..{unit.width}"
+                )
         return tuple(int(width) for width in widths)
 
     def ranked(self, scores: Sequence[np.ndarray]) -> Units:

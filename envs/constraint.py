@@ -59,7 +59,10 @@ class Constraint(ABC):
         return int(allowed[np.argmin(np.abs(allowed - keep * self._units[index].width))])
 
     def _least(self, index: int) -> float:
-        return self._units[index].widths[0] / self._units[index].width
+        """The least wish: for a unit that may go altogether, clearly below its least width."""
+        nothing, *others = self._units[index].widths
+        least = nothing or others[0] / 4
+        return least / self._units[index].width
 
 
 class Projection(Constraint):
@@ -78,6 +81,7 @@ class Projection(Constraint):
         least = self._least(index)
         if least >= 1.0:
             return 1.0
+        keep = max(keep, least)
         return float(np.clip(1.0 - 2.0 * np.log(keep) / np.log(least), -1.0, 1.0))
 
     def finish(self, wishes: np.ndarray, chosen: Sequence[int]) -> tuple[int, ...]:

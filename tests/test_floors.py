@@ -15,7 +15,15 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("amc", "amc.errors", "amc.text", "amc.page", "amc.options"),
-    ("amc.config", "amc.ids", "amc.networks", "amc.figures", "amc.weights", "amc.choices"),
+    (
+        "amc.config",
+        "amc.ids",
+        "amc.networks",
+        "amc.figures",
+        "amc.weights",
+        "amc.choices",
+        "amc.hollow",
+    ),
     ("amc.models", "amc.data", "amc.rules", "amc.run", "amc.command", "amc.sizes"),
     ("amc.producers", "amc.attention", "amc.inference"),
     ("amc.mixing",),

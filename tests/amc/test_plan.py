@@ -114,7 +114,6 @@ def edit(data: dict, path: str, value: object) -> None:
         ("units.0.name", "layer1.0.conv1"),  # twice
         ("units.0.width", 0),
         ("units.0.width", "wide"),
-        ("units.0.kept", []),
         ("units.0.kept", [0, 0]),
         ("units.0.kept", [16]),
         ("units.0.kept", [-1]),

@@ -2,7 +2,8 @@
 
 The clock and the memory are read around one dense forward (a first one has warmed up the kernels),
 around ``read_units`` (the traced forward alone) and around ``find_units`` (tracing, ranking, and
-the proof of every unit by itself). Then come random plans: whatever a search could ask for.
+the proof of the units). Then come random plans: whatever a search could ask for; and the proof of
+each unit by itself.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from amc.twin import TOLERANCE, verify
 from amc.units import Units
 
 KEEPS = (0.9, 0.5, 0.2)
+ALONE_SECONDS = 90
+"""CPU time for proving units one by one, which ``find_units`` spares itself."""
 
 
 def measure(network: Network, emit: Emit, seconds: int) -> None:
@@ -51,7 +54,9 @@ def measure(network: Network, emit: Emit, seconds: int) -> None:
             plans.append(_random_plan(model, inputs, units, keep))
             emit(plans=plans)
         verified = all(plan["verified"] for plan in plans)
-        emit(outcome="verified" if verified else "differs")
+        alone = _each_alone(model, inputs, units)
+        emit(alone=alone)
+        emit(outcome="verified" if verified and not alone["failures"] else "differs")
     except AMCError as error:  # said on purpose: nothing to prune, a forward that fails
         emit(outcome="refused", error=first_line(error))
     except Exception as error:
@@ -75,6 +80,25 @@ def _facts(units: Units) -> dict[str, Any]:
         "prunable_macs_share": prunable_fraction(units),
         "half_macs_share": cost.macs(half) / max(1, cost.dense_macs),
     }
+
+
+def _each_alone(model: nn.Module, inputs: tuple[Any, ...], units: Units) -> dict[str, Any]:
+    """Each unit at half its width, all others whole; in large networks as many as time allows.
+
+    Units are taken in random order, so that those not reached are a fair sample.
+    """
+    start, failures, tried = time.process_time(), [], 0
+    for number in np.random.default_rng(SEED).permutation(len(units)):
+        if time.process_time() - start > ALONE_SECONDS:
+            break
+        widths = list(units.dense_widths)
+        widths[number] = units[number].width // 2
+        try:
+            verify(model, slice_model(model, units, widths), units, widths, inputs)
+        except VerificationError as error:
+            failures.append(f"{units[number].name}: {first_line(error)}")
+        tried += 1
+    return {"tried": tried, "failures": failures}
 
 
 def _random_plan(

@@ -12,7 +12,7 @@ Result = dict[str, Any]
 
 HEADINGS = (
     *("network", "forward s", "trace s", "find s", "find, MB", "units", "frozen channels"),
-    *("MACs in reach", "worst error", "costs exact", "MACs at .5", "slice ms"),
+    *("proven alone", "MACs in reach", "worst error", "costs exact", "MACs at .5", "slice ms"),
     *("torch-pruning", "its s", "its MACs"),
 )
 
@@ -85,6 +85,7 @@ def _row(result: Result, notes: _Notes) -> list[str]:
         _number(result.get("find_mb"), ".0f"),
         _number(result.get("units"), "d"),
         _frozen(result, notes),
+        _alone(result),
         _number(result.get("prunable_macs_share"), ".1%"),
         _number(worst_error(result), ".0e"),
         {None: "", True: "yes", False: f"**no** ({_largest_off(result):+,})"}[counted],
@@ -94,6 +95,14 @@ def _row(result: Result, notes: _Notes) -> list[str]:
         _number(peer.get("cpu_seconds"), ".1f"),
         _number(peer.get("macs_share"), ".3f"),
     ]
+
+
+def _alone(result: Result) -> str:
+    """How many units were proven one by one, of those that time allowed to try."""
+    if "alone" not in result:
+        return ""
+    tried, failed = result["alone"]["tried"], len(result["alone"]["failures"])
+    return f"{tried - failed} of {tried}"
 
 
 def _frozen(result: Result, notes: _Notes) -> str:

@@ -186,7 +186,10 @@ def test_foreign_files(saved):
         (lambda d: d.card.pop("format"), "format None is not 'amc.model/1'"),
         (lambda d: d.card.pop("plan"), "damaged metadata: plan: Field required"),
         (lambda d: d.card.update(other=1), "damaged metadata: other: Extra inputs"),
-        (lambda d: d.card["plan"]["units"][0].update(kept=[0, 0]), "damaged metadata: plan.units.0"),
+        (
+            lambda d: d.card["plan"]["units"][0].update(kept=[0, 0]),
+            "damaged metadata: plan.units.0",
+        ),
         (lambda d: d.card["model"].update(spec="amc:resnet20"), "does not fit its factory: "),
         (lambda d: d.card["model"].update(spec="torchvision:alexnet"), "does not fit its factory"),
         (

@@ -104,10 +104,9 @@ class ChannelIds:
         meet = (left != right) & (left != 0) & (right != 0)
         if not meet.any():
             return
-        pairs = torch.stack([left[meet], right[meet]], 1)
-        if len(pairs) > 4096:
-            pairs = pairs.unique(dim=0)
-        for a, b in pairs.tolist():
+        size = len(self._parent)
+        pairs = (left[meet] * size + right[meet]).unique()  # one number each: far faster to sort
+        for a, b in zip((pairs // size).tolist(), (pairs % size).tolist(), strict=True):
             root_a, root_b = self.find(a), self.find(b)
             if root_a != root_b:
                 self._parent[max(root_a, root_b)] = min(root_a, root_b)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,8 +38,10 @@ def find_units(
     *,
     importance: str = "contribution",
     min_keep: float = 0.0,
-    round_to: int = 1,
+    min_width: int = 1,
+    round_to: int | Mapping[str, int] = 1,
     exclude: Sequence[str] = (),
+    gentle_ends: bool = False,
     on_unit: Callable[[int, int], None] | None = None,
 ) -> Units:
     """The prunable units of ``model``, each verified alone; ``.frozen`` says what is left and why.
@@ -52,7 +54,7 @@ def find_units(
     units = read_units(model, example_inputs)
     units = units.ranked(score(model, units, importance))
     units = _sound(model, units, example_inputs, on_unit)
-    units = units.limited(min_keep, round_to, exclude)
+    units = units.limited(min_keep, round_to, exclude, min_width=min_width, gentle_ends=gentle_ends)
     if not units:
         reasons = sorted({frozen.reason for frozen in units.frozen})
         raise UnitError(f"nothing can be pruned in this model: {'; '.join(reasons) or 'no layers'}")

@@ -50,6 +50,9 @@ def inspect(
     round_to: opt.RoundTo = ["1"],  # noqa: B006
     exclude: opt.Exclude = [],  # noqa: B006
     gentle_ends: opt.GentleEnds = False,
+    show_all: Annotated[
+        bool, typer.Option("--all", help="A line for every unit: similar ones are not folded")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs")] = False,
 ) -> None:
     """Show the units of a network, what is frozen and why, and what they cost.
@@ -82,7 +85,7 @@ def inspect(
     if as_json:
         print(json.dumps(description, indent=1))
     else:
-        print_inspection(console, description)
+        print_inspection(console, description, folded=not show_all)
 
 
 @app.command()

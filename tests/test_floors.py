@@ -14,14 +14,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("amc", "amc.errors", "amc.text", "amc.page", "amc.options"),
+    ("amc", "amc.errors", "amc.text", "amc.folding", "amc.page", "amc.options"),
     ("amc.config", "amc.ids", "amc.networks", "amc.figures"),
     ("amc.models", "amc.data", "amc.rules", "amc.run", "amc.command", "amc.sizes"),
     ("amc.producers", "amc.attention", "amc.inference"),
     ("amc.mixing",),
     ("amc.trace",),
     ("amc.units", "amc.latency"),
-    ("amc.grouping",),
+    ("amc.grouping", "amc.roles"),
     ("amc.importance", "amc.cost", "amc.slim", "amc.evaluate", "amc.finetune"),
     ("amc.twin", "amc.budget", "amc.plan", "amc.inspection"),
     ("amc.find",),

@@ -108,6 +108,10 @@ def test_inspect_prints_the_same_numbers_as_json(monkeypatch, capsys):
     code, out, _ = run(monkeypatch, capsys, "inspect", "amc:resnet20")
     assert "40,551,040" in out
     assert "network output" in out
+    assert "layer1.{0..2}.conv1" in out
+    _, out, _ = run(monkeypatch, capsys, "inspect", "amc:resnet20", "--all")
+    assert "layer1.{0..2}.conv1" not in out
+    assert "layer1.1.conv1" in out
 
 
 def test_inspect_takes_every_bound(monkeypatch, capsys):

@@ -46,38 +46,48 @@ def inspect(
         str | None, typer.Option("--input", help="Input shape C,H,W; default: 3,32,32 or 3,224,224")
     ] = None,
     min_keep: opt.MinKeep = 0.1,
-    round_to: opt.RoundTo = 1,
+    min_width: opt.MinWidth = 1,
+    round_to: opt.RoundTo = ["1"],  # noqa: B006
     exclude: opt.Exclude = [],  # noqa: B006
+    gentle_ends: opt.GentleEnds = False,
+    allow_drop: opt.AllowDrop = False,
+    show_all: Annotated[
+        bool, typer.Option("--all", help="A line for every unit: similar ones are not folded")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs")] = False,
 ) -> None:
     """Show the units of a network, what is frozen and why, and what they cost.
 
-    Every unit is verified by itself against a masked twin before it is listed.
+    Every unit is verified against its masked twin before it is listed.
     """
     import torch
 
+    from amc.config import Bounds, parse_multiples
     from amc.find import find_units
     from amc.inspection import describe, print_inspection
     from amc.models import build_model
 
+    bounds = Bounds.parse(
+        {
+            "min_keep": min_keep,
+            "min_width": min_width,
+            "round_to": parse_multiples(round_to),
+            "exclude": exclude,
+            "gentle_ends": gentle_ends,
+            "allow_drop": allow_drop,
+        }
+    )
     network = build_model(_model_config(model, weights, model_arg))
     example = torch.randn(
         1, *_shape(input_shape, model), generator=torch.Generator().manual_seed(0)
     )
     with _bar(quiet=as_json) as bar:
-        units = find_units(
-            network,
-            example,
-            min_keep=min_keep,
-            round_to=round_to,
-            exclude=exclude,
-            on_unit=bar.unit,
-        )
+        units = find_units(network, example, **bounds.model_dump(), on_unit=bar.unit)
     description = describe(model, units)
     if as_json:
         print(json.dumps(description, indent=1))
     else:
-        print_inspection(console, description)
+        print_inspection(console, description, folded=not show_all)
 
 
 @app.command()
@@ -92,8 +102,11 @@ def search(
     budget: opt.Budget = ["flops=0.5"],  # noqa: B006
     no_budget: opt.NoBudget = False,
     min_keep: opt.MinKeep = 0.1,
-    round_to: opt.RoundTo = 1,
+    min_width: opt.MinWidth = 1,
+    round_to: opt.RoundTo = ["1"],  # noqa: B006
     exclude: opt.Exclude = [],  # noqa: B006
+    gentle_ends: opt.GentleEnds = False,
+    allow_drop: opt.AllowDrop = False,
     importance: opt.Importance = "contribution",
     agent: opt.Agent = "ddpg",
     preset: opt.Preset = "default",
@@ -118,7 +131,7 @@ def search(
 
     Ctrl-C ends a search early with the best plan so far; `amc finetune RUN` goes on from there.
     """
-    from amc.config import DataConfig, FinetuneConfig
+    from amc.config import DataConfig, FinetuneConfig, parse_multiples
     from amc.pipeline import make_config
     from amc.pipeline import search as find_plan
     from amc.run import RunFolder, check_free, free_name
@@ -142,8 +155,11 @@ def search(
             constraint=constraint,
             importance=importance,
             min_keep=min_keep,
-            round_to=round_to,
+            min_width=min_width,
+            round_to=parse_multiples(round_to),
             exclude=tuple(exclude),
+            gentle_ends=gentle_ends,
+            allow_drop=allow_drop,
             evaluate=_given(images=images, calibration_images=calibration_images, bf16=bf16),
             device=device,
             threads=threads,

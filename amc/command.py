@@ -29,8 +29,10 @@ _OPTIONS = {
     "evaluate.bf16": "--bf16",
     "importance": "--importance",
     "min_keep": "--min-keep",
-    "round_to": "--round-to",
+    "min_width": "--min-width",
     "exclude": "--exclude",
+    "gentle_ends": "--gentle-ends",
+    "allow_drop": "--allow-drop",
     "device": "--device",
     "threads": "--threads",
 }
@@ -55,6 +57,8 @@ def command_line(config: SearchConfig, recipe: FinetuneConfig | None) -> str | N
     for key, value in changed_settings(config).items():
         if key in _OPTIONS:
             lines += _option(_OPTIONS[key], value)
+    if config.round_to != SearchConfig().round_to:
+        lines += [["--round-to", f"{kind}={number}"] for kind, number in config.round_to.items()]
     if recipe is not None:
         lines.append(["--epochs", str(recipe.epochs)])
         lines += [["--lr", str(recipe.lr)]] if recipe.epochs else []
@@ -79,7 +83,8 @@ def without_option(config: SearchConfig, recipe: FinetuneConfig | None) -> dict[
 def changed_settings(config: SearchConfig) -> dict[str, Any]:
     """Settings that differ from their defaults (the agent's: from its preset's), flat.
 
-    Without those that every command line states: the model, the data, the budget, episodes, seed.
+    Without those that are stated in their own form: the model, the data, the budget, the multiples
+    of widths, episodes, seed.
     """
     agent = PRESETS.get(config.preset, AgentConfig())
     default = SearchConfig(data=DataConfig(), agent_settings=agent, evaluate=EvaluateConfig())
@@ -90,7 +95,7 @@ def changed_settings(config: SearchConfig) -> dict[str, Any]:
         for key, value in flatten(config.model_dump(mode="json")).items()
         if value != flat_default.get(key)
         and key not in stated
-        and not key.startswith(("budget.", "model.arguments."))
+        and not key.startswith(("budget.", "model.arguments.", "round_to."))
     }
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
 
 from amc.errors import ConfigError
 
@@ -32,7 +33,7 @@ def explain(error: ValidationError) -> str:
     for fault in error.errors():
         where = ".".join(str(part) for part in fault["loc"]) or "value"
         given = "" if fault["type"] == "missing" else f" (got {fault['input']!r})"
-        faults.append(f"{where}: {fault['msg']}{given}")
+        faults.append(f"{where}: {fault['msg'].removeprefix('Value error, ')}{given}")
     return "; ".join(faults)
 
 
@@ -160,7 +161,58 @@ RewardName = Literal["kl", "accuracy", "cross_entropy", "amc-flops", "amc-params
 AgentName = Literal["ddpg", "random", "uniform"]
 
 
-class SearchConfig(Settings):
+UNIT_KINDS = ("conv", "linear", "embedding", "stream", "heads")
+"""Kinds of units. A depthwise convolution is none: its channels ride with the unit it reads."""
+
+
+def _by_kind(given: Any) -> Any:
+    """A bare number stands for all kinds."""
+    values = {"all": given} if isinstance(given, int) else given
+    for kind in values if isinstance(values, dict) else ():
+        if kind not in ("all", *UNIT_KINDS):
+            raise ValueError(f"no unit is of kind {kind!r}; write all, {', '.join(UNIT_KINDS)}")
+    return values
+
+
+class Bounds(Settings):
+    """Which kept widths the units of a network may take; the full width is always allowed."""
+
+    min_keep: float = Field(0.1, ge=0, le=1)
+    """Least kept fraction of a unit."""
+    min_width: int = Field(1, ge=1)
+    """Least kept width of a unit, in groups of channels (a head is one group)."""
+    round_to: Annotated[dict[str, PositiveInt], BeforeValidator(_by_kind)] = {"all": 1}
+    """Kept channels are multiples of this, by kind of unit; ``all`` stands for the kinds that are
+    not named, and a bare number for ``all``. A unit of groups of g channels keeps multiples of
+    n / gcd(n, g) groups, as its first producer counts channels: of 12 channels in each group, 8
+    asks for pairs of groups."""
+    exclude: tuple[str, ...] = ()
+    """Units left alone, by name or shell pattern of the unit or of a layer tied into it, or by kind
+    (``kind:stream``)."""
+    gentle_ends: bool = False
+    """Keep at least half of the unit that the first layer produces, and of those that an output
+    layer reads."""
+    allow_drop: bool = False
+    """Units inside residual branches may go altogether: the block is then its shortcut."""
+
+
+def parse_multiples(texts: Sequence[str]) -> dict[str, int]:
+    """``["8", "conv=16"]`` as ``{"all": 8, "conv": 16}``: what ``round_to`` takes.
+
+    Raises :class:`ConfigError` for a text that does not parse and for a kind that is given twice.
+    """
+    multiples: dict[str, int] = {}
+    for text in texts:
+        kind, _, number = text.partition("=") if "=" in text else ("all", "", text)
+        if not number.isdecimal():
+            raise ConfigError(f"round_to {text!r}: write a number, or KIND=NUMBER (conv=8)")
+        if kind in multiples:
+            raise ConfigError(f"round_to {text!r}: {kind} has two multiples; give one")
+        multiples[kind] = int(number)
+    return multiples
+
+
+class SearchConfig(Bounds):
     """Everything that determines a search."""
 
     model: ModelConfig | None = None
@@ -178,12 +230,6 @@ class SearchConfig(Settings):
     constraint: Constraint = "projection"
     reward: RewardName = "kl"
     importance: str = "contribution"
-    min_keep: float = Field(0.1, ge=0, le=1)
-    """Least kept fraction of a unit."""
-    round_to: int = Field(1, ge=1)
-    """Kept widths are multiples of this (or the full width)."""
-    exclude: tuple[str, ...] = ()
-    """Units left alone, by name or shell pattern."""
     evaluate: EvaluateConfig = EvaluateConfig()
     device: str = "cpu"
     threads: int | None = None

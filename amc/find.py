@@ -1,21 +1,18 @@
-"""From a model to its units: trace, group, rank, and prove each unit by itself."""
+"""From a model to its units: trace, group, rank, and prove."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from amc.errors import ModelError, UnitError, VerificationError
+from amc.errors import ModelError, UnitError
 from amc.grouping import group
 from amc.importance import score
-from amc.slim import slice_model
+from amc.prove import droppable, sound
 from amc.trace import named_tensors, trace
-from amc.twin import verify
 from amc.units import Units
 
 
@@ -39,26 +36,29 @@ def find_units(
     *,
     importance: str = "contribution",
     min_keep: float = 0.0,
-    round_to: int = 1,
+    min_width: int = 1,
+    round_to: int | Mapping[str, int] = 1,
     exclude: Sequence[str] = (),
+    gentle_ends: bool = False,
     allow_drop: bool = False,
     on_unit: Callable[[int, int], None] | None = None,
 ) -> Units:
-    """The prunable units of ``model``, each verified alone; ``.frozen`` says what is left and why.
+    """The prunable units of ``model``, proven; ``.frozen`` says what is left alone and why.
 
-    ``example_inputs`` is a tensor or a tuple of positional arguments. ``min_keep``, ``round_to``
-    and ``exclude`` bound the kept widths (:meth:`Units.limited`). With ``allow_drop`` a unit inside
-    a residual branch may also go altogether, which leaves its block with the shortcut.
-    ``on_unit(done, total)`` reports progress. The model is unchanged afterwards. Raises
+    ``example_inputs`` is a tensor or a tuple of positional arguments. ``importance`` names the
+    criterion that ranks channels; the other settings bound the kept widths
+    (:class:`amc.config.Bounds`), and with ``allow_drop`` a unit inside a residual branch may also
+    go altogether, which leaves its block with the shortcut. ``on_unit(done, total)`` reports
+    progress. The model is unchanged afterwards. Raises
     :class:`ModelError` where the forward fails or a weight is not finite, and :class:`UnitError`
     where nothing can be pruned.
     """
     units = read_units(model, example_inputs)
     units = units.ranked(score(model, units, importance))
-    units = _sound(model, units, example_inputs, on_unit)
+    units = sound(model, units, example_inputs, on_unit)
     if allow_drop:
-        units = _droppable(model, units, example_inputs)
-    units = units.limited(min_keep, round_to, exclude)
+        units = droppable(model, units, example_inputs)
+    units = units.limited(min_keep, round_to, exclude, min_width=min_width, gentle_ends=gentle_ends)
     if not units:
         reasons = sorted({frozen.reason for frozen in units.frozen})
         raise UnitError(f"nothing can be pruned in this model: {'; '.join(reasons) or 'no layers'}")
@@ -69,73 +69,3 @@ def _check_finite(model: nn.Module) -> None:
     for name, tensor in named_tensors(model):
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ModelError(f"{name} holds NaN or infinite values; load sound weights")
-
-
-def _sound(
-    model: nn.Module,
-    units: Units,
-    example_inputs: Any,
-    on_unit: Callable[[int, int], None] | None,
-) -> Units:
-    """The units that agree with their masked twin; the others frozen, with what went wrong.
-
-    All units are proven together, each at an odd width of its own; where that fails, by halves,
-    down to the unit that is to blame.
-    """
-    rng = np.random.default_rng(0)
-    trial = [_odd(unit.width, rng) for unit in units]
-    failures: dict[str, str] = {}
-    done = 0
-
-    def prove(proven: list[int], candidates: list[int]) -> list[int]:
-        nonlocal done
-        chosen = {*proven, *candidates}
-        widths = [trial[n] if n in chosen else unit.width for n, unit in enumerate(units)]
-        try:
-            verify(model, slice_model(model, units, widths), units, widths, example_inputs)
-        except VerificationError as error:
-            if len(candidates) > 1:
-                half = len(candidates) // 2
-                first = prove(proven, candidates[:half])
-                return first + prove(proven + first, candidates[half:])
-            failures[units[candidates[0]].name] = str(error)
-            candidates = []
-            done += 1
-        else:
-            done += len(candidates)
-        if on_unit is not None:
-            on_unit(done, len(units))
-        return candidates
-
-    if units:
-        prove([], list(range(len(units))))
-    return units.without(failures)
-
-
-def _droppable(model: nn.Module, units: Units, example_inputs: Any) -> Units:
-    """``units``, those marked that can go altogether: each is tried alone.
-
-    It has to be all that its readers read, and these have to be added to what others produce.
-    """
-    streams = {s.tensor for u in units if u.kind == "stream" for s in u.slots if s.role == "out"}
-    items = list(units)
-    for number, unit in enumerate(units):
-        readers = [slot for slot in unit.slots if slot.role == "in"]
-        whole = all(slot.index.size == units.sizes[slot.tensor][slot.dim] for slot in readers)
-        if unit.kind == "stream" or not whole or not {s.tensor for s in readers} <= streams:
-            continue
-        tried = replace(unit, droppable=True)
-        trial = replace(units, items=(*items[:number], tried, *items[number + 1 :]))
-        widths = [0 if n == number else u.width for n, u in enumerate(units)]
-        try:
-            verify(model, slice_model(model, trial, widths), trial, widths, example_inputs)
-        except VerificationError:
-            continue  # its code needs at least one channel
-        items[number] = tried
-    return replace(units, items=tuple(items))
-
-
-def _odd(width: int, rng: np.random.Generator) -> int:
-    """Between a third and three quarters of ``width``; odd, as code may count on even halves."""
-    low, high = max(1, width // 3), max(1, width * 3 // 4)
-    return min(int(rng.integers(low, high + 1)) | 1, max(1, width - 1))

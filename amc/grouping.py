@@ -11,7 +11,7 @@ import numpy as np
 from amc.ids import Use
 from amc.rules import Layer
 from amc.trace import Trace
-from amc.units import Frozen, Slot, Unit, Units
+from amc.units import Frozen, Slot, Unit, Units, freeze
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -38,10 +38,13 @@ def group(trace: Trace, parameters: Shapes, buffers: Shapes) -> Units:
             continue  # the network's input, or a parameter that meets no channel
         outputs.sort(key=lambda use: position[use.tensor])
         layers = tuple(producers[use.tensor] for use in outputs)
+        kind = layers[0].kind if len(layers) == 1 else "stream"
+        if any(producers[use.tensor].kind == "product" for use in uses if use.role == "count"):
+            kind = "heads"
         for reason, members in _by_reason(channels, uses, trace).items():
-            unit = _form(layers, uses, [[rows[n] for n in numbers] for rows in members])
+            unit = _form(kind, layers, uses, [[rows[n] for n in numbers] for rows in members])
             if reason:
-                frozen.append(Frozen(unit.name, unit.width * unit.granularity, reason))
+                frozen.append(freeze(unit, reason))
             else:
                 units.append(unit)
     units.sort(key=lambda unit: position[unit.layers[0].tensor])
@@ -82,7 +85,9 @@ def _by_reason(
     return reasons
 
 
-def _form(layers: tuple[Layer, ...], uses: list[Use], groups: list[list[np.ndarray]]) -> Unit:
+def _form(
+    kind: str, layers: tuple[Layer, ...], uses: list[Use], groups: list[list[np.ndarray]]
+) -> Unit:
     """The unit of ``groups``: for each of them its indices in each use."""
     slots = tuple(
         Slot(use.tensor, use.dim, use.role, np.stack(rows))
@@ -90,19 +95,13 @@ def _form(layers: tuple[Layer, ...], uses: list[Use], groups: list[list[np.ndarr
     )
     return Unit(
         name=layers[0].name,
-        kind=_kind(layers, uses),
+        kind=kind,
         width=len(groups),
         granularity=next(s.index.shape[1] for s in slots if s.tensor == layers[0].tensor),
         layers=layers,
         slots=slots,
         order=np.arange(len(groups)),
     )
-
-
-def _kind(layers: tuple[Layer, ...], uses: list[Use]) -> str:
-    if any(use.role == "count" for use in uses):
-        return "heads"
-    return layers[0].kind if len(layers) == 1 else "stream"
 
 
 def _distinct(units: list[Unit]) -> tuple[Unit, ...]:

@@ -50,13 +50,41 @@ MinKeep = Annotated[
     float,
     typer.Option(min=0, max=1, help="Least kept fraction of a unit", rich_help_panel=_PLAN),
 ]
+MinWidth = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Least kept width of a unit, in groups of channels", rich_help_panel=_PLAN
+    ),
+]
 RoundTo = Annotated[
-    int, typer.Option(min=1, help="Kept widths are multiples of this", rich_help_panel=_PLAN)
+    list[str],
+    typer.Option(
+        help="Kept channels are multiples of this: 8 (all units) or by kind, conv=8 (conv, linear, "
+        "embedding, stream, heads); repeatable",
+        rich_help_panel=_PLAN,
+    ),
 ]
 Exclude = Annotated[
     list[str],
     typer.Option(
-        help="Unit or layer to leave alone, by name or shell pattern", rich_help_panel=_PLAN
+        help="Unit or layer to leave alone, by name or shell pattern, or kind:stream; repeatable",
+        rich_help_panel=_PLAN,
+    ),
+]
+GentleEnds = Annotated[
+    bool,
+    typer.Option(
+        "--gentle-ends",
+        help="Keep at least half of the stem, and of what the output layer reads",
+        rich_help_panel=_PLAN,
+    ),
+]
+AllowDrop = Annotated[
+    bool,
+    typer.Option(
+        "--allow-drop",
+        help="Residual branches may go altogether, so that a block becomes its shortcut",
+        rich_help_panel=_PLAN,
     ),
 ]
 Importance = Annotated[

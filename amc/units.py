@@ -9,7 +9,7 @@ groups: its kept *width*.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -17,9 +17,13 @@ from typing import overload
 
 import numpy as np
 
+from amc.config import Bounds
 from amc.errors import UnitError
 from amc.ids import Role
 from amc.rules import Layer
+
+GENTLE_KEEP = 0.5
+"""Least kept fraction that is suggested for the ends of a network."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,9 @@ class Unit:
     order: np.ndarray = field(repr=False)
     """(width,) groups by falling importance."""
     min_width: int = 1
+    """Fewest groups that may be kept."""
     multiple: int = 1
+    """Step of the kept widths, in groups."""
     droppable: bool = False
     """Whether all of it may go: what reads it is then a constant beside a shortcut."""
 
@@ -76,6 +82,8 @@ class Frozen:
     name: str
     channels: int
     reason: str
+    members: tuple[str, ...] = ()
+    """Names of the layers that produce them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,31 +145,61 @@ class Units(Sequence[Unit]):
         )
         return replace(self, items=items)
 
-    def limited(
-        self, min_keep: float = 0.0, round_to: int = 1, exclude: Sequence[str] = ()
-    ) -> Units:
-        """The same units with bounds on their kept widths.
+    @property
+    def stem(self) -> Unit | None:
+        """The unit that the first layer produces; None where that is left alone."""
+        first = next(((x.tensor, "out") for x in self.layers if x.out_channels), None)
+        return next((unit for unit in self if first in _uses(unit)), None)
 
-        ``min_keep`` is the least kept fraction, ``round_to`` the multiple that kept widths observe,
-        ``exclude`` holds names or shell patterns of units (or of layers in them) to leave alone.
+    @property
+    def last(self) -> tuple[Unit, ...]:
+        """The units that a layer reads which makes the network's output."""
+        frozen = (x for x in self.frozen if x.reason == "network output")
+        outputs = {name for channels in frozen for name in channels.members}
+        readers = {(layer.tensor, "in") for layer in self.layers if layer.name in outputs}
+        return tuple(unit for unit in self if readers & _uses(unit))
+
+    def limited(
+        self,
+        min_keep: float = 0.0,
+        round_to: int | Mapping[str, int] = 1,
+        exclude: Sequence[str] = (),
+        *,
+        min_width: int = 1,
+        gentle_ends: bool = False,
+    ) -> Units:
+        """The same units with bounds on their kept widths (:class:`amc.config.Bounds`).
+
         A unit that these leave no choice is frozen, with the reason. Raises :class:`UnitError` for
-        a pattern that matches nothing.
+        a pattern that matches nothing, and :class:`ConfigError` for a bound out of its range.
         """
-        items: list[Unit] = []
-        frozen = list(self.frozen)
+        bounds = Bounds.parse(
+            {
+                "min_keep": min_keep,
+                "min_width": min_width,
+                "round_to": round_to,
+                "exclude": tuple(exclude),
+                "gentle_ends": gentle_ends,
+            },
+            "bounds",
+        )
         for wanted in exclude:
-            already = any(fnmatchcase(channels.name, wanted) for channels in self.frozen)
+            already = any(
+                fnmatchcase(name, wanted) for x in self.frozen for name in (x.name, *x.members)
+            )
             if not already and not any(_matches(unit, wanted) for unit in self):
                 known = ", ".join(unit.name for unit in self.items[:5])
                 raise UnitError(f"no unit matches {wanted!r}; units are named like {known}")
+        gentle = {self.stem, *self.last} if gentle_ends else set()
+        items: list[Unit] = []
+        frozen = list(self.frozen)
         for unit in self:
-            unit = replace(unit, min_width=max(1, _least(min_keep, unit.width)), multiple=round_to)
             pattern = next((p for p in exclude if _matches(unit, p)), None)
+            unit, least, step = _bounded(unit, bounds, unit in gentle)
             if pattern is not None:
-                frozen.append(_freeze(unit, f"excluded by {pattern!r}"))
+                frozen.append(freeze(unit, f"excluded by {pattern!r}"))
             elif len(unit.widths) == 1:
-                bounds = f"at least {unit.min_width} of {unit.width}, in steps of {unit.multiple}"
-                frozen.append(_freeze(unit, f"its bounds leave no choice ({bounds})"))
+                frozen.append(freeze(unit, _no_choice(unit, least, step)))
             else:
                 items.append(unit)
         return replace(self, items=tuple(items), frozen=tuple(frozen))
@@ -169,18 +207,54 @@ class Units(Sequence[Unit]):
     def without(self, failed: dict[str, str]) -> Units:
         """The same units less those named in ``failed``, which are frozen with its reasons."""
         kept = tuple(unit for unit in self if unit.name not in failed)
-        frozen = [_freeze(unit, failed[unit.name]) for unit in self if unit.name in failed]
+        frozen = [freeze(unit, failed[unit.name]) for unit in self if unit.name in failed]
         return replace(self, items=kept, frozen=(*self.frozen, *frozen))
 
 
-def _least(min_keep: float, width: int) -> int:
+def least_width(keep: float, width: int) -> int:
     """Fewest groups that make up the fraction, deaf to rounding: .07 of 100 is 7."""
-    return math.ceil(min_keep * width - 1e-9)
+    return math.ceil(keep * width - 1e-9)
+
+
+def _bounded(unit: Unit, bounds: Bounds, gentle: bool) -> tuple[Unit, str, str]:
+    """The unit with its bounds, and the settings that its least width and its step come from."""
+    floors = {
+        f"min_keep={bounds.min_keep:g}": least_width(bounds.min_keep, unit.width),
+        f"min_width={bounds.min_width}": bounds.min_width,
+        "gentle_ends": least_width(GENTLE_KEEP, unit.width) if gentle else 0,
+    }
+    least = max(floors, key=lambda setting: floors[setting])
+    kind = unit.kind if unit.kind in bounds.round_to else "all"
+    channels = bounds.round_to.get(kind, 1)
+    step = f"round_to={channels}" if kind == "all" else f"round_to {kind}={channels}"
+    multiple = channels // math.gcd(channels, unit.granularity)
+    return replace(unit, min_width=floors[least], multiple=multiple), least, step
+
+
+def _no_choice(unit: Unit, least: str, step: str) -> str:
+    """Why only the full width is allowed."""
+    groups = f" groups of {unit.granularity} channels" if unit.granularity > 1 else ""
+    floor = f"at least {unit.min_width} ({least})"
+    grid = f"multiples of {unit.multiple}{groups} ({step})"
+    if unit.min_width >= unit.width:
+        blamed = floor
+    elif unit.multiple >= unit.width:
+        blamed = grid
+    else:
+        blamed = f"{floor}, {grid}"
+    return f"no width below {unit.width} is allowed: {blamed}"
+
+
+def _uses(unit: Unit) -> set[tuple[str, str]]:
+    return {(slot.tensor, slot.role) for slot in unit.slots}
 
 
 def _matches(unit: Unit, pattern: str) -> bool:
-    return any(fnmatchcase(name, pattern) for name in (unit.name, *(x.name for x in unit.layers)))
+    names = (unit.name, f"kind:{unit.kind}", *(layer.name for layer in unit.layers))
+    return any(fnmatchcase(name, pattern) for name in names)
 
 
-def _freeze(unit: Unit, reason: str) -> Frozen:
-    return Frozen(unit.name, unit.width * unit.granularity, reason)
+def freeze(unit: Unit, reason: str) -> Frozen:
+    """``unit``, left alone."""
+    names = tuple(layer.name for layer in unit.layers)
+    return Frozen(unit.name, unit.width * unit.granularity, reason, names)

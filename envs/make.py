@@ -27,8 +27,10 @@ def make_env(
         task.example_inputs,
         importance=config.importance,
         min_keep=config.min_keep,
+        min_width=config.min_width,
         round_to=config.round_to,
         exclude=config.exclude,
+        gentle_ends=config.gentle_ends,
         on_unit=on_unit,
     )
     cost = CostTable(units)

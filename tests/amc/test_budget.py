@@ -176,6 +176,38 @@ def test_the_projection_against_all_width_combinations(bounds, quantities):
                 spent = by_hand(*kept)[quantities[0]]
 
 
+@pytest.mark.parametrize(
+    ("round_to", "grids"),
+    [
+        (6, [(2, 4), (2, 4, 6), (6, 8), (6, 10)]),
+        ({"conv": 6, "linear": 4}, [(2, 4), (2, 4, 6), (6, 8), (4, 8, 10)]),
+        ({"all": 2, "linear": 1}, [(2, 4), (2, 4, 6), (2, 4, 6, 8), tuple(range(1, 11))]),
+    ],
+    ids=repr,
+)
+def test_plans_observe_multiples_of_channels_by_kind(round_to, grids):
+    """Against all combinations of the widths worked out by hand: groups of 3, 3, 1, 1 channels."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 12, 1),
+        nn.Conv2d(12, 18, 3, groups=3),
+        nn.Conv2d(18, 8, 1),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        *(nn.Linear(8, 10), nn.Linear(10, 2)),
+    )
+    units = read_units(model, torch.ones(1, 3, 6, 6)).limited(round_to=round_to)
+    cost = CostTable(units)
+    combinations = np.array(list(itertools.product(*grids)))
+    macs = np.array([cost.macs(widths) for widths in combinations])
+    generator = np.random.default_rng(0)
+    for limit in np.linspace(macs.min(), macs.max(), 12).astype(int).tolist():
+        fitting = combinations[macs <= limit]
+        budget = resolve({"macs": limit}, units, cost)
+        for wishes in generator.uniform(0.05, 1.0, (10, 4)):
+            kept = np.array(project(wishes, units, budget))
+            assert (fitting == kept).all(1).any()
+            assert ((fitting >= kept).all(1) == (fitting == kept).all(1)).all()
+
+
 def test_a_loose_budget_keeps_everything_and_none_is_no_bound():
     units, cost = three_units()
     wishes = np.array([0.1, 0.9, 0.2])

@@ -47,6 +47,9 @@ SMALL = ("search", "amc:smallcnn", "--data", "digits", "--images", "40", "--epoc
         (("inspect", "amc:resnet21"), "resnet20"),
         (("inspect", "amc:resnet20", "--weights", "absent.pth"), "absent.pth"),
         (("inspect", "amc:resnet20", "--exclude", "layer9.*"), "layer9.*"),
+        (("inspect", "amc:resnet20", "--exclude", "kind:heads"), "no unit matches 'kind:heads'"),
+        (("inspect", "amc:resnet20", "--round-to", "conv"), "KIND=NUMBER"),
+        (("inspect", "amc:resnet20", "--round-to", "convs=8"), "no unit is of kind 'convs'"),
         (("inspect", "amc:resnet20", "--input", "3,x"), "C,H,W"),
         (("inspect", "amc:resnet20", "--model-arg", "depth"), "KEY=VALUE"),
         ((*SMALL[:3], "mnist"), "imagefolder:DIR"),
@@ -54,6 +57,8 @@ SMALL = ("search", "amc:smallcnn", "--data", "digits", "--images", "40", "--epoc
         ((*SMALL, "--budget", "flops=1.5"), "(0, 1]"),
         ((*SMALL, "--budget", "flops=0.0001"), "least achievable"),
         ((*SMALL, "--exclude", "*"), "nothing can be pruned"),
+        ((*SMALL, "--min-width", "999"), "at least 999 (min_width=999)"),
+        ((*SMALL, "--round-to", "all=8", "--round-to", "16"), "all has two multiples"),
         ((*SMALL, "--preset", "fast"), "amc-paper"),
         ((*SMALL, "--reward", "beauty"), "cross_entropy"),
         (("finetune", "."), "config.toml"),
@@ -103,6 +108,24 @@ def test_inspect_prints_the_same_numbers_as_json(monkeypatch, capsys):
     code, out, _ = run(monkeypatch, capsys, "inspect", "amc:resnet20")
     assert "40,551,040" in out
     assert "network output" in out
+    assert "layer1.{0..2}.conv1" in out
+    _, out, _ = run(monkeypatch, capsys, "inspect", "amc:resnet20", "--all")
+    assert "layer1.{0..2}.conv1" not in out
+    assert "layer1.1.conv1" in out
+
+
+def test_inspect_takes_every_bound(monkeypatch, capsys):
+    bounds = ("--min-keep", "0.2", "--min-width", "6", "--gentle-ends", "--exclude", "layer2.0.*1")
+    multiples = ("--round-to", "4", "--round-to", "stream=8")
+    _, out, _ = run(monkeypatch, capsys, "inspect", "amc:resnet20", *bounds, *multiples, "--json")
+    units = {unit["name"]: unit for unit in json.loads(out)["units"]}
+    assert {name: unit["least_width"] for name, unit in units.items()} == {
+        "conv1": 8,
+        **dict.fromkeys(("layer1.0.conv1", "layer1.1.conv1", "layer1.2.conv1"), 8),
+        **dict.fromkeys(("layer2.1.conv1", "layer2.2.conv1"), 8),
+        **dict.fromkeys(("layer3.0.conv1", "layer3.1.conv1", "layer3.2.conv1"), 16),
+    }
+    assert {unit["multiple"] for unit in units.values()} == {4, 8}
 
 
 def test_search_applies_and_reports(monkeypatch, capsys, tmp_path, weights):

@@ -16,6 +16,7 @@ from amc.config import (
     FinetuneConfig,
     ModelConfig,
     SearchConfig,
+    parse_multiples,
 )
 
 
@@ -43,8 +44,10 @@ def test_command_says_every_setting_that_an_option_has() -> None:
         reward="accuracy",
         importance="l1",
         min_keep=0.2,
-        round_to=8,
+        min_width=2,
+        round_to={"all": 8, "heads": 1},
         exclude=("head.*", "stem"),
+        gentle_ends=True,
         evaluate=EvaluateConfig(images=500, calibration_images=100, bf16=False),
         device="cuda",
         threads=2,
@@ -68,8 +71,10 @@ def test_command_says_every_setting_that_an_option_has() -> None:
         "reward": "accuracy",
         "importance": "l1",
         "min_keep": 0.2,
-        "round_to": 8,
+        "min_width": 2,
+        "round_to": ["all=8", "heads=1"],
         "exclude": ["head.*", "stem"],
+        "gentle_ends": True,
         "images": 500,
         "calibration_images": 100,
         "bf16": False,
@@ -79,6 +84,7 @@ def test_command_says_every_setting_that_an_option_has() -> None:
         "lr": 0.02,
     }
     assert {key: values[key] for key in expected} == expected
+    assert parse_multiples(values["round_to"]) == config.round_to
     assert not without_option(config, recipe)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 
 import pytest
@@ -18,6 +19,7 @@ from amc.config import (
     SearchConfig,
     Settings,
     load_toml,
+    parse_multiples,
     save_toml,
 )
 from amc.errors import ConfigError
@@ -30,6 +32,7 @@ FULL = SearchConfig(
     preset="amc-paper",
     agent_settings=PRESETS["amc-paper"],
     exclude=("conv1", "layer3.*"),
+    round_to={"all": 8, "heads": 1},
     evaluate=EvaluateConfig(images=10, bf16=False),
 )
 
@@ -52,6 +55,29 @@ def test_fractions_and_counts_stay_apart(tmp_path):
     assert [type(limit) for limit in budget.values()] == [float, int]
 
 
+def test_a_bare_multiple_stands_for_all_kinds():
+    assert SearchConfig.parse({"round_to": 8}).round_to == {"all": 8}
+    assert SearchConfig.parse({}).round_to == {"all": 1}
+    assert parse_multiples(["8", "conv=16"]) == {"all": 8, "conv": 16}
+    assert parse_multiples(["heads=1"]) == {"heads": 1}
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["conv"], "round_to 'conv': write a number, or KIND=NUMBER (conv=8)"),
+        (["8.5"], "round_to '8.5': write a number"),
+        (["-8"], "round_to '-8': write a number"),
+        (["conv=8,linear=8"], "write a number"),
+        (["8", "all=4"], "round_to 'all=4': all has two multiples; give one"),
+        (["conv=8", "conv=8"], "conv has two multiples"),
+    ],
+)
+def test_multiples_that_do_not_parse(texts, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        SearchConfig.parse({"round_to": parse_multiples(texts)})
+
+
 def test_extra_tables_are_saved_beside_the_settings(tmp_path):
     path = tmp_path / "config.toml"
     save_toml(FinetuneConfig(), path, versions={"torch": "2.9"})
@@ -71,7 +97,13 @@ def test_extra_tables_are_saved_beside_the_settings(tmp_path):
         ({"evaluate": {"images": 0}}, r"evaluate.images: .*\(got 0\)"),
         ({"budget": {"macs": "half"}}, r"budget.macs"),
         ({"seed": None}, r"seed: .*\(got None\)"),
-        ({"seed": "x", "round_to": 0}, r"seed: .*; round_to: "),
+        ({"seed": "x", "round_to": 0}, r"round_to.all: .*\(got 0\); seed: "),
+        ({"round_to": {"conv": 0}}, r"round_to.conv: .*\(got 0\)"),
+        (
+            {"round_to": {"depthwise": 8}},
+            r"no unit is of kind 'depthwise'; write all, conv, linear",
+        ),
+        ({"min_width": 0}, r"min_width: .*\(got 0\)"),
     ],
 )
 def test_faults_are_named_with_their_place_and_value(values, message):

@@ -5,9 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+from amc.cost import CostTable
 from amc.envs.features import FEATURES, HIGH, LOW, Observer
 from amc.errors import UnitError
+from amc.find import find_units
 from tests.fakes import DENSE_9, FakeCost, fake_units
 
 NAMES = [feature.name for feature in FEATURES]
@@ -75,6 +79,31 @@ def test_extreme_networks_stay_within_bounds() -> None:
             row = observe(step, [unit.widths[0] for unit in units[:step]], 1.0)
             assert row.dtype == np.float32
             assert np.all((row >= LOW) & (row <= HIGH))
+
+
+def test_a_transformer_from_embeddings_is_observed_within_bounds() -> None:
+    class Language(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = nn.Embedding(50_000, 8)  # more rows than the scale of channels reaches
+            self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, words: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.head(self.layer(self.words(words)))
+            return found
+
+    torch.manual_seed(0)
+    units = find_units(Language(), torch.arange(5)[None], round_to={"heads": 4}, gentle_ends=True)
+    assert [unit.kind for unit in units] == ["stream", "heads", "linear"]
+    observe = Observer(units, CostTable(units), [np.ones(unit.width) for unit in units])
+    observations = [observe(n, [1] * n, 0.0) for n in range(3)]
+    assert all(np.all((row >= LOW) & (row <= HIGH)) for row in observations)
+    rows = [dict(zip(NAMES, observation, strict=True)) for observation in observations]
+    assert [row["linear"] for row in rows] == [0, 1, 1]
+    assert [row["stream"] for row in rows] == [1, 0, 0]
+    assert [row["min_keep"] for row in rows] == [0.5, 0.5, 1 / 16]
+    assert rows[1]["granularity"] == pytest.approx(np.log2(12) / 10)
 
 
 def test_wrong_importance() -> None:

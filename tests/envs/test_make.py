@@ -4,10 +4,16 @@ import warnings
 
 import gymnasium
 import numpy as np
+import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
+from torch import nn
 
+from amc.config import SearchConfig
+from amc.envs.make import make_env
 from amc.slim import slice_model
+from amc.task import Task
 
 SETTINGS = {"images": 40, "budget": "flops=0.5 params=0.6"}
 
@@ -50,3 +56,38 @@ def test_the_reported_costs_are_those_of_the_sliced_network():
         _, _, _, _, info = env.step(np.zeros(1, np.float32))
     small = slice_model(env._evaluate._task.model, env.units, info["plan"]["widths"])
     assert sum(p.numel() for p in small.parameters()) == info["plan"]["params"]
+
+
+@pytest.mark.parametrize("constraint", ["projection", "sequential"])
+def test_every_episode_observes_the_bounds_and_the_budget(constraint):
+    torch.manual_seed(0)
+    encoder = nn.TransformerEncoderLayer(16, 4, 24, batch_first=True)
+    model = nn.Sequential(nn.Linear(5, 16), encoder, nn.Linear(16, 20), nn.Linear(20, 3))
+    task = Task(model, torch.randn(1, 7, 5), lambda _: {"kl": 0.0})
+    config = SearchConfig.parse(
+        {
+            "budget": {"macs": 0.5},
+            "constraint": constraint,
+            "round_to": {"all": 3, "heads": 1, "stream": 4},
+            "min_width": 2,
+            "gentle_ends": True,
+        }
+    )
+    env = make_env(task, config)
+    allowed = [
+        {8, 12, 16},  # the stream: half of the stem, by 4
+        {2, 3, 4},  # heads: at least two
+        {3, 6, 9, 12, 15, 18, 21, 24},  # the MLP: at least a tenth, by 3
+        {12, 15, 18, 20},  # what the last layer reads: at least half, by 3
+    ]
+    assert [{*unit.widths} for unit in env.units] == allowed
+    taken = [set() for _ in allowed]
+    for actions in np.random.default_rng(0).uniform(-1, 1, (60, 4, 1)).astype(np.float32):
+        env.reset()
+        for action in actions:
+            *_, info = env.step(action)
+        assert info["plan"]["kept_macs"] <= 0.5
+        for seen, width in zip(taken, info["plan"]["widths"], strict=True):
+            seen.add(width)
+    assert all(seen <= widths for seen, widths in zip(taken, allowed, strict=True))
+    assert all(len(seen) > 1 for seen in taken)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from amc.budget import parse_budget, resolve
-from amc.config import DataConfig, EvaluateConfig, ModelConfig, SearchConfig
+from amc.config import Bounds, DataConfig, EvaluateConfig, ModelConfig, SearchConfig
 from amc.cost import CostTable
 from amc.envs.pruning import PruningEnv
 from amc.envs.reward import make_reward
@@ -26,12 +26,8 @@ def make_env(
         task.model,
         task.example_inputs,
         importance=config.importance,
-        min_keep=config.min_keep,
-        min_width=config.min_width,
-        round_to=config.round_to,
-        exclude=config.exclude,
-        gentle_ends=config.gentle_ends,
         on_unit=on_unit,
+        **{name: getattr(config, name) for name in Bounds.model_fields},
     )
     cost = CostTable(units)
     return PruningEnv(

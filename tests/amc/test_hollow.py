@@ -9,11 +9,14 @@ from torch import nn
 from torch.nn import Conv1d, Conv2d, Conv3d, Linear
 from torch.utils.flop_counter import FlopCounterMode
 
+from amc.apply import cut
 from amc.budget import project, resolve
 from amc.cost import CostTable
 from amc.errors import UnitError
+from amc.export import load_model, save_model
 from amc.find import find_units
 from amc.models import ModelConfig, build_model
+from amc.plan import Plan, plan_of, weights_sha256
 from amc.slim import slice_model
 from amc.twin import verify
 
@@ -115,3 +118,27 @@ def test_a_small_wish_drops_a_unit_under_a_budget():
     assert [unit.name for unit, width in zip(units, widths, strict=True) if not width] == [
         expected[0]
     ]
+
+
+def test_a_plan_that_drops_units_is_applied_saved_and_loaded(tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, x, _ = network("resnet20")
+    units = find_units(model, x, allow_drop=True)
+    cost = CostTable(units)
+    widths = [0 if unit.droppable and n % 2 else unit.width for n, unit in enumerate(units)]
+    plan = plan_of(
+        units,
+        widths,
+        macs=(cost.macs(widths), cost.dense_macs),
+        params=(cost.params(widths), cost.dense_params),
+        weights_sha256=weights_sha256(model),
+        model=ModelConfig(spec="amc:resnet20"),
+    )
+    plan.save(tmp_path / "plan.json")
+    small, error = cut(Plan.load(tmp_path / "plan.json"), model, x)
+    assert error < 1e-5
+    save_model(small, plan, tmp_path / "small.safetensors")
+    loaded, _ = load_model(tmp_path / "small.safetensors")
+    with torch.inference_mode():
+        assert torch.equal(loaded(x), small.eval()(x))

@@ -29,7 +29,7 @@ _HOME = {
     "save_model": "amc.export",
     "search": "amc.pipeline",
     "slice_model": "amc.slim",
-    "verify": "amc.twin",
+    "verify": "amc.verification",
 }
 __all__ = ["__version__", *_HOME]
 

@@ -12,7 +12,7 @@ from amc.find import read_units
 from amc.plan import Plan
 from amc.slim import slice_model
 from amc.task import Task
-from amc.twin import verify
+from amc.verification import verify
 
 
 @dataclass(frozen=True, eq=False)

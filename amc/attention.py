@@ -77,13 +77,9 @@ class SlicedMultiheadAttention(nn.MultiheadAttention):
             inputs = [x.unsqueeze(0) for x in inputs]
         elif not self.batch_first:
             inputs = [x.transpose(0, 1) for x in inputs]
-        assert self.in_proj_weight is not None
-        weights = self.in_proj_weight.chunk(3)
-        biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
-        q, k, v = (
-            self._split(functional.linear(x, w, b))
-            for x, w, b in zip(inputs, weights, biases, strict=True)
-        )
+        if query is key and key is value:
+            inputs = inputs[:1] * 3
+        q, k, v = map(self._split, self._project(*inputs))
         mask = self._mask(attn_mask, key_padding_mask, q)
         if need_weights:
             scores = q * self.head_dim**-0.5 @ k.transpose(-2, -1)
@@ -100,6 +96,15 @@ class SlicedMultiheadAttention(nn.MultiheadAttention):
         if not batched:
             return out[0], None if attention is None else attention[0]
         return (out if self.batch_first else out.transpose(0, 1)), attention
+
+    def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
+        assert self.in_proj_weight is not None
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        if query is key and key is value:
+            return functional.linear(query, weight, bias).chunk(3, -1)
+        biases = [None] * 3 if bias is None else bias.chunk(3)
+        parts = zip((query, key, value), weight.chunk(3), biases, strict=True)
+        return tuple(functional.linear(x, w, b) for x, w, b in parts)
 
     def _split(self, x: Tensor) -> Tensor:
         """(N, L, heads * d) to (N, heads, L, d)."""

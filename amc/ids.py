@@ -74,8 +74,10 @@ class ChannelIds:
         self._parent: list[int] = [0]
         self._frozen: dict[int, str] = {}
         self._uses: dict[tuple[str, int], Use] = {}
+        self._tied: dict[tuple[str, int], Use] = {}
         self._elements: dict[str, Tensor] = {}
         self._ties: list[tuple[int, str]] = []
+        self._reduced: list[tuple[int, Tensor, str]] = []
         self._splits: list[Tensor] = []
         self._sized: list[tuple[str, Tensor, int]] = []
         self._equal: list[tuple[Tensor, int, Tensor, int]] = []
@@ -118,6 +120,19 @@ class ChannelIds:
             self.unite(torch.tensor(present[:1]), torch.tensor(present))
             self._ties.append((present[0], reason))
         return torch.tensor(present[0] if present else 0)
+
+    def reduce(self, ids: Tensor, reason: str) -> Tensor:
+        """A new id, (), for the result of a reduction over ``ids``, which ties them if it is used.
+
+        (Attention averages its weights over the heads even where nobody asks for them.)
+        """
+        present = core(ids).unique()
+        present = present[present != 0]
+        if len(present) < 2:
+            return present[0] if len(present) else ids.new_zeros(())
+        result = self.fresh(1)[0]
+        self._reduced.append((int(result), present, reason))
+        return result
 
     def split(self, ids: Tensor) -> None:
         """Note that code splits a dimension of channels into the factors ``ids.shape``.
@@ -167,6 +182,8 @@ class ChannelIds:
         if earlier is None:
             self._uses[tensor, dim] = Use(tensor, dim, role, ids.numpy().copy())
             return ids
+        if {role, earlier.role} == {"in", "out"}:  # tied weights: written by one layer, read by one
+            self._tied.setdefault((tensor, dim), Use(tensor, dim, role, ids.numpy().copy()))
         before = torch.from_numpy(earlier.ids)
         self.unite(before, ids)
         self.freeze((before + ids)[(before == 0) != (ids == 0)], f"{tensor} is shared unevenly")
@@ -184,6 +201,7 @@ class ChannelIds:
 
     def settle(self) -> Settled:
         """Everything in terms of united ids."""
+        self._settle_reductions()
         for rows in self._splits:
             roots = self._roots(rows)
             if not torch.equal(roots, roots[:, :1].expand_as(roots)):
@@ -200,7 +218,8 @@ class ChannelIds:
         for name, ids in self._elements.items():
             self._settle_elements(name, ids)
         final = np.array([self.find(i) for i in range(len(self._parent))])
-        uses = [Use(u.tensor, u.dim, u.role, final[u.ids]) for u in self._uses.values()]
+        found = [*self._uses.values(), *self._tied.values()]
+        uses = [Use(u.tensor, u.dim, u.role, final[u.ids]) for u in found]
         frozen: dict[int, str] = {}
         for channel, reason in self._frozen.items():
             frozen.setdefault(int(final[channel]), reason)
@@ -208,6 +227,17 @@ class ChannelIds:
         for channel, reason in self._ties:
             ties.setdefault(int(final[channel]), reason)
         return Settled(tuple(uses), frozen, ties)
+
+    def _settle_reductions(self) -> None:
+        """Tie what was reduced over, where the result has been used; later reductions first."""
+        used = {*self._frozen, *(channel for use in self._uses.values() for channel in use.ids)}
+        for channel, root in enumerate(self._parent):
+            if channel != root:
+                used |= {channel, root}
+        for result, ids, reason in reversed(self._reduced):
+            if result in used:
+                self.tie(torch.cat([ids, torch.tensor([result])]), reason)
+                used.update(ids.tolist())
 
     def _roots(self, ids: Tensor) -> Tensor:
         """``ids`` in terms of united ids."""

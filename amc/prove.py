@@ -11,8 +11,8 @@ from torch import nn
 
 from amc.errors import VerificationError
 from amc.slim import slice_model
-from amc.twin import verify
 from amc.units import Units
+from amc.verification import verify
 
 
 def sound(

@@ -246,8 +246,9 @@ def reduction(tracer: Tracer, call: Call) -> Any:
     highest = ids.amax(dims, keepdim=True) if ids.dim() else ids
     if ((ids != highest) & (ids != 0)).any():
         reduced = ids.movedim(dims, tuple(range(len(dims))))
-        for channels in reduced.reshape(prod(reduced.shape[: len(dims)]), -1).T:
-            tracer.ids.tie(channels, reason_of(tracer, call))
+        rows = reduced.reshape(prod(reduced.shape[: len(dims)]), -1).T
+        results = [tracer.ids.reduce(row, reason_of(tracer, call)) for row in rows]
+        highest = torch.stack(results).reshape(highest.shape)
     if out.dim() < ids.dim():
         for dim in sorted(dims, reverse=True):
             highest = highest.squeeze(dim)

@@ -60,7 +60,7 @@ def named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 @contextmanager
-def _no_fused_attention() -> Iterator[None]:
+def unfused_attention() -> Iterator[None]:
     """Keep attention in the parts that can be followed and counted, not in one fused operation."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -93,7 +93,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Trace:
     tracer = _Tracer(model)
     tracer.mark(inputs, "network input")
     watch = SizeWatch(tracer.sized, model, REWRITTEN)
-    with eval_mode(model), torch.inference_mode(), _no_fused_attention():
+    with eval_mode(model), torch.inference_mode(), unfused_attention():
         try:
             with tagged(model), tracer, watch:
                 output = model(*inputs)

@@ -23,8 +23,8 @@ from amc.cost import CostTable, prunable_fraction
 from amc.errors import AMCError, VerificationError
 from amc.find import find_units, read_units
 from amc.slim import slice_model
-from amc.twin import TOLERANCE, verify
 from amc.units import Units
+from amc.verification import TOLERANCE, verify
 
 KEEPS = (0.9, 0.5, 0.2)
 ALONE_SECONDS = 90

@@ -25,6 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("amc.grouping", "amc.roles"),
     ("amc.importance", "amc.cost", "amc.slim", "amc.evaluate", "amc.finetune"),
     ("amc.twin", "amc.budget", "amc.plan", "amc.inspection"),
+    ("amc.verification",),
     ("amc.prove",),
     ("amc.find",),
     ("amc.export", "amc.task", "amc.demo"),

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from amc.errors import ConfigError, ModelError, UnitError
 from amc.find import find_units, read_units
 from amc.slim import slice_model
-from amc.twin import verify
+from amc.verification import verify
 
 PADDED = "the sliced network fails: The size of tensor a"  # zero padding to a fixed width
 

@@ -18,7 +18,7 @@ from amc.find import find_units
 from amc.models import ModelConfig, build_model
 from amc.plan import Plan, plan_of, weights_sha256
 from amc.slim import slice_model
-from amc.twin import verify
+from amc.verification import verify
 
 
 class Residual(nn.Module):

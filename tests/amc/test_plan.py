@@ -14,7 +14,7 @@ from amc.errors import PlanError
 from amc.find import read_units
 from amc.plan import Plan, plan_of, weights_sha256
 from amc.slim import slice_model
-from amc.twin import verify
+from amc.verification import verify
 
 
 def plan_for(s, seed: int = 0) -> tuple[Plan, list[int]]:

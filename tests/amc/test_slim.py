@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from amc.errors import UnitError, VerificationError
 from amc.find import find_units
 from amc.slim import slice_model, state_sizes
-from amc.twin import masked, verify
+from amc.twin import masked
+from amc.verification import verify
 
 
 class Tiny(nn.Module):

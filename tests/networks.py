@@ -191,3 +191,36 @@ def waves() -> nn.Module:
         *(nn.Conv1d(12, 12, 3, groups=12), nn.Conv1d(12, 10, 1), nn.Hardswish()),
         *(nn.AdaptiveMaxPool1d(3), nn.Flatten(), nn.Linear(30, 7)),
     )
+
+
+class Tiny(nn.Module):
+    """A residual sum, a gate, a concatenation and a depthwise convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.bn = nn.BatchNorm2d(8)
+        self.block = nn.Conv2d(8, 8, 3, padding=1)
+        self.gate = nn.Conv2d(8, 8, 1)
+        self.side = nn.Conv2d(3, 5, 1)
+        self.depthwise = nn.Conv2d(13, 26, 3, groups=13)
+        self.linear = nn.Linear(26, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.bn(self.stem(x)))
+        y = torch.relu(y + self.block(y))
+        y = y * torch.sigmoid(self.gate(y.mean((2, 3), keepdim=True)))
+        y = self.depthwise(torch.cat([y, self.side(x)], 1))
+        logits: Tensor = self.linear(y.mean((2, 3)))
+        return logits
+
+
+def tiny() -> tuple[nn.Module, Tensor]:
+    """A :class:`Tiny` with weights and statistics of its own, and an input for it."""
+    generator = torch.Generator().manual_seed(0)
+    model = Tiny().eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3, generator=generator)
+    model.bn.running_mean.uniform_(-0.5, 0.5, generator=generator)
+    model.bn.running_var.uniform_(0.5, 1.5, generator=generator)
+    return model, torch.randn(2, 3, 6, 6, generator=generator)

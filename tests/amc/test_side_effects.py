@@ -125,7 +125,7 @@ def test_the_model_and_the_process_are_as_before(name):
 
 
 MIDDLE = {
-    "resnet20_a": "layer2.1.conv1",
+    "unet": "bottom.0",
     "swin": "features.3.0.mlp.0",
     "encoder": "encoder.layers.1.linear1",
     "timm_vit4": "blocks.4.mlp.fc1",

@@ -199,7 +199,7 @@ def test_verification_has_power_in_every_family(name):
         widths = list(s.units.dense_widths)
         widths[number] = max(1, unit.width // 2)
         visible = [n for n, slot in enumerate(unit.slots) if shows(slot)]
-        for place in np.unique(np.linspace(0, len(visible) - 1, 6, dtype=int)):
+        for place in np.unique(np.linspace(0, len(visible) - 1, 5, dtype=int)):
             wrong = rolled(s.units, number, visible[place])
             small = slice_model(s.model, wrong, widths)
             with pytest.raises(VerificationError):
@@ -390,3 +390,19 @@ def test_random_numbers_in_evaluation_are_no_reason_to_accept(tiny):
     small.forward = lambda x: forward(x) + 0.01 * torch.rand(2, 4)
     with torch.random.fork_rng(), pytest.raises(VerificationError, match="differs from"):
         verify(model, small, units, [5, 3], x)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="the tolerance is that of single precision, whatever the network's"
+)
+@pytest.mark.parametrize(
+    ("name", "kind"), [("resnet", torch.float16), ("encoder", torch.bfloat16)], ids=str
+)
+def test_a_network_in_half_precision_is_proven_as_well(name, kind):
+    s = family(name)
+    model = copy.deepcopy(s.model).to(kind)
+    inputs = [x.to(kind) if x.is_floating_point() else x for x in s.inputs]
+    units = find_units(model, inputs)
+    assert [unit.name for unit in units] == [unit.name for unit in s.units]
+    widths = middle(units)
+    verify(model, slice_model(model, units, widths), units, widths, inputs)

@@ -360,5 +360,5 @@ FAMILIES: dict[str, Family] = {
         img_size=32,
     ),
 }
-SLOW = ("timm_nfnet", "timm_vit3", "timm_vit_relpos", "faster_rcnn", "retinanet")
+SLOW = ("resnext", "timm_nfnet", "timm_vit3", "timm_vit_relpos", "faster_rcnn", "retinanet")
 """Seconds long, or with outputs that are picked by their scores."""

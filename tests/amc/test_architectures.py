@@ -25,7 +25,7 @@ def families(known_bugs=()):
     return pytest.mark.parametrize("name", [pytest.param(n, marks=m) for n, m in marks.items()])
 
 
-@families({"retinanet": "boxes picked by nearly equal scores differ, and their layers are frozen"})
+@families()
 def test_units_and_frozen_channels(name):
     units, expected = subject(name).units, FAMILIES[name]
     assert len(units) == expected.units
@@ -42,7 +42,7 @@ def test_a_signal_flows(name):
     assert subject(name).signal() > 1e-3
 
 
-@families()
+@families({"retinanet": "boxes that are picked by their scores differ by more than rounding"})
 def test_every_unit_can_be_cut_alone(name):
     s = subject(name)
     # find_units has proved each of them once; of many a sample suffices here.

@@ -11,6 +11,9 @@ from amc.ids import core
 from amc.rules import Call, Layer, Tracer, count, opaque, ride_along, rule
 from amc.weights import Weight
 
+WEIGHTED = {f"aten.{name}" for name in ("linear", "convolution", "_convolution", "embedding")}
+"""Operations that use a weight, rather than compute one; even on a buffer of the network's."""
+
 
 @rule("linear")
 def linear(tracer: Tracer, call: Call) -> Any:

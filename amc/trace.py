@@ -21,10 +21,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from amc import mixing, producers  # noqa: F401 (they register their rules)
+from amc import mixing  # noqa: F401 (it registers its rules)
 from amc.attention import REWRITTEN
 from amc.errors import ModelError
 from amc.ids import ChannelIds, Use
+from amc.producers import WEIGHTED
 from amc.rules import Call, Layer, find_rule, opaque
 from amc.sizes import SizeWatch, Source, tagged
 from amc.weights import Weight, Weights
@@ -172,17 +173,19 @@ class _Tracer(TorchDispatchMode):
             if decomposed is not NotImplemented:
                 return decomposed
         result = func(*args, **kwargs)
-        tensors, _ = tree_flatten(result)
-        inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        if self._weights.follow(inputs, [x for x in tensors if isinstance(x, Tensor)]):
-            return result
-        if any(isinstance(t, Tensor) for t in tensors):
+        leaves, _ = tree_flatten(result)
+        tensors = [x for x in leaves if isinstance(x, Tensor)]
+        if str(func.overloadpacket) not in WEIGHTED:
+            inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+            if self._weights.follow(inputs, tensors):
+                return result
+        if tensors:
             call = Call(func, args, kwargs, result)
             try:
                 ids = (rule or opaque)(self, call)
             except Exception:  # a form of the operation that its rule did not foresee
                 ids = opaque(self, call)
-            for tensor, label in zip(tensors, tree_flatten(ids)[0], strict=True):
+            for tensor, label in zip(leaves, tree_flatten(ids)[0], strict=True):
                 if isinstance(tensor, Tensor) and id(tensor) not in self._names:
                     self._of[tensor] = label
         return result

@@ -16,7 +16,9 @@ def enliven_(model: nn.Module, inputs: Any, generator: torch.Generator) -> None:
     hardly depends on the early layers, and a mistake there goes unseen. So it does where a layer
     scale starts at 1e-6; and norms whose weights are all 1 do not show channels in the wrong order.
     So every parameter that starts as one number is drawn anew: around 0 where that number is 0,
-    around 1 otherwise. ``inputs`` is a tensor or a tuple of positional arguments.
+    around 1 otherwise. Matrices that start at a fixed small size, as transformers' do at .02, are
+    drawn larger: with them attention hardly chooses, and a mistake in a query would not show.
+    ``inputs`` is a tensor or a tuple of positional arguments.
     """
     norms = [m for m in model.modules() if isinstance(m, _NormBase) and m.affine]
     with torch.no_grad():
@@ -26,6 +28,10 @@ def enliven_(model: nn.Module, inputs: Any, generator: torch.Generator) -> None:
                 parameter.uniform_(-0.5, 0.5, generator=generator)
             elif bool((parameter == first).all()):
                 parameter.uniform_(0.5, 1.5, generator=generator)
+            elif parameter.dim() > 1 and parameter.std() < 0.03:
+                fan_in = parameter[0].numel() if parameter.dim() == 2 else parameter.shape[-1]
+                if fan_in**-0.5 > 0.03:  # else it is no smaller than others of its width
+                    parameter.normal_(0, 1.5 * fan_in**-0.5, generator=generator)
         for norm in norms:
             norm.train()
         momenta = [norm.momentum for norm in norms]

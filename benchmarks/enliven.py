@@ -28,10 +28,8 @@ def enliven_(model: nn.Module, inputs: Any, generator: torch.Generator) -> None:
                 parameter.uniform_(-0.5, 0.5, generator=generator)
             elif bool((parameter == first).all()):
                 parameter.uniform_(0.5, 1.5, generator=generator)
-            elif parameter.dim() > 1 and parameter.std() < 0.03:
-                fan_in = parameter[0].numel() if parameter.dim() == 2 else parameter.shape[-1]
-                if fan_in**-0.5 > 0.03:  # else it is no smaller than others of its width
-                    parameter.normal_(0, 1.5 * fan_in**-0.5, generator=generator)
+            elif parameter.dim() in (2, 3) and parameter.std() < 0.03:
+                parameter.normal_(0, 1.5 * parameter.shape[-1] ** -0.5, generator=generator)
         for norm in norms:
             norm.train()
         momenta = [norm.momentum for norm in norms]

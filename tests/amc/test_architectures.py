@@ -45,7 +45,9 @@ def test_every_unit_can_be_cut_alone(name):
     # find_units has proved each of them once; of many a sample suffices here.
     for number in np.unique(np.linspace(0, len(s.units) - 1, 6, dtype=int)):
         unit = s.units[number]
-        for width in sorted({1, unit.width // 2 | 1, unit.width - 1} - {unit.width}):
+        # A standardised 1 x 1 kernel needs two inputs: the deviation of one number is 0.
+        least = 2 if name == "timm_nfnet" else 1
+        for width in sorted({least, unit.width // 2 | 1, unit.width - 1} - {unit.width}):
             widths = list(s.units.dense_widths)
             widths[number] = width
             cut(s, widths)

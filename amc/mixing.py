@@ -49,17 +49,6 @@ def group_norm(tracer: Tracer, call: Call) -> Any:
     return channels.view(-1, *[1] * (ids.dim() - 2)).expand(ids.shape)
 
 
-@rule("instance_norm")
-def instance_norm(tracer: Tracer, call: Call) -> Any:
-    """Each channel by itself; what it owns rides along."""
-    ids = tracer.of(call.args[0])
-    channels = tracer.ids.along(ids, 1)
-    for tensor in call.args[1:5]:
-        if tensor is not None:
-            ride_along(tracer, tensor, 0, channels)
-    return ids
-
-
 @rule("matmul", "mm", "bmm")
 def matmul(tracer: Tracer, call: Call) -> Any:
     """(..., M, K) times (..., K, N), by a stored matrix or by another activation."""

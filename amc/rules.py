@@ -156,6 +156,7 @@ def chunk(tracer: Tracer, call: Call) -> Any:
 def _move(tracer: Tracer, call: Call, move: Any) -> Any:
     name = str(call.operation.overloadpacket)
     indices = call.args[1:] if name in ("aten.index", "aten.index_select") else ()
+    indices = tree_map_only(Tensor, Tensor.cpu, indices)  # ids live there, wherever the network is
     moved = tree_map_only(Tensor, tracer.of, call.args[: len(call.args) - len(indices)])
     return tree_map_only(Tensor, compress, move(*moved, *indices, **call.kwargs))
 
@@ -210,7 +211,7 @@ def prelu(tracer: Tracer, call: Call) -> Tensor:
     return ids
 
 
-@rule("batch_norm")
+@rule("batch_norm", "instance_norm")
 def batch_norm(tracer: Tracer, call: Call) -> Tensor:
     """Scale, shift and running statistics ride along with their channel."""
     ids = tracer.of(call.args[0])

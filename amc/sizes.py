@@ -122,7 +122,11 @@ class SizeWatch(TorchFunctionMode):
             return torch.Size([_tag(size, (args[0], dim)) for dim, size in enumerate(out)])
         find = _FINDERS.get(getattr(func, "__name__", ""))
         if find is not None:
-            for tag, tensor, dim in find(out, args, kwargs or {}):
+            try:
+                found = [*find(out, args, kwargs or {})]
+            except (TypeError, ValueError, IndexError):  # a form of the call that is not foreseen
+                found = []
+            for tag, tensor, dim in found:
                 if isinstance(tag, Tagged):
                     self._sized(tag.source, tensor, dim)
         return out

@@ -75,6 +75,7 @@ class _KeptNorms(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
         x, shape, _, *rest = args
         dim, index = self._kept[id(weight)]
+        index = index.to(x.device)
         scales = [t.index_select(dim, index) if isinstance(t, Tensor) else t for t in args[2:4]]
         if name == "group_norm":
             place = 1
@@ -88,7 +89,7 @@ class _KeptNorms(TorchDispatchMode):
         """Weight standardisation: BatchNorm of a (1, out, in * area) view of a kernel."""
         x, inputs = args[0], self._kernels[args[0].data_ptr()]
         area = x.shape[-1] // inputs[0]
-        columns = (inputs[1][:, None] * area + torch.arange(area, device=x.device)).flatten()
+        columns = (inputs[1][:, None] * area + torch.arange(area)).flatten().to(x.device)
         small = func(x.index_select(-1, columns), *args[1:], **kwargs)
         return torch.zeros_like(x).index_copy(-1, columns, small)
 

@@ -1,6 +1,6 @@
 """What an episode costs beside the bare forward of the same sliced network on the same images.
 
-Both sides recalibrate BatchNorm; they take turns in one process, and the ratio is taken pair by
+And what slicing costs beside evaluating. Both sides recalibrate BatchNorm; they take turns in one process, and the ratio is taken pair by
 pair, because a shared machine drifts.
 
     python benchmarks/overhead.py --weights W --images DIR --search-val FILE
@@ -40,7 +40,7 @@ def main() -> None:
     env = make_env(task, config)
     bare = Evaluator.from_data(build_model(model_config), data, EvaluateConfig())
     rng = np.random.default_rng(0)
-    ratios = []
+    ratios, slices = [], []
     for pair in range(arguments.pairs + 2):
         start = time.perf_counter()
         env.reset()
@@ -48,15 +48,20 @@ def main() -> None:
         while not done:
             _, _, done, _, info = env.step(rng.uniform(-1, 1, 1).astype(np.float32))
         episode_s = time.perf_counter() - start
-        small = slice_model(task.model, env.units, info["plan"]["widths"])
         start = time.perf_counter()
+        small = slice_model(task.model, env.units, info["plan"]["widths"])
+        slice_s, start = time.perf_counter() - start, time.perf_counter()
         bare(small)
+        forward_s = time.perf_counter() - start
         if pair >= 2:  # the first two warm up
-            ratios.append(episode_s / (time.perf_counter() - start))
+            ratios.append(episode_s / forward_s)
+            slices.append(slice_s / forward_s)
     low, middle, high = np.percentile(ratios, (25, 50, 75))
     print(f"episode / bare forward: median {middle:.3f} (quartiles {low:.3f} to {high:.3f})")
+    print(f"slicing / evaluating:   median {np.median(slices):.3f}")
     RESULTS.mkdir(exist_ok=True)
     result = {"network": arguments.network, "pairs": len(ratios), "median": middle}
+    result["slice_median"] = float(np.median(slices))
     (RESULTS / f"overhead-{arguments.network}.json").write_text(json.dumps(result) + "\n")
 
 

@@ -27,7 +27,7 @@ from amc.units import Units
 from amc.verification import TOLERANCE, verify
 
 KEEPS = (0.9, 0.5, 0.2)
-ALONE_SECONDS = 25
+ALONE_SECONDS = 6
 """CPU time for proving units one by one, which ``find_units`` spares itself."""
 
 

@@ -1,7 +1,7 @@
 """What an episode costs beside the bare forward of the same sliced network on the same images.
 
-And what slicing costs beside evaluating. Both sides recalibrate BatchNorm; they take turns in one process, and the ratio is taken pair by
-pair, because a shared machine drifts.
+And what slicing costs beside evaluating. Both sides recalibrate BatchNorm; they take turns in one
+process, and the ratio is taken pair by pair, because a shared machine drifts.
 
     python benchmarks/overhead.py --weights W --images DIR --search-val FILE
 """

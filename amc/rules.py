@@ -308,6 +308,8 @@ def index_put(tracer: Tracer, call: Call) -> Any:
     if len(indices) != 1 or values.dim() != target.dim():
         return opaque(tracer, call)
     below, above = tracer.of(target), tracer.of(values)
+    if not values.numel():
+        return below
     if any(core(x).shape[:1] not in ((), (1,)) for x in (below, above)):
         return opaque(tracer, call)
     below, above = core(below), core(above)

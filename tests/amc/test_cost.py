@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import Conv2d
+from torch.nn import Conv2d, Linear
 
 from amc.cost import CostTable, prunable_fraction
 from amc.errors import ConfigError
@@ -91,6 +91,16 @@ def test_macs_are_shared_out_between_writers_and_readers():
         stem / 2 + square + grouped / 2,
         grouped / 2 + depthwise + head / 2,
     ]
+
+
+def test_macs_of_attention_belong_to_its_heads():
+    encoder = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True).eval()
+    units = read_units(nn.Sequential(Linear(6, 8), encoder, Linear(8, 3)), torch.ones(1, 5, 6))
+    stream, heads, hidden = CostTable(units).unit_macs.tolist()
+    packed, out, wide, products = 5 * 8 * 24, 5 * 8 * 8, 5 * 8 * 12, 2 * 5 * 5 * 8
+    assert heads == packed / 2 + products + out / 2
+    assert hidden == wide
+    assert stream == 5 * 6 * 8 / 2 + packed / 2 + out / 2 + wide + 5 * 8 * 3 / 2
 
 
 @pytest.mark.parametrize("name", ["resnet20", "googlenet", "efficientnet_b0", "densenet121"])

@@ -56,15 +56,20 @@ def prepare(network: Network, seconds: int) -> tuple[nn.Module, tuple[Any, ...],
 def count_macs(model: nn.Module, inputs: tuple[Any, ...]) -> int:
     """Multiply-accumulates by PyTorch's own counter, which is the truth here.
 
-    Attention must run in its parts, and outside of inference mode, for the counter to see it.
+    Attention must run in its parts, and outside of inference mode, for the counter to see it; and
+    it fails on a parameter that is handed to a module, unless that needs no gradient.
     """
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
+        model.requires_grad_(False)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(*inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
+        for parameter in learned:
+            parameter.requires_grad_(True)
     return int(counter.get_total_flops()) // 2
 
 

@@ -396,3 +396,35 @@ def test_a_network_in_half_precision_is_proven_as_well(name, kind):
     assert [unit.name for unit in units] == [unit.name for unit in s.units]
     widths = middle(units)
     verify(model, slice_model(model, units, widths), units, widths, inputs)
+
+
+class Chaos(nn.Module):
+    """Magnifies a change of its hidden channels some hundred million times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 12), nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.b(self.a(x).relu())
+        for _ in range(4):
+            out = torch.sin(100 * out)
+        return out
+
+
+def test_rounding_that_a_network_magnifies_is_no_mistake_and_a_mistake_no_rounding():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Chaos()
+    x = torch.randn(8, 5, generator=torch.Generator().manual_seed(1))
+    units = find_units(model, x)
+    small = slice_model(model, units, [7])
+    with torch.inference_mode():
+        with masked(model, units, [7]) as twin:
+            expected = twin(x)
+        assert (small(x) - expected).abs().max() > 1e-2
+    assert verify(model, small, units, [7], x) < 1e-6
+    with torch.no_grad():
+        small.b.weight[0, 0] += 1e-6
+    with pytest.raises(VerificationError, match="differs from"):
+        verify(model, small, units, [7], x)

@@ -17,7 +17,7 @@ HEADINGS = (
 )
 
 
-def page(results: list[Result], commit: str) -> str:
+def page(results: list[Result]) -> str:
     """The Markdown page: a summary, the table, why channels are frozen, what went wrong."""
     notes = _Notes()
     rows = [_row(result, notes) for result in results]
@@ -26,7 +26,7 @@ def page(results: list[Result], commit: str) -> str:
             "# The zoo",
             "",
             "Made by `benchmarks/zoo.py`, whose docstring says how to read it.",
-            f"Code as of commit {commit}. One thread; CPU seconds.",
+            f"Code as of commit {_tally(r['commit'] for r in results)}. One thread; CPU seconds.",
             "",
             *_summary(results),
             "",

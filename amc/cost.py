@@ -113,10 +113,7 @@ class CostTable:
         for u, unit in enumerate(units):
             for slot in unit.slots:
                 part = slot.index.size / units.sizes[slot.tensor][slot.dim]
-                # Ordinary layers have a writer and a reader; a depthwise kernel has its channels,
-                # and a product the heads that meet in it.
-                owners = 1 if slot.role in ("affine", "count") else 2
-                shares[u] += macs.get(slot.tensor, 0.0) * part / owners
+                shares[u] += macs.get(slot.tensor, 0.0) * part / slot.owners
         return shares
 
 

@@ -19,7 +19,8 @@ from torch.export import Dim, ExportedProgram
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from amc.errors import ModelError, VerificationError
-from amc.export import load_model, replacing
+from amc.export import load_model
+from amc.files import replacing
 from amc.trace import as_inputs, eval_mode, output_tensors
 
 TRACED_BATCH = 2

@@ -7,8 +7,7 @@ network. Loading builds that, puts the smaller tensors in place, and states the 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from amc.config import ModelConfig, Settings, explain
 from amc.errors import ModelError
+from amc.files import replacing
 from amc.models import build_model, check_allowed
 from amc.plan import Plan, tensors_sha256
 from amc.sizes import set_size
@@ -97,20 +97,6 @@ def load_model(path: Path | str, *, allow_factory: bool = False) -> tuple[nn.Mod
             f"{path}: its plan leaves {card.plan.params:,} parameters, its tensors hold {params:,}"
         )
     return model.eval(), card
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A draft beside ``path``, of the same suffix, that takes its place where all goes well.
-
-    Otherwise the draft is removed, and what was there before stays.
-    """
-    draft = path.with_name(f"{path.stem}.tmp{path.suffix}")
-    try:
-        yield draft
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> tuple[ModelCard, dict[str, Tensor]]:

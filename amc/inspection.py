@@ -71,7 +71,7 @@ def _params(unit: Unit, units: Units) -> float:
     return sum(
         prod(units.parameters[slot.tensor])
         * (slot.index.size / units.sizes[slot.tensor][slot.dim])
-        / (1 if slot.role == "affine" else 2)
+        / slot.owners
         for slot in unit.slots
         if slot.tensor in units.parameters
     )

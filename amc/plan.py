@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from amc.config import ModelConfig, Settings, explain
 from amc.errors import PlanError
+from amc.files import replacing
 from amc.slim import attribute_sizes
 from amc.units import Units
 
@@ -82,9 +83,8 @@ class Plan(Settings):
 
     def save(self, path: Path) -> None:
         """Write ``plan.json``, replacing an older one in one step."""
-        draft = path.with_suffix(".json.tmp")
-        draft.write_text(self.model_dump_json(indent=1) + "\n")
-        draft.replace(path)
+        with replacing(path) as draft:
+            draft.write_text(self.model_dump_json(indent=1) + "\n")
 
     def widths(self) -> tuple[int, ...]:
         """Kept width of each unit."""

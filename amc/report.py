@@ -15,6 +15,7 @@ from amc.command import command_line, flatten, without_option
 from amc.comparison import compare
 from amc.config import FinetuneConfig
 from amc.envs.pruning import Episode
+from amc.files import replacing
 from amc.page import Html, join, page, table, tag
 from amc.plan import Plan
 from amc.record import Record
@@ -43,9 +44,8 @@ def write_report(run: Path) -> Path:
     """
     document = _render(Record.load(run))
     target = RunFolder(run).report
-    draft = target.with_suffix(".html.tmp")
-    draft.write_text(document, encoding="utf-8")
-    draft.replace(target)
+    with replacing(target) as draft:
+        draft.write_text(document, encoding="utf-8")
     return target
 
 

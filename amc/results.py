@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from amc.config import FinetuneConfig, Settings, explain
 from amc.envs.pruning import Episode
 from amc.errors import RunError
+from amc.files import replacing
 from amc.finetune import Epoch
 
 _EPISODE = TypeAdapter(Episode)
@@ -62,9 +63,8 @@ class Results(Settings):
 
     def save(self, path: Path) -> None:
         """Write ``results.json``, replacing an older one in one step."""
-        draft = path.with_suffix(".json.tmp")
-        draft.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        draft.replace(path)
+        with replacing(path) as draft:
+            draft.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
     def row(self, name: str) -> Row | None:
         """The row of that name, or None."""

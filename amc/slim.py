@@ -45,8 +45,11 @@ def kept_indices(units: Units, widths: Sequence[int]) -> Kept:
 
 def attribute_sizes(units: Units, widths: Sequence[int]) -> dict[str, int]:
     """The integers of modules that these widths change, ``blocks.0.attn.num_heads``, by path."""
+    return _attribute_sizes(units, kept_indices(units, widths))
+
+
+def _attribute_sizes(units: Units, kept: Kept) -> dict[str, int]:
     attributes = {slot.tensor for unit in units for slot in unit.slots if slot.role == "size"}
-    kept = kept_indices(units, widths)
     return {name: len(kept[name][0][1]) for name in kept if name in attributes}
 
 
@@ -66,7 +69,7 @@ def slice_model(model: nn.Module, units: Units, widths: Sequence[int]) -> nn.Mod
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(own, tensor.requires_grad) if is_parameter else own
     small = copy.deepcopy(model, memo)
-    for name, size in attribute_sizes(units, widths).items():
+    for name, size in _attribute_sizes(units, kept).items():
         set_size(small, name, size)
     state_sizes(small)
     return small

@@ -25,29 +25,27 @@ def masked(model: nn.Module, units: Units, widths: Sequence[int]) -> Iterator[nn
     """
     tensors = dict(named_tensors(model))
     kept = kept_indices(units, widths)
+    cut = {(name, dim): index for name, dims in kept.items() for dim, index in dims}
     readers = {(s.tensor, s.dim) for unit in units for s in unit.slots if s.role == "in"}
+    readers &= cut.keys()
     norms = {id(tensors[name]): dims[0] for name, dims in kept.items() if name in tensors}
     kernels = {}
-    saved = {name: tensors[name].data for name, _ in readers & _keys(kept)}
+    saved = {name: tensors[name].data for name, _ in readers}
     try:
-        for name, dim in readers & _keys(kept):
-            weight, index = tensors[name], dict(kept[name])[dim]
+        for name, dim in readers:
+            weight = tensors[name]
             keep = torch.zeros(weight.shape[dim], dtype=weight.dtype, device=weight.device)
-            keep[index] = 1
+            keep[cut[name, dim]] = 1
             weight.data = weight.data * keep.view(-1, *[1] * (weight.dim() - dim - 1))
-        for name, dim in readers & _keys(kept):
+        for name, dim in readers:
             if dim == 1:
-                inputs = (tensors[name].shape[1], dict(kept[name])[dim])
+                inputs = (tensors[name].shape[1], cut[name, dim])
                 kernels[tensors[name].data_ptr()] = inputs
         with torch.inference_mode(), unfused_attention(), _KeptNorms(norms, kernels):
             yield model
     finally:
         for name, original in saved.items():
             tensors[name].data = original
-
-
-def _keys(kept: dict[str, list[tuple[int, Tensor]]]) -> set[tuple[str, int]]:
-    return {(name, dim) for name, dims in kept.items() for dim, _ in dims}
 
 
 class _KeptNorms(TorchDispatchMode):

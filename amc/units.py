@@ -36,6 +36,15 @@ class Slot:
     index: np.ndarray
     """(width, channels per group in this tensor) indices along ``dim``."""
 
+    @property
+    def owners(self) -> int:
+        """Among how many the tensor's cost is shared out.
+
+        An ordinary layer has a writer and a reader; what rides along has its channels alone, and a
+        product the heads that meet in it.
+        """
+        return 1 if self.role in ("affine", "count") else 2
+
 
 @dataclass(frozen=True, eq=False)
 class Unit:

@@ -25,7 +25,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from zoo_networks import Network, zoo
 
-from amc.trace import output_tensors
+from amc.trace import output_tensors, unfused_attention
 
 SEED = 0
 Emit = Callable[..., None]
@@ -59,15 +59,12 @@ def count_macs(model: nn.Module, inputs: tuple[Any, ...]) -> int:
     Attention must run in its parts, and outside of inference mode, for the counter to see it; and
     it fails on a parameter that is handed to a module, unless that needs no gradient.
     """
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
         model.requires_grad_(False)
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), unfused_attention(), FlopCounterMode(display=False) as counter:
             model(*inputs)
     finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
         for parameter in learned:
             parameter.requires_grad_(True)
     return int(counter.get_total_flops()) // 2

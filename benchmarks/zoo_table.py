@@ -28,8 +28,7 @@ def page(results: list[Result]) -> str:
             "Made by `benchmarks/zoo.py`, whose docstring says how to read it.",
             f"Code as of commit {_tally(r['commit'] for r in results)}. One thread; CPU seconds.",
             "",
-            *_summary(results),
-            "",
+            *_summaries(results),
             _line(HEADINGS),
             _line(["---", *["---:"] * (len(HEADINGS) - 1)]),
             *map(_line, rows),
@@ -131,8 +130,16 @@ def _largest_off(result: Result) -> int:
     return max(offs, key=abs, default=0)
 
 
+def _summaries(results: list[Result]) -> list[str]:
+    """What the table comes to, family by family."""
+    families: dict[str, list[Result]] = {}
+    for result in results:
+        families.setdefault(result["network"].partition(":")[0], []).append(result)
+    parts = ([f"{name}:", "", *_summary(members), ""] for name, members in families.items())
+    return [line for part in parts for line in part]
+
+
 def _summary(results: list[Result]) -> list[str]:
-    """What the table comes to."""
     errors = [error for error in map(worst_error, results) if error is not None]
     counts = [known for known in map(exact, results) if known is not None]
     frozen = [r for r in results if "frozen" in r]

@@ -6,12 +6,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from amc.cost import CostTable
 from amc.slim import slice_model
+from amc.trace import unfused_attention
 from amc.verification import verify
 from tests.families import FAMILIES, SLOW, Subject, subject
 
@@ -75,10 +75,6 @@ def cut(s: Subject, widths: list[int]) -> nn.Module:
 def counted_macs(model: nn.Module, s: Subject) -> int:
     """What PyTorch counts; it cannot look into the fused operations of dense attention."""
     model.requires_grad_(False)  # the counter stumbles on parameters that are used as data
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with FlopCounterMode(display=False) as counter:
-            model(*s.inputs)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(True)
+    with unfused_attention(), FlopCounterMode(display=False) as counter:
+        model(*s.inputs)
     return counter.get_total_flops() // 2

@@ -23,7 +23,7 @@ from amc.errors import ModelError
 from amc.export import load_model, save_model
 from amc.find import find_units, read_units
 from amc.models import build_model
-from amc.plan import Plan, plan_of, tensors_sha256, weights_sha256
+from amc.plan import Plan, plan_of, tensors_sha256
 from amc.slim import slice_model
 from amc.trace import named_tensors
 
@@ -384,15 +384,7 @@ def test_a_network_with_fewer_heads_comes_back_with_its_sizes(tmp_path):
     units = find_units(model, x)
     widths = [unit.width // 2 for unit in units]
     small = slice_model(model, units, widths)
-    cost = CostTable(units)
-    plan = plan_of(
-        units,
-        widths,
-        macs=(cost.macs(widths), cost.dense_macs),
-        params=(cost.params(widths), cost.dense_params),
-        weights_sha256=weights_sha256(model),
-        model=config,
-    )
+    plan = plan_with(units, widths, config)
     assert plan.sizes["blocks.0.attn.num_heads"] == model.blocks[0].attn.num_heads // 2
     save_model(small, plan, tmp_path / "small.safetensors")
     loaded, _ = load_model(tmp_path / "small.safetensors")

@@ -251,7 +251,7 @@ def test_same_run_gives_the_same_page(tmp_path: Path) -> None:
     make_run(tmp_path / "run")
     first = write_report(tmp_path / "run").read_bytes()
     assert write_report(tmp_path / "run").read_bytes() == first
-    assert not list((tmp_path / "run").glob("*.tmp"))
+    assert not list((tmp_path / "run").glob("*.tmp*"))
 
 
 def test_text_from_files_is_escaped(tmp_path: Path) -> None:

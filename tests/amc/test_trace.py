@@ -12,17 +12,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from amc.errors import ModelError
 from amc.rules import RULES
-from amc.trace import as_inputs, eval_mode, output_tensors, trace
+from amc.trace import as_inputs, eval_mode, output_tensors, trace, unfused_attention
 
 
 def counted(model: nn.Module, *inputs: Tensor) -> int:
     """PyTorch's own count, with attention in parts as in the trace."""
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad(), eval_mode(model):
-            model(*inputs)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(True)
+    counter = FlopCounterMode(display=False)
+    with unfused_attention(), counter, torch.no_grad(), eval_mode(model):
+        model(*inputs)
     return counter.get_total_flops() // 2
 
 

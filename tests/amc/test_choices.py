@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from amc.choices import Recorded, Replayed
+from amc.find import find_units
+from amc.slim import slice_model
+from amc.verification import verify
 
 
 def best(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,3 +66,25 @@ def test_among_other_channels_the_second_network_chooses_itself():
         with Replayed(recorded.choices):
             mask = torch.tensor([-1.0, 2.0]) > 0
     assert mask.tolist() == [False, True]
+
+
+class Fickle(nn.Module):
+    """Turns the sign of its outputs by digits that only rounding decides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 12), nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.b(self.a(x).relu())
+        return torch.where((out * 1e17).long() % 7 > 3, out, -out)
+
+
+def test_a_proof_makes_the_twins_choices():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Fickle()
+    x = torch.randn(64, 5, generator=torch.Generator().manual_seed(1))
+    units = find_units(model, x)
+    small = slice_model(model, units, [7])
+    assert verify(model, small, units, [7], x) < 1e-5

@@ -115,6 +115,20 @@ def heads(s: Any, x: Tensor) -> Tensor:
     return s.o((scores @ v).transpose(1, 2).flatten(2))
 
 
+def as_wide(s: Any, x: Tensor) -> Tensor:
+    y = s.a(x)
+    n, t, c = y.shape
+    q, k, v = s.qkv(y).view(n, t, 3, s.heads, c // s.heads).permute(2, 0, 3, 1, 4)
+    scores = (q @ k.transpose(2, 3)).softmax(3)
+    return s.o((scores @ v).transpose(1, 2).reshape(n, t, c))
+
+
+def standardised(s: Any, x: Tensor) -> Tensor:
+    rows = s.b.weight.reshape(1, len(s.b.weight), -1)
+    rows = functional.batch_norm(rows, None, None, s.gain.view(-1), training=True)
+    return s.c(functional.conv2d(s.a(x), rows.reshape_as(s.b.weight), s.b.bias))
+
+
 def fused(s: Any, x: Tensor) -> Tensor:
     q, k, v = (f(x).unflatten(2, (s.heads, 4)).transpose(1, 2) for f in (s.q, s.k, s.v))
     y = functional.scaled_dot_product_attention(q, k, v)
@@ -555,6 +569,36 @@ CASES: dict[str, Callable[[], Case]] = {
         },
         {"o": OUT},
         TOKENS,
+    ),
+    "attention as wide as its input": lambda: Case(
+        # The last reshape takes its width from the stream: a head goes with 4 of its channels.
+        Net(as_wide, a=Linear(6, 8), qkv=Linear(8, 24), heads=2, o=Linear(8, 2)),
+        {
+            "a": (
+                "heads",
+                2,
+                4,
+                uses("a", "qkv", reader="o")
+                | {"qkv.weight:1", "heads:0"}
+                | {f"matmul at test_units.py:{line(as_wide) + n + 2} ({n}):0" for n in (2, 3)},
+            )
+        },
+        {"o": OUT},
+        TOKENS,
+    ),
+    "standardised weights with a gain": lambda: Case(
+        Net(
+            standardised,
+            a=Conv2d(3, 8, 1),
+            b=Conv2d(8, 6, 3),
+            gain=nn.Parameter(torch.rand(6, 1, 1, 1)),
+            c=Conv2d(6, 2, 1),
+        ),
+        {
+            "a": ("conv", 8, 1, uses("a", reader="b")),
+            "b": ("conv", 6, 1, uses("b", reader="c") | {"gain:0"}),
+        },
+        {"c": OUT},
     ),
     "fused attention": lambda: Case(
         Net(fused, q=Linear(6, 8), k=Linear(6, 8), v=Linear(6, 8), heads=2, o=Linear(8, 2)),

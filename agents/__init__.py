@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from amc.errors import ConfigError
@@ -11,19 +11,23 @@ if TYPE_CHECKING:
     from amc.agents.policy import Policy
     from amc.config import AgentConfig
     from amc.envs.pruning import Episode, PruningEnv
+    from amc.envs.walk import Proposal
 
 __all__ = ["Agent", "make_agent"]
 
 
 class Agent(Protocol):
-    """Something that proposes plans to an environment."""
+    """Something that proposes plans, and is told what they are worth."""
 
     @property
     def policy(self) -> Policy | None:
         """What was learned, replayable elsewhere; None where nothing is."""
 
-    def learn(self, episodes: int, on_episode: Callable[[Episode], None]) -> None:
-        """Play up to ``episodes`` episodes, each handed to ``on_episode`` when it ends."""
+    def ask(self, count: int) -> list[Proposal]:
+        """Up to ``count`` plans, to be evaluated side by side; none where there is no other."""
+
+    def tell(self, episodes: Sequence[Episode]) -> None:
+        """Learn from the episodes that became of the proposals, in the same order."""
 
     def diagnostics(self) -> dict[str, float]:
         """What to plot beside the rewards: numbers by TensorBoard tag."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 
 from amc.envs.pruning import Episode, PruningEnv
+from amc.envs.walk import Proposal
 
 
 class Uniform:
@@ -16,12 +17,17 @@ class Uniform:
 
     def __init__(self, env: PruningEnv) -> None:
         self._env = env
+        self._asked = False
 
-    def learn(self, episodes: int, on_episode: Callable[[Episode], None]) -> None:
-        """One episode, however many are allowed: the plan is always the same."""
-        if episodes > 0:
-            keeps = self._env.uniform_keep()
-            on_episode(play(self._env, lambda i: self._env.action_for(keeps[i])))
+    def ask(self, count: int) -> list[Proposal]:  # noqa: ARG002
+        """The plan, the first time."""
+        if self._asked:
+            return []
+        self._asked = True
+        return [self._env.decode(self._env.encode(self._env.uniform_keep()))]
+
+    def tell(self, episodes: Sequence[Episode]) -> None:
+        """Nothing to learn."""
 
     def diagnostics(self) -> dict[str, float]:
         """Nothing."""
@@ -37,20 +43,14 @@ class RandomSearch:
         self._env = env
         self._generator = np.random.default_rng(seed)
 
-    def learn(self, episodes: int, on_episode: Callable[[Episode], None]) -> None:
-        """Play ``episodes`` random episodes."""
-        for _ in range(episodes):
-            actions = self._generator.uniform(-1.0, 1.0, (len(self._env.units), 1))
-            on_episode(play(self._env, actions.__getitem__))
+    def ask(self, count: int) -> list[Proposal]:
+        """``count`` random plans."""
+        actions = self._generator.uniform(-1.0, 1.0, (count, len(self._env.units)))
+        return [self._env.decode(row) for row in actions]
+
+    def tell(self, episodes: Sequence[Episode]) -> None:
+        """Nothing to learn."""
 
     def diagnostics(self) -> dict[str, float]:
         """Nothing."""
         return {}
-
-
-def play(env: PruningEnv, choose: Callable[[int], np.ndarray]) -> Episode:
-    """One episode with the action ``choose(index of the unit)`` on each unit."""
-    env.reset()
-    for index in range(len(env.units)):
-        *_, info = env.step(choose(index).astype(np.float32))
-    return Episode.from_json(info["plan"])

@@ -14,11 +14,11 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 
 class EpisodeBuffer(ReplayBuffer):
-    """Rewrites an episode when it ends: as it was executed, every step with the final reward.
+    """Whole episodes, every step with the final reward.
 
     Crediting the final reward to each transition is the paper's (He et al. 2018, section 3.3: the
-    reward of an episode is the same for all its layers). Storing the executed walk of
-    :class:`~amc.envs.pruning.PruningEnv` in the place of the proposed one is ours.
+    reward of an episode is the same for all its layers). Storing the walk as it was executed
+    (:func:`amc.envs.walk.retrace`) in the place of the proposed one is ours.
 
     Args (beyond the base class's):
         generator: draws the batches, in the place of NumPy's global one.
@@ -52,27 +52,13 @@ class EpisodeBuffer(ReplayBuffer):
         self.credit = self.rewards
         """(buffer size, 1) what :meth:`sample` gives out as rewards."""
 
-    def add(
-        self,
-        obs: np.ndarray,
-        next_obs: np.ndarray,
-        action: np.ndarray,
-        reward: np.ndarray,
-        done: np.ndarray,
-        infos: list[dict[str, Any]],
-    ) -> None:
-        """Store one transition; at the last one of an episode, rewrite all of them."""
-        last = self.pos
-        super().add(obs, next_obs, action, reward, done, infos)
-        if not done[0]:
-            return
-        executed = infos[0]["executed"]
-        count = len(executed["actions"])
-        rows = np.arange(last - count + 1, last + 1) % self.buffer_size
-        self.observations[rows, 0] = executed["observations"][:-1]
-        self.next_observations[rows, 0] = executed["observations"][1:]
-        self.actions[rows, 0] = executed["actions"]
-        self.rewards[rows, 0] = reward[0]
+    def add_episode(self, observations: np.ndarray, actions: np.ndarray, reward: float) -> None:
+        """Store a walk: ``(units + 1, features)``, ``(units, 1)``, and the reward of its plan."""
+        steps = len(actions)
+        for t in range(steps):
+            done = np.array([t == steps - 1])
+            credited = np.array([reward])
+            self.add(observations[t], observations[t + 1], actions[t], credited, done, [{}])
         if self._ranked:
             self.credit = normal_scores(self.rewards[: self.size()])
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from stable_baselines3 import DDPG
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -23,6 +20,7 @@ from amc.agents.noise import TruncatedNormal
 from amc.agents.policy import Policy
 from amc.config import AgentConfig
 from amc.envs.pruning import Episode, PruningEnv
+from amc.envs.walk import Proposal
 
 _ACTOR_OUTPUT_INIT = 3e-3  # Lillicrap et al. 2016, section 7: the first actions are near zero
 
@@ -39,9 +37,9 @@ class PruningDDPG(DDPG):
         exploration, batches = np.random.default_rng(seed).spawn(2)
         units = len(env.units)
         self.settings = settings
-        self.pruning_env = env
         self.noise = TruncatedNormal(settings.noise_std, exploration)
         self.losses: dict[str, float] = {}
+        self.episodes = 0
         self._exploration = exploration
         self._baseline: float | None = None
         # stable-baselines3 seeds every global generator when it is given a seed; without one it
@@ -53,13 +51,9 @@ class PruningDDPG(DDPG):
                 DummyVecEnv([lambda: env]),
                 learning_rate=settings.critic_lr,
                 buffer_size=settings.buffer_episodes * units,
-                # The comparison with the steps done is strict: learn at the warm-up's own end.
-                learning_starts=settings.warmup_episodes * units - 1,
                 batch_size=settings.batch_size,
                 tau=settings.tau,
                 gamma=settings.discount,
-                train_freq=(1, "episode"),
-                gradient_steps=settings.gradient_steps,
                 replay_buffer_class=EpisodeBuffer,
                 replay_buffer_kwargs={
                     "generator": batches,
@@ -84,34 +78,32 @@ class PruningDDPG(DDPG):
     @property
     def warming_up(self) -> bool:
         """Whether the actor has not learned yet."""
-        return self._episode_num < self.settings.warmup_episodes
+        return self.episodes < self.settings.warmup_episodes
 
     @property
     def exploration_std(self) -> float:
         """Deviation of the truncated normal in this episode."""
-        learned = max(0, self._episode_num - self.settings.warmup_episodes)
+        learned = max(0, self.episodes - self.settings.warmup_episodes)
         decayed = self.settings.noise_std * self.settings.noise_decay**learned
         return max(decayed, self.settings.noise_floor)
 
-    def _sample_action(
-        self,
-        learning_starts: int,  # noqa: ARG002
-        action_noise: ActionNoise | None = None,  # noqa: ARG002
-        n_envs: int = 1,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The action to take, and the same to store: (1, 1) in [-1, 1]."""
-        if self._episode_num == 0 and self.settings.start_uniform:
-            keep = self.pruning_env.uniform_keep()[self.num_timesteps % len(self.pruning_env.units)]
-            action = self.pruning_env.action_for(keep)[None]
-        elif self.warming_up and self.settings.warmup == "uniform":
-            action = self._exploration.uniform(-1.0, 1.0, (n_envs, 1)).astype(np.float32)
-        else:
-            assert isinstance(self._last_obs, np.ndarray)
-            with torch.no_grad():
-                mean = self.actor(torch.from_numpy(self._last_obs)).numpy()
-            self.noise.std = self.exploration_std
-            action = self.noise(mean)
-        return action, action
+    def explore(self, observations: np.ndarray) -> np.ndarray:
+        """Actions (N, 1) in [-1, 1] for observations (N, features)."""
+        if self.warming_up and self.settings.warmup == "uniform":
+            return self._exploration.uniform(-1.0, 1.0, (len(observations), 1))
+        with torch.no_grad():
+            mean = self.actor(torch.from_numpy(observations)).numpy()
+        self.noise.std = self.exploration_std
+        return self.noise(mean)
+
+    def learn_from(self, observations: np.ndarray, actions: np.ndarray, reward: float) -> None:
+        """Store an episode's walk, and update after the warm-up."""
+        assert isinstance(self.replay_buffer, EpisodeBuffer)
+        self.replay_buffer.add_episode(observations, actions, reward)
+        self.episodes += 1
+        if not self.warming_up:
+            steps = self.settings.gradient_steps
+            self.train(len(actions) if steps < 0 else steps, self.settings.batch_size)
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """Update critic and actor ``gradient_steps`` times (Lillicrap et al. 2016, Algorithm 1)."""
@@ -170,12 +162,25 @@ class DDPGAgent:
     def __init__(self, env: PruningEnv, settings: AgentConfig, seed: int) -> None:
         self._env = env
         self._seed = seed
+        self._start_uniform = settings.start_uniform
         self.model = PruningDDPG(env, settings, seed)
 
-    def learn(self, episodes: int, on_episode: Callable[[Episode], None]) -> None:
-        """Play and learn from ``episodes`` episodes; a second call goes on where it stopped."""
-        steps = episodes * len(self._env.units)
-        self.model.learn(steps, callback=_OnEpisode(on_episode), reset_num_timesteps=False)
+    def ask(self, count: int) -> list[Proposal]:
+        """Walk ``count`` times side by side, exploring; the very first plan is the uniform one."""
+        walks = [self._env.walk() for _ in range(count)]
+        for _ in self._env.units:
+            actions = self.model.explore(np.stack([walk.observation for walk in walks]))
+            for walk, action in zip(walks, actions[:, 0], strict=True):
+                walk.decide(float(action))
+        proposals = [walk.propose() for walk in walks]
+        if self._start_uniform and self.model.episodes == 0:
+            proposals[0] = self._env.decode(self._env.encode(self._env.uniform_keep()))
+        return proposals
+
+    def tell(self, episodes: Sequence[Episode]) -> None:
+        """Learn from each episode's walk as it was executed."""
+        for episode in episodes:
+            self.model.learn_from(*self._env.retrace(episode.widths), episode.reward)
 
     @property
     def policy(self) -> Policy:
@@ -186,7 +191,7 @@ class DDPGAgent:
             {
                 "budget": {q: self._env.budget.fraction(q) for q in self._env.budget.limits},
                 "units": len(self._env.units),
-                "episodes": self.model._episode_num,
+                "episodes": self.model.episodes,
                 "seed": self._seed,
             },
         )
@@ -195,17 +200,3 @@ class DDPGAgent:
         """Exploration of the present episode, and the losses of the last update."""
         losses = {f"losses/{name}": value for name, value in self.model.losses.items()}
         return {"exploration/std": self.model.exploration_std, **losses}
-
-
-class _OnEpisode(BaseCallback):
-    """Hands each finished episode on."""
-
-    def __init__(self, on_episode: Callable[[Episode], None]) -> None:
-        super().__init__()
-        self._on_episode = on_episode
-
-    def _on_step(self) -> bool:
-        info: dict[str, Any] = self.locals["infos"][0]
-        if "plan" in info:
-            self._on_episode(Episode.from_json(info["plan"]))
-        return True

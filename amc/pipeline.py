@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from amc.agents import make_agent
+from amc.agents import Agent, make_agent
 from amc.agents.callbacks import JsonlRecorder, TensorBoardMonitor
 from amc.agents.policy import Policy
 from amc.budget import Budget, parse_budget
@@ -86,7 +86,7 @@ def search(
             ledger.observers.append(lambda episode: on_episode(episode, ledger.best))
         interrupted = False
         try:
-            agent.learn(config.episodes, ledger.record)
+            _play(env, agent, config.episodes, ledger.record)
         except KeyboardInterrupt:
             if not ledger.history:
                 raise
@@ -102,6 +102,19 @@ def search(
         budget=env.budget,
         interrupted=interrupted,
     )
+
+
+def _play(
+    env: PruningEnv, agent: Agent, episodes: int, on_episode: Callable[[Episode], None]
+) -> None:
+    """Ask, evaluate, tell, until ``episodes`` are played or the agent has no other plan."""
+    played = 0
+    while played < episodes and (proposals := agent.ask(1)):
+        done = [env.score(proposal) for proposal in proposals]
+        agent.tell(done)
+        for episode in done:
+            on_episode(episode)
+        played += len(done)
 
 
 class _Ledger:

@@ -26,9 +26,8 @@ class Constraint(ABC):
     """Maps actions in [-1, 1] to kept fractions from each unit's minimum to 1, and to widths."""
 
     def __init__(self, units: Sequence[Unit], cost: CostTable, budget: Budget) -> None:
-        self._units = units
-        self._cost = cost
-        self._budget = budget
+        self.units = units
+        self.budget = budget
         self._allowed = [np.array(unit.widths) for unit in units]
         least = [unit.widths[0] for unit in units]
         if not budget.met(least):
@@ -50,19 +49,23 @@ class Constraint(ABC):
         """The width that unit ``index`` takes for now, given the widths chosen before it."""
         return self._nearest(index, wish)
 
+    def taken(self, index: int, action: float, width: int) -> float:  # noqa: ARG002
+        """The action that unit ``index`` has seen, for the observation of the next."""
+        return action
+
     def finish(self, wishes: np.ndarray, chosen: Sequence[int]) -> tuple[int, ...]:  # noqa: ARG002
         """The plan: one allowed width per unit, within the budget."""
         return tuple(chosen)
 
     def _nearest(self, index: int, keep: float) -> int:
         allowed = self._allowed[index]
-        return int(allowed[np.argmin(np.abs(allowed - keep * self._units[index].width))])
+        return int(allowed[np.argmin(np.abs(allowed - keep * self.units[index].width))])
 
     def _least(self, index: int) -> float:
         """The least wish: for a unit that may go altogether, clearly below its least width."""
-        nothing, *others = self._units[index].widths
+        nothing, *others = self.units[index].widths
         least = nothing or others[0] / 4
-        return least / self._units[index].width
+        return least / self.units[index].width
 
 
 class Projection(Constraint):
@@ -86,9 +89,9 @@ class Projection(Constraint):
 
     def finish(self, wishes: np.ndarray, chosen: Sequence[int]) -> tuple[int, ...]:
         """Scale all wishes onto the budget; without limits they are taken as they are."""
-        if not self._budget.limits:
+        if not self.budget.limits:
             return tuple(chosen)
-        return project(wishes, self._units, self._budget)
+        return project(wishes, self.units, self.budget)
 
 
 class Sequential(Constraint):
@@ -111,18 +114,22 @@ class Sequential(Constraint):
             return 1.0
         return float(np.clip(2.0 * (keep - least) / (1.0 - least) - 1.0, -1.0, 1.0))
 
+    def taken(self, index: int, action: float, width: int) -> float:  # noqa: ARG002
+        """That of the width: what the clamp took away did not happen."""
+        return self.action(index, width / self.units[index].width)
+
     def admit(self, index: int, wish: float, chosen: Sequence[int]) -> int:
         """The wished width, or the largest one that leaves the budget within reach."""
-        rest = [unit.widths[0] for unit in self._units[index + 1 :]]
+        rest = [unit.widths[0] for unit in self.units[index + 1 :]]
         width = self._nearest(index, wish)
-        if self._budget.met([*chosen, width, *rest]):
+        if self.budget.met([*chosen, width, *rest]):
             return width
         allowed = self._allowed[index]
         # allowed[low] meets the budget (the minimum always does), allowed[high] does not.
         low, high = 0, int(np.searchsorted(allowed, width))
         while high - low > 1:
             middle = (low + high) // 2
-            if self._budget.met([*chosen, int(allowed[middle]), *rest]):
+            if self.budget.met([*chosen, int(allowed[middle]), *rest]):
                 low = middle
             else:
                 high = middle

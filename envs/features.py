@@ -105,18 +105,16 @@ class Observer:
         for quantity in _QUANTITIES:
             self._static[:, _INDEX[f"{quantity}_share"]] = self._shares(quantity)
 
-    def set_budget(self, budget: Budget) -> None:
-        """Show ``budget`` in the observations from now on."""
-        for quantity in _QUANTITIES:
-            self._static[:, _INDEX[f"{quantity}_budget"]] = budget.fraction(quantity)
-
-    def __call__(self, step: int, chosen: Sequence[int], previous_action: float) -> np.ndarray:
+    def __call__(
+        self, step: int, chosen: Sequence[int], previous_action: float, budget: Budget
+    ) -> np.ndarray:
         """The observation before unit ``step``; after the last one, its row once more.
 
         Args:
             step: index of the unit to decide, up to the number of units.
             chosen: widths of the units before ``step``.
             previous_action: in [-1, 1].
+            budget: what the plan will have to meet.
 
         Returns:
             ``(len(FEATURES),)`` float32, within the declared bounds.
@@ -129,6 +127,7 @@ class Observer:
             now = self._total(quantity, open_end)
             row[_INDEX[f"{quantity}_reduced"]] = 1.0 - now / dense
             row[_INDEX[f"{quantity}_rest"]] = (now - self._total(quantity, closed_end)) / dense
+            row[_INDEX[f"{quantity}_budget"]] = budget.fraction(quantity)
         row[_INDEX["previous_action"]] = previous_action
         observation: np.ndarray = np.clip(row.astype(np.float32), LOW, HIGH)
         return observation

@@ -14,7 +14,8 @@ from gymnasium import spaces
 from amc.config import Constraint
 from amc.envs.constraint import make_constraint
 from amc.envs.features import HIGH, LOW, Observer
-from amc.errors import ConfigError, EvaluationError, UnitError
+from amc.envs.walk import Proposal, Walk, retrace
+from amc.errors import EvaluationError, UnitError
 
 if TYPE_CHECKING:
     from amc.budget import Budget
@@ -114,12 +115,7 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | key        | when       | what |
     |------------|------------|------|
     | `plan`     | at the end | :class:`Episode` as a dict: proposed and executed keep, widths, costs, quality, reward, seconds |
-    | `executed` | at the end | the walk in which the plan itself had been proposed: `observations` `(units + 1, 25)` and `actions` `(units, 1)` |
-
-    The executed walk is what a replay buffer should hold. It is a true walk of this environment,
-    with the same plan and the same reward: a plan that is on the budget is executed as it is, by
-    either constraint. The proposed one is a poor teacher: under `projection` any common factor of
-    the wishes gives the same plan, under `sequential` a clamped action did not happen.
+    | `executed` | at the end | the walk in which the plan itself had been proposed (:func:`amc.envs.walk.retrace`): `observations` `(units + 1, 25)` and `actions` `(units, 1)` |
 
     ## Arguments
 
@@ -156,14 +152,14 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.units = units
         self.cost = cost
         self.constraint: Constraint = constraint
-        self._evaluate = evaluate
+        self.evaluate = evaluate
         self._reward = reward
         self._observe = Observer(units, cost, importance)
         self._set_budget(budget)
         self.observation_space = spaces.Box(LOW, HIGH, dtype=np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (1,), dtype=np.float32)
         self._episodes = 0
-        self._start()
+        self._walk = self.walk()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -172,37 +168,42 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         super().reset(seed=seed)
         if options and "budget" in options:
             self._set_budget(options["budget"])
-        self._start()
-        return self._observe(0, (), 1.0), {}
+        self._walk = self.walk()
+        return self._walk.observation, {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Decide one unit. Raises :class:`EvaluationError` for an action that is not a number."""
-        index = len(self._chosen)
-        if index == len(self.units):
-            raise ConfigError("the episode is over: call reset() before the next step()")
-        value = float(np.clip(np.asarray(action, dtype=np.float64).item(), -1.0, 1.0))
-        if not np.isfinite(value):
-            raise EvaluationError(
-                f"action {value} on unit {self.units[index].name}: the actor diverged;"
-                " lower its learning rate"
-            )
-        wish = self._constraint.wish(index, value)
-        width = self._constraint.admit(index, wish, self._chosen)
-        self._wishes.append(wish)
-        self._chosen.append(width)
-        if self.constraint == "sequential":
-            value = self._constraint.action(index, width / self.units[index].width)
-        observation = self._observe(index + 1, self._chosen, value)
-        if len(self._chosen) < len(self.units):
+        self._walk.decide(np.asarray(action, dtype=np.float64).item())
+        observation = self._walk.observation
+        if not self._walk.finished:
             return observation, 0.0, False, False, {}
-        episode = self._finish()
-        info = {"plan": episode.to_json(), "executed": self._walk(episode)}
+        episode = self.score(self._walk.propose())
+        observations, actions = self.retrace(episode.widths)
+        executed = {"observations": observations, "actions": actions}
+        info = {"plan": episode.to_json(), "executed": executed}
         return observation, episode.reward, True, False, info
 
-    def action_for(self, keep: float) -> np.ndarray:
-        """The action ``(1,)`` that wishes ``keep`` of the unit that is to be decided now."""
-        value = self._constraint.action(len(self._chosen), keep)
-        return np.array([value], dtype=np.float32)
+    def walk(self) -> Walk:
+        """A walk under the present budget, for searchers that have several plans evaluated at once.
+
+        Independent of :meth:`step`; :meth:`conclude` makes an episode of its proposal.
+        """
+        return Walk(self._constraint, self._observe)
+
+    def retrace(self, widths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """See :func:`amc.envs.walk.retrace`."""
+        return retrace(self._constraint, self._observe, widths)
+
+    def decode(self, actions: np.ndarray) -> Proposal:
+        """The plan of a walk that takes ``actions`` (units,), whatever it observes."""
+        walk = self.walk()
+        for action in actions:
+            walk.decide(float(action))
+        return walk.propose()
+
+    def encode(self, keeps: Sequence[float]) -> np.ndarray:
+        """The actions (units,) float64 that wish ``keeps``, kept fractions of the units."""
+        return np.array([self._constraint.action(i, keep) for i, keep in enumerate(keeps)])
 
     def uniform_keep(self) -> tuple[float, ...]:
         """Kept fractions of the uniform plan: the same wish everywhere, on the budget."""
@@ -212,35 +213,22 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         )
         return tuple(k / unit.width for k, unit in zip(widths, self.units, strict=True))
 
-    def _set_budget(self, budget: Budget) -> None:
-        self.budget = budget
-        self._constraint = make_constraint(self.constraint, self.units, self.cost, budget)
-        self._observe.set_budget(budget)
-
-    def _start(self) -> None:
-        self._wishes: list[float] = []
-        self._chosen: list[int] = []
-
-    def _walk(self, episode: Episode) -> dict[str, np.ndarray]:
-        """Observations and actions of the walk that proposes what was executed."""
-        actions = [self._constraint.action(i, keep) for i, keep in enumerate(episode.executed_keep)]
-        observations = [
-            self._observe(i, episode.widths[:i], previous)
-            for i, previous in enumerate([1.0, *actions])
-        ]
-        return {
-            "observations": np.stack(observations),
-            "actions": np.array(actions, dtype=np.float32)[:, None],
-        }
-
-    def _finish(self) -> Episode:
+    def score(self, proposal: Proposal) -> Episode:
+        """Evaluate a proposal. Raises :class:`EvaluationError`, naming its widths."""
         started = time.perf_counter()
-        widths = self._constraint.finish(np.array(self._wishes), self._chosen)
-        projected = time.perf_counter()
         try:
-            quality = dict(self._evaluate(widths))
-            evaluated = time.perf_counter()
-            macs, params = int(self.cost.macs(widths)), int(self.cost.params(widths))
+            quality = self.evaluate(proposal.widths)
+        except EvaluationError as error:
+            raise EvaluationError(f"widths {list(proposal.widths)}: {error}") from error
+        return self.conclude(proposal, quality, time.perf_counter() - started)
+
+    def conclude(
+        self, proposal: Proposal, quality: Mapping[str, float], evaluate_seconds: float
+    ) -> Episode:
+        """The episode that ends with this quality. Raises what the reward raises."""
+        widths = proposal.widths
+        macs, params = int(self.cost.macs(widths)), int(self.cost.params(widths))
+        try:
             reward = self._reward(quality, {"macs": macs, "params": params})
         except EvaluationError as error:
             raise EvaluationError(f"widths {list(widths)}: {error}") from error
@@ -248,13 +236,17 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return Episode(
             number=self._episodes,
             widths=widths,
-            proposed_keep=tuple(self._wishes),
+            proposed_keep=proposal.wishes,
             executed_keep=tuple(k / u.width for k, u in zip(widths, self.units, strict=True)),
             macs=macs,
             params=params,
             kept_macs=macs / self.cost.dense_macs,
             kept_params=params / self.cost.dense_params,
-            quality=quality,
+            quality=dict(quality),
             reward=reward,
-            seconds={"project": projected - started, "evaluate": evaluated - projected},
+            seconds={"project": proposal.project_seconds, "evaluate": evaluate_seconds},
         )
+
+    def _set_budget(self, budget: Budget) -> None:
+        self.budget = budget
+        self._constraint = make_constraint(self.constraint, self.units, self.cost, budget)

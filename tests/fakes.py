@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from amc.agents import Agent
 from amc.budget import Budget
-from amc.envs.pruning import PruningEnv
+from amc.envs.pruning import Episode, PruningEnv
 from amc.envs.reward import make_reward
 
 
@@ -122,3 +123,13 @@ def rollout(
         assert not truncated
     assert terminated
     return observations, reward, info
+
+
+def play(agent: Agent, env: PruningEnv, episodes: int) -> list[Episode]:
+    """Ask, evaluate, tell, one plan at a time."""
+    history: list[Episode] = []
+    while len(history) < episodes and (proposals := agent.ask(1)):
+        done = [env.score(proposal) for proposal in proposals]
+        agent.tell(done)
+        history += done
+    return history

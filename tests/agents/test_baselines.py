@@ -5,17 +5,15 @@ import pytest
 
 from amc.agents import make_agent
 from amc.config import AgentConfig
-from amc.envs.pruning import Episode
 from amc.errors import ConfigError
-from tests.fakes import FakeQuality, fake_env
+from tests.fakes import FakeQuality, fake_env, play
 
 
 @pytest.mark.parametrize("constraint", ["projection", "sequential"])
 def test_uniform_plays_once(constraint: str) -> None:
     env = fake_env(constraint=constraint)
-    history: list[Episode] = []
     agent = make_agent("uniform", env, AgentConfig(), 0)
-    agent.learn(50, history.append)
+    history = play(agent, env, 50)
     assert [episode.executed_keep for episode in history] == [pytest.approx(env.uniform_keep())]
     assert agent.policy is None
     assert agent.diagnostics() == {}
@@ -23,8 +21,8 @@ def test_uniform_plays_once(constraint: str) -> None:
 
 def test_random_plans_are_on_the_budget_and_follow_the_seed() -> None:
     def plans(seed: int) -> list[tuple[int, ...]]:
-        history: list[Episode] = []
-        make_agent("random", fake_env(), AgentConfig(), seed).learn(30, history.append)
+        env = fake_env()
+        history = play(make_agent("random", env, AgentConfig(), seed), env, 30)
         assert all(0.47 < episode.kept_macs <= 0.5 for episode in history)
         assert [episode.number for episode in history] == list(range(1, 31))
         return [episode.widths for episode in history]
@@ -37,7 +35,7 @@ def test_random_plans_are_on_the_budget_and_follow_the_seed() -> None:
 def test_the_evaluator_is_called_once_an_episode() -> None:
     quality = FakeQuality((8, 8), (0.1, 0.2))
     env = fake_env((8, 8), (), evaluate=quality)
-    make_agent("random", env, AgentConfig(), 0).learn(7, lambda _: None)
+    play(make_agent("random", env, AgentConfig(), 0), env, 7)
     assert quality.calls == 7
 
 

@@ -21,17 +21,9 @@ def filled(episodes: int, capacity: int, *, ranked: bool) -> tuple[EpisodeBuffer
     generator, infos = np.random.default_rng(1), []
     for _ in range(episodes):
         actions = generator.uniform(-1, 1, 3).astype(np.float32)
-        observations, reward, info = rollout(env, actions)
-        for t in range(3):
-            last = t == 2
-            buffer.add(
-                observations[t][None],
-                observations[t + 1][None],
-                actions[t].reshape(1, 1),
-                np.array([reward if last else 0.0]),
-                np.array([last]),
-                [info if last else {}],
-            )
+        _, reward, info = rollout(env, actions)
+        executed = info["executed"]
+        buffer.add_episode(executed["observations"], executed["actions"], reward)
         infos.append(info)
     return buffer, infos
 

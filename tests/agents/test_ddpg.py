@@ -12,15 +12,14 @@ from amc.agents.baselines import RandomSearch
 from amc.agents.ddpg import DDPGAgent, PruningDDPG
 from amc.config import PRESETS, AgentConfig
 from amc.envs.pruning import Episode
-from tests.fakes import FakeCost, FakeQuality, fake_env, fake_units
+from tests.fakes import FakeCost, FakeQuality, fake_env, fake_units, play
 
 SMALL: dict[str, Any] = {"hidden": (64, 64), "actor_lr": 5e-4, "gradient_steps": 30}
 
 
 def run(settings: AgentConfig, seed: int, episodes: int, **env: Any) -> list[Episode]:
-    history: list[Episode] = []
-    DDPGAgent(fake_env(**env), settings, seed).learn(episodes, history.append)
-    return history
+    fake = fake_env(**env)
+    return play(DDPGAgent(fake, settings, seed), fake, episodes)
 
 
 def test_finds_nearly_the_optimum_that_brute_force_knows() -> None:
@@ -40,8 +39,8 @@ def test_finds_nearly_the_optimum_that_brute_force_knows() -> None:
 
 
 def test_what_it_plays_in_the_end_beats_the_median_random_plan() -> None:
-    drawn: list[Episode] = []
-    RandomSearch(fake_env(), 0).learn(200, drawn.append)
+    env = fake_env()
+    drawn = play(RandomSearch(env, 0), env, 200)
     bar = np.quantile([episode.reward for episode in drawn], 0.5)
     for seed in range(3):
         history = run(AgentConfig(**SMALL), seed, 60)
@@ -76,8 +75,10 @@ def test_a_seed_determines_everything_and_globals_are_untouched() -> None:
 
 def learner(**settings: Any) -> PruningDDPG:
     """A learner with one full batch of transitions behind it."""
-    agent = DDPGAgent(fake_env(), AgentConfig(hidden=(16,), gradient_steps=0, **settings), 0)
-    agent.learn(4, lambda _: None)
+    env = fake_env()
+    settings = {"warmup_episodes": 9, **settings}
+    agent = DDPGAgent(env, AgentConfig(hidden=(16,), **settings), 0)
+    play(agent, env, 4)
     return agent.model
 
 
@@ -127,26 +128,26 @@ def test_one_update_moves_critic_and_actor_as_the_paper_says() -> None:
 
 
 def test_exploration_follows_the_schedule() -> None:
-    agent = DDPGAgent(
-        fake_env(),
-        AgentConfig(hidden=(16,), gradient_steps=1, warmup_episodes=2, noise_floor=0.48),
-        0,
-    )
+    env = fake_env()
+    settings = AgentConfig(hidden=(16,), gradient_steps=1, warmup_episodes=2, noise_floor=0.48)
+    agent = DDPGAgent(env, settings, 0)
     seen: list[float] = []
-    agent.learn(5, lambda _: seen.append(agent.diagnostics()["exploration/std"]))
+    for _ in range(5):
+        seen.append(agent.diagnostics()["exploration/std"])
+        play(agent, env, 1)
     assert seen == pytest.approx([0.5, 0.5, 0.5, 0.5 * 0.97, 0.48])
     assert set(agent.diagnostics()) == {"exploration/std", "losses/actor", "losses/critic"}
 
 
 def test_learning_goes_on_and_the_policy_is_a_copy() -> None:
-    agent = DDPGAgent(fake_env(), AgentConfig(**SMALL, warmup_episodes=1), 0)
-    numbers: list[int] = []
-    agent.learn(2, lambda episode: numbers.append(episode.number))
+    env = fake_env()
+    agent = DDPGAgent(env, AgentConfig(**SMALL, warmup_episodes=1), 0)
+    first = play(agent, env, 2)
     policy = agent.policy
     observation = fake_env().reset()[0]
     before = policy.act(observation)
-    agent.learn(3, lambda episode: numbers.append(episode.number))
-    assert numbers == [1, 2, 3, 4, 5]
+    second = play(agent, env, 3)
+    assert [episode.number for episode in first + second] == [1, 2, 3, 4, 5]
     np.testing.assert_array_equal(policy.act(observation), before)
     assert agent.policy.act(observation) != before
     assert policy.trained_on["budget"] == {"macs": 0.5}

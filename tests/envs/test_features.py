@@ -16,6 +16,8 @@ from tests.fakes import DENSE_9, FakeCost, fake_units
 
 NAMES = [feature.name for feature in FEATURES]
 SIZE_BOUND = ("out_channels", "in_channels")
+FREE: Any = SimpleNamespace(fraction=lambda _: 1.0)
+TIGHT: Any = SimpleNamespace(fraction=lambda q: {"macs": 0.4, "params": 1.0}[q])
 
 
 def observer(factor: int = 1, side: int = 16) -> Observer:
@@ -27,17 +29,15 @@ def observer(factor: int = 1, side: int = 16) -> Observer:
     importance = [np.repeat(np.arange(1.0, width + 1), factor) for width in DENSE_9]
     units: Any = fake_units(dense, 0.25, side)
     units[0].layers[0].in_channels = 4 * factor
-    observe = Observer(units, cost, importance)  # type: ignore[arg-type]
-    observe.set_budget(SimpleNamespace(fraction=lambda q: {"macs": 0.4, "params": 1.0}[q]))  # type: ignore[arg-type]
-    return observe
+    return Observer(units, cost, importance)  # type: ignore[arg-type]
 
 
 def test_a_twice_as_wide_network_looks_the_same() -> None:
     small, large = observer(), observer(2)
     for step in range(len(DENSE_9) + 1):
         chosen = [width // 2 for width in DENSE_9[:step]]
-        a = small(step, chosen, 0.3)
-        b = large(step, [2 * width for width in chosen], 0.3)
+        a = small(step, chosen, 0.3, TIGHT)
+        b = large(step, [2 * width for width in chosen], 0.3, TIGHT)
         same = [i for i, name in enumerate(NAMES) if name not in SIZE_BOUND]
         np.testing.assert_allclose(a[same], b[same], atol=1e-6)
         for name in SIZE_BOUND:  # a doubling is one step of the logarithm
@@ -49,7 +49,7 @@ def test_costs_by_hand() -> None:
     cost = FakeCost(dense, area=1, inputs=2)  # params: 2 a + a b + 10 b; dense 88
     units = fake_units(dense, 0.25)  # least 2 and 1
     observe = Observer(units, cost, [np.ones(8), np.ones(4)])  # type: ignore[arg-type]
-    row = dict(zip(NAMES, observe(1, [4], -0.5), strict=True))
+    row = dict(zip(NAMES, observe(1, [4], -0.5, FREE), strict=True))
     assert row["macs_reduced"] == pytest.approx((88 - (8 + 16 + 40)) / 88)
     assert row["macs_rest"] == pytest.approx((64 - (8 + 4 + 10)) / 88)
     removable = np.array([88 - (4 + 8 + 40), 88 - (16 + 8 + 10)])
@@ -63,7 +63,7 @@ def test_costs_by_hand() -> None:
 def test_importance_profile() -> None:
     scores = np.array([1.0, 5.0, 2.0, 2.0])
     observe = Observer(fake_units((4,)), FakeCost((4,)), [scores])  # type: ignore[arg-type]
-    row = dict(zip(NAMES, observe(0, [], 1.0), strict=True))
+    row = dict(zip(NAMES, observe(0, [], 1.0, FREE), strict=True))
     assert (row["mass_25"], row["mass_50"], row["mass_75"]) == pytest.approx((0.5, 0.7, 0.9))
 
 
@@ -76,7 +76,7 @@ def test_extreme_networks_stay_within_bounds() -> None:
         importance = [np.zeros(width) for width in dense]
         observe = Observer(units, FakeCost(dense), importance)  # type: ignore[arg-type]
         for step in range(len(dense) + 1):
-            row = observe(step, [unit.widths[0] for unit in units[:step]], 1.0)
+            row = observe(step, [unit.widths[0] for unit in units[:step]], 1.0, FREE)
             assert row.dtype == np.float32
             assert np.all((row >= LOW) & (row <= HIGH))
 
@@ -97,7 +97,7 @@ def test_a_transformer_from_embeddings_is_observed_within_bounds() -> None:
     units = find_units(Language(), torch.arange(5)[None], round_to={"heads": 4}, gentle_ends=True)
     assert [unit.kind for unit in units] == ["stream", "heads", "linear"]
     observe = Observer(units, CostTable(units), [np.ones(unit.width) for unit in units])
-    observations = [observe(n, [1] * n, 0.0) for n in range(3)]
+    observations = [observe(n, [1] * n, 0.0, FREE) for n in range(3)]
     assert all(np.all((row >= LOW) & (row <= HIGH)) for row in observations)
     rows = [dict(zip(NAMES, observation, strict=True)) for observation in observations]
     assert [row["linear"] for row in rows] == [0, 1, 1]

@@ -41,7 +41,7 @@ def test_two_copies_roll_out_identically_and_please_both_checkers():
             for _ in range(2)
         )
         # The weights of a factory without weights are drawn from PyTorch's generator.
-        second.unwrapped._evaluate = first.unwrapped._evaluate
+        second.unwrapped.evaluate = first.unwrapped.evaluate
         second.unwrapped._observe = first.unwrapped._observe
         for a, b in zip(rollout(first, 1), rollout(second, 1), strict=True):
             assert np.array_equal(a, b)
@@ -54,7 +54,7 @@ def test_the_reported_costs_are_those_of_the_sliced_network():
     env.reset()
     for _ in env.units:
         _, _, _, _, info = env.step(np.zeros(1, np.float32))
-    small = slice_model(env._evaluate._task.model, env.units, info["plan"]["widths"])
+    small = slice_model(env.evaluate._task.model, env.units, info["plan"]["widths"])
     assert sum(p.numel() for p in small.parameters()) == info["plan"]["params"]
 
 

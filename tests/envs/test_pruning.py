@@ -84,9 +84,10 @@ def test_uniform_plan() -> None:
     env = fake_env()
     keeps = env.uniform_keep()
     env.reset()
-    for keep in keeps:
-        *_, info = env.step(env.action_for(keep))
+    for action in env.encode(keeps):
+        *_, info = env.step(np.array([action]))
     assert info["plan"]["executed_keep"] == pytest.approx(keeps)
+    assert env.decode(env.encode(keeps)).widths == tuple(info["plan"]["widths"])
     assert max(keeps) - min(keeps) < 0.07  # one step of the narrowest unit
 
 

@@ -1,0 +1,102 @@
+"""One pass over the units: observe, decide, propose. What an episode is before it is evaluated."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from amc.errors import ConfigError, EvaluationError
+
+if TYPE_CHECKING:
+    from amc.budget import Budget
+    from amc.envs.constraint import Constraint
+    from amc.envs.features import Observer
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A plan that waits for its quality."""
+
+    widths: tuple[int, ...]
+    """Allowed kept widths, one a unit, on the budget."""
+    wishes: tuple[float, ...]
+    """The kept fractions that were asked for."""
+    budget: Budget
+    project_seconds: float
+
+
+class Walk:
+    """A walk over the units under one budget. Many can be under way at once."""
+
+    def __init__(self, constraint: Constraint, observe: Observer) -> None:
+        self._constraint, self._observe = constraint, observe
+        self._wishes: list[float] = []
+        self._chosen: list[int] = []
+        self._previous_action = 1.0
+
+    @property
+    def step(self) -> int:
+        """Index of the unit to decide."""
+        return len(self._chosen)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every unit is decided."""
+        return self.step == len(self._constraint.units)
+
+    @property
+    def observation(self) -> np.ndarray:
+        """``(features,)`` float32, before the next unit; after the last, its row once more."""
+        budget = self._constraint.budget
+        return self._observe(self.step, self._chosen, self._previous_action, budget)
+
+    def decide(self, action: float) -> None:
+        """Take ``action``, clipped to [-1, 1], on the next unit.
+
+        Raises :class:`EvaluationError` where it is not a number, :class:`ConfigError` after the
+        last unit.
+        """
+        if self.finished:
+            raise ConfigError("the episode is over: call reset() before the next step()")
+        unit = self._constraint.units[self.step]
+        if not np.isfinite(action):
+            raise EvaluationError(
+                f"action {action} on unit {unit.name}: the actor diverged; lower its learning rate"
+            )
+        value = float(np.clip(action, -1.0, 1.0))
+        wish = self._constraint.wish(self.step, value)
+        width = self._constraint.admit(self.step, wish, self._chosen)
+        self._previous_action = self._constraint.taken(self.step, value, width)
+        self._wishes.append(wish)
+        self._chosen.append(width)
+
+    def propose(self) -> Proposal:
+        """The plan of a finished walk."""
+        started = time.perf_counter()
+        widths = self._constraint.finish(np.array(self._wishes), self._chosen)
+        seconds = time.perf_counter() - started
+        return Proposal(widths, tuple(self._wishes), self._constraint.budget, seconds)
+
+
+def retrace(
+    constraint: Constraint, observe: Observer, widths: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The walk in which a plan itself is proposed.
+
+    Returns its observations ``(units + 1, features)`` and actions ``(units, 1)``, float32. This is
+    what a replay buffer should hold: a true walk, because a plan that is on the budget is executed
+    as it is by either constraint. The walk that led to the plan is a poor teacher: under
+    `projection` any common factor of the wishes gives the same plan, under `sequential` a clamped
+    action did not happen.
+    """
+    keeps = [width / unit.width for width, unit in zip(widths, constraint.units, strict=True)]
+    actions = [constraint.action(i, keep) for i, keep in enumerate(keeps)]
+    observations = [
+        observe(i, widths[:i], previous, constraint.budget)
+        for i, previous in enumerate([1.0, *actions])
+    ]
+    return np.stack(observations), np.array(actions, dtype=np.float32)[:, None]

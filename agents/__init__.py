@@ -1,4 +1,4 @@
-"""Searchers: DDPG and its baselines behind one interface. Only here is stable-baselines3 known."""
+"""Searchers: the agents and the baselines behind one interface."""
 
 from __future__ import annotations
 
@@ -34,14 +34,18 @@ class Agent(Protocol):
 
 
 def make_agent(name: str, env: PruningEnv, settings: AgentConfig, seed: int) -> Agent:
-    """The searcher ``ddpg``, ``random`` or ``uniform``; raises :class:`ConfigError` for others.
+    """The searcher of that name, one of :data:`amc.config.AgentName`.
 
     ``seed`` determines everything that is random; no global generator is touched.
     """
+    if name == "expert":
+        from amc.agents.expert import ExpertIteration
+
+        return ExpertIteration(env, settings.expert, seed)
     if name == "ddpg":
         from amc.agents.ddpg import DDPGAgent
 
-        return DDPGAgent(env, settings, seed)
+        return DDPGAgent(env, settings.ddpg, seed)
 
     from amc.agents.baselines import RandomSearch, Uniform
 
@@ -49,4 +53,4 @@ def make_agent(name: str, env: PruningEnv, settings: AgentConfig, seed: int) -> 
         return RandomSearch(env, seed)
     if name == "uniform":
         return Uniform(env)
-    raise ConfigError(f"agent {name!r} is unknown; choose from ddpg, random, uniform")
+    raise ConfigError(f"agent {name!r} is unknown; choose from expert, ddpg, random, uniform")

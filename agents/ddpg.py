@@ -18,7 +18,7 @@ from torch.nn import functional
 from amc.agents.buffer import EpisodeBuffer
 from amc.agents.noise import TruncatedNormal
 from amc.agents.policy import Policy
-from amc.config import AgentConfig
+from amc.config import DDPGConfig
 from amc.envs.pruning import Episode, PruningEnv
 from amc.envs.walk import Proposal
 
@@ -33,7 +33,7 @@ class PruningDDPG(DDPG):
     or (our default) on the rank of the reward among all episodes.
     """
 
-    def __init__(self, env: PruningEnv, settings: AgentConfig, seed: int) -> None:
+    def __init__(self, env: PruningEnv, settings: DDPGConfig, seed: int) -> None:
         exploration, batches = np.random.default_rng(seed).spawn(2)
         units = len(env.units)
         self.settings = settings
@@ -159,7 +159,7 @@ class PruningDDPG(DDPG):
 class DDPGAgent:
     """Learns on one environment; see :class:`amc.agents.Agent`."""
 
-    def __init__(self, env: PruningEnv, settings: AgentConfig, seed: int) -> None:
+    def __init__(self, env: PruningEnv, settings: DDPGConfig, seed: int) -> None:
         self._env = env
         self._seed = seed
         self._start_uniform = settings.start_uniform

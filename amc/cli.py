@@ -108,7 +108,7 @@ def search(
     gentle_ends: opt.GentleEnds = False,
     allow_drop: opt.AllowDrop = False,
     importance: opt.Importance = "contribution",
-    agent: opt.Agent = "ddpg",
+    agent: opt.Agent = None,
     preset: opt.Preset = "default",
     episodes: opt.Episodes = None,
     reward: opt.Reward = "kl",
@@ -431,7 +431,7 @@ def _shape(text: str | None, spec: str) -> tuple[int, ...]:
 def _run_name(config: SearchConfig) -> str:
     name = config.model.spec.rpartition(":")[2] if config.model else "model"
     limits = "-".join(f"{key}{value}" for key, value in config.budget.items()) or config.reward
-    agent = "" if config.agent == "ddpg" else f"-{config.agent}"
+    agent = "" if config.agent == "expert" else f"-{config.agent}"
     return f"{name}-{limits}{agent}-seed{config.seed}"
 
 

@@ -79,8 +79,30 @@ class EvaluateConfig(Settings):
     """Autocast to bfloat16; None: wherever the hardware computes in it."""
 
 
-class AgentConfig(Settings):
-    """DDPG and its exploration. The defaults are ours; ``amc-paper`` holds the paper's values."""
+AgentName = Literal["expert", "ddpg", "random", "uniform"]
+
+
+class ExpertConfig(Settings):
+    """Expert iteration: a planner on a Gaussian-process critic, and an actor that learns it."""
+
+    warmup_episodes: int = Field(6, ge=2)
+    """Episodes before the critic is asked: the uniform plan, and plans around it."""
+    noise_std: float = Field(0.3, ge=0)
+    """Standard deviation of the actions around the uniform plan's."""
+    optimism: float = Field(1.0, ge=0)
+    """How many of the critic's standard deviations are added to its mean."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the actor's hidden layers."""
+    actor_lr: float = Field(1e-3, gt=0)
+    gradient_steps: int = Field(40, ge=0)
+    """The actor's updates after each episode."""
+    batch_size: int = Field(64, ge=1)
+    memory: int = Field(32, ge=1)
+    """Planned walks that the actor learns from: the latest ones, by the best critics."""
+
+
+class DDPGConfig(Settings):
+    """DDPG and its exploration; the preset ``amc-paper`` holds the paper's values."""
 
     warmup_episodes: int = Field(8, ge=0)
     """Episodes before the actor learns."""
@@ -117,23 +139,35 @@ class AgentConfig(Settings):
     """Weight of the old value in the moving-average reward baseline."""
 
 
+class AgentConfig(Settings):
+    """The settings of the agents that learn, by name; the others have none."""
+
+    expert: ExpertConfig = ExpertConfig()
+    ddpg: DDPGConfig = DDPGConfig()
+
+
 PRESETS: dict[str, AgentConfig] = {
     "default": AgentConfig(),
     # He et al., AMC, ECCV 2018, section 4 and the authors' code: 400 episodes, 100 of them random,
     # truncated-normal noise .5 decaying by .95, one update for each transition.
     "amc-paper": AgentConfig(
-        warmup_episodes=100,
-        warmup="uniform",
-        start_uniform=False,
-        gradient_steps=-1,
-        buffer_episodes=100,
-        bootstrap=True,
-        noise_decay=0.95,
-        noise_floor=0.0,
-        shaping="baseline",
+        ddpg=DDPGConfig(
+            warmup_episodes=100,
+            warmup="uniform",
+            start_uniform=False,
+            gradient_steps=-1,
+            buffer_episodes=100,
+            bootstrap=True,
+            noise_decay=0.95,
+            noise_floor=0.0,
+            shaping="baseline",
+        )
     ),
 }
 """Agent settings by name."""
+
+PRESET_AGENT: dict[str, AgentName] = {"default": "expert", "amc-paper": "ddpg"}
+"""Which agent a preset is for, where none is named."""
 
 PRESET_EPISODES = {"default": 150, "amc-paper": 400}
 """Episodes of a search when none are asked for, by preset."""
@@ -158,7 +192,6 @@ class FinetuneConfig(Settings):
 
 Constraint = Literal["projection", "sequential"]
 RewardName = Literal["kl", "accuracy", "cross_entropy", "amc-flops", "amc-params"]
-AgentName = Literal["ddpg", "random", "uniform"]
 
 
 UNIT_KINDS = ("conv", "linear", "embedding", "stream", "heads")
@@ -224,7 +257,7 @@ class SearchConfig(Bounds):
     up to 1) or an absolute count (an integer)."""
     episodes: int = Field(150, ge=1)
     seed: int = 0
-    agent: AgentName = "ddpg"
+    agent: AgentName = "expert"
     preset: str = "default"
     agent_settings: AgentConfig = AgentConfig()
     constraint: Constraint = "projection"
@@ -241,9 +274,10 @@ class SearchConfig(Bounds):
             include={"episodes", "seed", "agent", "preset", "constraint", "reward", "importance"}
         )
         values |= {f"budget/{name}": limit for name, limit in self.budget.items()}
-        for group in ("agent_settings", "evaluate"):
-            settings = getattr(self, group).model_dump()
-            values |= {f"{group}/{name}": value for name, value in settings.items()}
+        agent = getattr(self.agent_settings, self.agent, None)  # the others have no settings
+        for group, settings in (("agent", agent), ("evaluate", self.evaluate)):
+            chosen = settings.model_dump() if settings else {}
+            values |= {f"{group}/{name}": value for name, value in chosen.items()}
         return {
             name: value if isinstance(value, bool | float | int | str) else str(value)
             for name, value in values.items()

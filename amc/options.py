@@ -94,7 +94,10 @@ Importance = Annotated[
 
 # The agent
 
-Agent = Annotated[str, typer.Option(help="ddpg, random or uniform", rich_help_panel=_AGENT)]
+Agent = Annotated[
+    str | None,
+    typer.Option(help="expert (the default), ddpg, random or uniform", rich_help_panel=_AGENT),
+]
 Preset = Annotated[str, typer.Option(help="Settings: default or amc-paper", rich_help_panel=_AGENT)]
 Episodes = Annotated[
     int | None,

@@ -21,7 +21,7 @@ from amc.agents import Agent, make_agent
 from amc.agents.callbacks import JsonlRecorder, TensorBoardMonitor
 from amc.agents.policy import Policy
 from amc.budget import Budget, parse_budget
-from amc.config import PRESET_EPISODES, PRESETS, SearchConfig
+from amc.config import PRESET_AGENT, PRESET_EPISODES, PRESETS, SearchConfig
 from amc.envs.make import make_env
 from amc.envs.pruning import Episode, PruningEnv
 from amc.errors import ConfigError
@@ -163,6 +163,7 @@ def make_config(budget: str | Sequence[str] | None = None, **settings: Any) -> S
     preset = settings.setdefault("preset", "default")
     if preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}; known are {', '.join(PRESETS)}")
+    settings.setdefault("agent", PRESET_AGENT[preset])
     settings.setdefault("agent_settings", PRESETS[preset])
     settings.setdefault("episodes", PRESET_EPISODES[preset])
     limits = parse_budget(budget) if budget else {}

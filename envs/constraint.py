@@ -57,6 +57,11 @@ class Constraint(ABC):
         """The plan: one allowed width per unit, within the budget."""
         return tuple(chosen)
 
+    @property
+    def least_keep(self) -> np.ndarray:
+        """(units,) the least wishes."""
+        return np.array([self._least(i) for i in range(len(self.units))])
+
     def _nearest(self, index: int, keep: float) -> int:
         allowed = self._allowed[index]
         return int(allowed[np.argmin(np.abs(allowed - keep * self.units[index].width))])

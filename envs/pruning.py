@@ -153,7 +153,7 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.cost = cost
         self.constraint: Constraint = constraint
         self.evaluate = evaluate
-        self._reward = reward
+        self.reward = reward
         self._observe = Observer(units, cost, importance)
         self._set_budget(budget)
         self.observation_space = spaces.Box(LOW, HIGH, dtype=np.float32)
@@ -205,6 +205,11 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """The actions (units,) float64 that wish ``keeps``, kept fractions of the units."""
         return np.array([self._constraint.action(i, keep) for i, keep in enumerate(keeps)])
 
+    @property
+    def least_keep(self) -> np.ndarray:
+        """(units,) the kept fractions that action -1 wishes."""
+        return self._constraint.least_keep
+
     def uniform_keep(self) -> tuple[float, ...]:
         """Kept fractions of the uniform plan: the same wish everywhere, on the budget."""
         ones = np.ones(len(self.units))
@@ -229,7 +234,7 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         widths = proposal.widths
         macs, params = int(self.cost.macs(widths)), int(self.cost.params(widths))
         try:
-            reward = self._reward(quality, {"macs": macs, "params": params})
+            reward = self.reward(quality, {"macs": macs, "params": params})
         except EvaluationError as error:
             raise EvaluationError(f"widths {list(widths)}: {error}") from error
         self._episodes += 1

@@ -9,13 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from amc.errors import ConfigError, EvaluationError
 
 
 class Reward(Protocol):
     """``reward(quality, kept)``: higher is better."""
+
+    @property
+    def ceiling(self) -> float:
+        """What no plan's reward exceeds: that of a network which is right about everything."""
 
     def __call__(self, quality: Mapping[str, float], kept: Mapping[str, float]) -> float:
         """Value a plan.
@@ -39,6 +43,11 @@ class QualityReward:
 
     signal: Literal["accuracy", "cross_entropy", "kl"]
 
+    @property
+    def ceiling(self) -> float:
+        """See :class:`Reward`."""
+        return 1.0 if self.signal == "accuracy" else 0.0
+
     def __call__(self, quality: Mapping[str, float], kept: Mapping[str, float]) -> float:  # noqa: ARG002
         """See :class:`Reward`."""
         value = _finite(quality, self.signal)
@@ -54,6 +63,7 @@ class ErrorLogReward:
     """
 
     cost: Literal["macs", "params", "latency_ms"]
+    ceiling: ClassVar[float] = 0.0
 
     def __call__(self, quality: Mapping[str, float], kept: Mapping[str, float]) -> float:
         """See :class:`Reward`."""

@@ -40,5 +40,5 @@ def test_the_evaluator_is_called_once_an_episode() -> None:
 
 
 def test_unknown_agent() -> None:
-    with pytest.raises(ConfigError, match="'sac' is unknown; choose from ddpg, random, uniform"):
+    with pytest.raises(ConfigError, match="'sac' is unknown; choose from expert, ddpg"):
         make_agent("sac", fake_env(), AgentConfig(), 0)

@@ -10,14 +10,14 @@ import torch
 
 from amc.agents.baselines import RandomSearch
 from amc.agents.ddpg import DDPGAgent, PruningDDPG
-from amc.config import PRESETS, AgentConfig
+from amc.config import PRESETS, DDPGConfig
 from amc.envs.pruning import Episode
 from tests.fakes import FakeCost, FakeQuality, fake_env, fake_units, play
 
 SMALL: dict[str, Any] = {"hidden": (64, 64), "actor_lr": 5e-4, "gradient_steps": 30}
 
 
-def run(settings: AgentConfig, seed: int, episodes: int, **env: Any) -> list[Episode]:
+def run(settings: DDPGConfig, seed: int, episodes: int, **env: Any) -> list[Episode]:
     fake = fake_env(**env)
     return play(DDPGAgent(fake, settings, seed), fake, episodes)
 
@@ -29,10 +29,10 @@ def test_finds_nearly_the_optimum_that_brute_force_knows() -> None:
     plans = [w for w in itertools.product(*grids) if cost.macs(w) <= 0.5 * cost.dense_macs]
     optimum = max(-quality(widths)["kl"] for widths in plans)
     uniform = fake_env(dense, sensitivity)
-    start = next(iter(run(AgentConfig(**SMALL), 0, 1, dense=dense, sensitivity=sensitivity)))
+    start = next(iter(run(DDPGConfig(**SMALL), 0, 1, dense=dense, sensitivity=sensitivity)))
     assert start.executed_keep == pytest.approx(uniform.uniform_keep())
     for seed in range(3):
-        history = run(AgentConfig(**SMALL), seed, 50, dense=dense, sensitivity=sensitivity)
+        history = run(DDPGConfig(**SMALL), seed, 50, dense=dense, sensitivity=sensitivity)
         best = max(episode.reward for episode in history)
         assert best <= optimum + 1e-12
         assert optimum - best < 0.2 * (optimum - start.reward)
@@ -43,20 +43,22 @@ def test_what_it_plays_in_the_end_beats_the_median_random_plan() -> None:
     drawn = play(RandomSearch(env, 0), env, 200)
     bar = np.quantile([episode.reward for episode in drawn], 0.5)
     for seed in range(3):
-        history = run(AgentConfig(**SMALL), seed, 60)
+        history = run(DDPGConfig(**SMALL), seed, 60)
         assert np.mean([episode.reward for episode in history[-10:]]) > bar
 
 
 @pytest.mark.parametrize("constraint", ["projection", "sequential"])
 def test_paper_preset_runs_on_the_budget(constraint: str) -> None:
-    settings = PRESETS["amc-paper"].model_copy(update={"warmup_episodes": 4, "hidden": (32, 32)})
+    settings = PRESETS["amc-paper"].ddpg.model_copy(
+        update={"warmup_episodes": 4, "hidden": (32, 32)}
+    )
     history = run(settings, 0, 10, constraint=constraint)
     assert len(history) == 10
     assert all(episode.kept_macs <= 0.5 for episode in history)
 
 
 def test_a_seed_determines_everything_and_globals_are_untouched() -> None:
-    settings = AgentConfig(**SMALL, warmup_episodes=3)
+    settings = DDPGConfig(**SMALL, warmup_episodes=3)
     torch.manual_seed(1), random.seed(1)
     states = torch.random.get_rng_state(), random.getstate()
     numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002
@@ -77,7 +79,7 @@ def learner(**settings: Any) -> PruningDDPG:
     """A learner with one full batch of transitions behind it."""
     env = fake_env()
     settings = {"warmup_episodes": 9, **settings}
-    agent = DDPGAgent(env, AgentConfig(hidden=(16,), **settings), 0)
+    agent = DDPGAgent(env, DDPGConfig(hidden=(16,), **settings), 0)
     play(agent, env, 4)
     return agent.model
 
@@ -129,7 +131,7 @@ def test_one_update_moves_critic_and_actor_as_the_paper_says() -> None:
 
 def test_exploration_follows_the_schedule() -> None:
     env = fake_env()
-    settings = AgentConfig(hidden=(16,), gradient_steps=1, warmup_episodes=2, noise_floor=0.48)
+    settings = DDPGConfig(hidden=(16,), gradient_steps=1, warmup_episodes=2, noise_floor=0.48)
     agent = DDPGAgent(env, settings, 0)
     seen: list[float] = []
     for _ in range(5):
@@ -141,7 +143,7 @@ def test_exploration_follows_the_schedule() -> None:
 
 def test_learning_goes_on_and_the_policy_is_a_copy() -> None:
     env = fake_env()
-    agent = DDPGAgent(env, AgentConfig(**SMALL, warmup_episodes=1), 0)
+    agent = DDPGAgent(env, DDPGConfig(**SMALL, warmup_episodes=1), 0)
     first = play(agent, env, 2)
     policy = agent.policy
     observation = fake_env().reset()[0]

@@ -11,8 +11,10 @@ from amc.cli import app
 from amc.command import command_line, without_option
 from amc.config import (
     PRESETS,
+    AgentConfig,
     DataConfig,
     EvaluateConfig,
+    ExpertConfig,
     FinetuneConfig,
     ModelConfig,
     SearchConfig,
@@ -109,12 +111,12 @@ def test_what_no_option_says_is_listed() -> None:
     config = SearchConfig(
         model=ModelConfig(spec="amc:resnet20"),
         data=DataConfig(seed=4),
-        agent_settings=PRESETS["default"].model_copy(update={"tau": 0.5}),
+        agent_settings=AgentConfig(expert=ExpertConfig(optimism=0.5)),
     )
     recipe = FinetuneConfig(batch_size=64)
     assert without_option(config, recipe) == {
         "data.seed": 4,
-        "agent_settings.tau": 0.5,
+        "agent_settings.expert.optimism": 0.5,
         "finetune.batch_size": 64,
     }
 

@@ -9,10 +9,12 @@ import pytest
 from pydantic import ValidationError
 
 from amc.config import (
+    PRESET_AGENT,
     PRESET_EPISODES,
     PRESETS,
     AgentConfig,
     DataConfig,
+    DDPGConfig,
     EvaluateConfig,
     FinetuneConfig,
     ModelConfig,
@@ -29,6 +31,7 @@ FULL = SearchConfig(
     data=DataConfig(spec="imagefolder:data", mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0)),
     budget={"macs": 0.5, "params": 200_000},
     episodes=7,
+    agent="ddpg",
     preset="amc-paper",
     agent_settings=PRESETS["amc-paper"],
     exclude=("conv1", "layer3.*"),
@@ -114,7 +117,7 @@ def test_faults_are_named_with_their_place_and_value(values, message):
 @pytest.mark.parametrize("field", ["gradient_steps", "tau", "discount", "noise_std", "actor_lr"])
 def test_agent_settings_have_bounds(field):
     with pytest.raises(ConfigError, match=field):
-        AgentConfig.parse({field: -2})
+        AgentConfig.parse({"ddpg": {field: -2}})
 
 
 def test_settings_cannot_be_changed():
@@ -142,13 +145,13 @@ def test_files_that_cannot_be_read(tmp_path):
 
 def test_the_papers_settings():
     """He et al., AMC, ECCV 2018, section 4, and the authors' code."""
-    paper = PRESETS["amc-paper"]
+    paper = PRESETS["amc-paper"].ddpg
     assert (paper.hidden, paper.actor_lr, paper.critic_lr) == ((300, 300), 1e-4, 1e-3)
     assert (paper.tau, paper.discount, paper.batch_size) == (0.01, 1.0, 64)
     assert (paper.noise_std, paper.noise_decay, paper.warmup_episodes) == (0.5, 0.95, 100)
     assert (paper.bootstrap, paper.baseline_momentum) == (True, 0.5)
     assert PRESETS["default"] == AgentConfig()
-    assert PRESETS.keys() == PRESET_EPISODES.keys()
+    assert PRESETS.keys() == PRESET_EPISODES.keys() == PRESET_AGENT.keys()
     assert PRESET_EPISODES["amc-paper"] == 400
 
 
@@ -156,6 +159,6 @@ def test_hyperparameters_are_flat_and_of_the_kinds_that_a_table_takes():
     table = FULL.hyperparameters()
     assert all(isinstance(value, bool | int | float | str) for value in table.values())
     assert table["budget/macs"] == 0.5
-    assert table["agent_settings/hidden"] == "(300, 300)"
+    assert table["agent/hidden"] == "(300, 300)"
     assert table["evaluate/bf16"] is False
-    assert {f"agent_settings/{name}" for name in AgentConfig.model_fields} <= table.keys()
+    assert {f"agent/{name}" for name in DDPGConfig.model_fields} <= table.keys()

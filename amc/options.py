@@ -94,7 +94,13 @@ Importance = Annotated[
 
 # The agent
 
-Agent = Annotated[str, typer.Option(help="ddpg, random or uniform", rich_help_panel=_AGENT)]
+Agent = Annotated[
+    str,
+    typer.Option(
+        help="ddpg; or a baseline: uniform, random, knapsack, greedy, cma-es, tpe, gp",
+        rich_help_panel=_AGENT,
+    ),
+]
 Preset = Annotated[str, typer.Option(help="Settings: default or amc-paper", rich_help_panel=_AGENT)]
 Episodes = Annotated[
     int | None,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, get_args
 
+from amc.config import AgentName
 from amc.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,8 +37,11 @@ class Agent(Protocol):
 def make_agent(name: str, env: PruningEnv, settings: AgentConfig, seed: int) -> Agent:
     """The searcher of that name, one of :data:`amc.config.AgentName`.
 
-    ``seed`` determines everything that is random; no global generator is touched.
+    ``seed`` determines everything that is random; no global generator is touched. Raises
+    :class:`ConfigError` for an unknown name, and where a library that it needs is not installed.
     """
+    from amc.agents import baselines
+
     if name == "expert":
         from amc.agents.expert import ExpertIteration
 
@@ -46,11 +50,24 @@ def make_agent(name: str, env: PruningEnv, settings: AgentConfig, seed: int) -> 
         from amc.agents.ddpg import DDPGAgent
 
         return DDPGAgent(env, settings.ddpg, seed)
-
-    from amc.agents.baselines import RandomSearch, Uniform
-
-    if name == "random":
-        return RandomSearch(env, seed)
     if name == "uniform":
-        return Uniform(env)
-    raise ConfigError(f"agent {name!r} is unknown; choose from expert, ddpg, random, uniform")
+        return baselines.Uniform(env)
+    if name == "random":
+        return baselines.RandomSearch(env, seed)
+    if name == "greedy":
+        from amc.agents.greedy import GreedySearch
+
+        return GreedySearch(env)
+    if name == "knapsack":
+        from amc.agents.knapsack import Knapsack
+
+        return Knapsack(env, env.importance)
+    if name == "cma-es":
+        from amc.agents.evolution import EvolutionSearch
+
+        return EvolutionSearch(env, seed)
+    if name == "tpe" or name == "gp":
+        from amc.agents.bayesian import BayesianSearch
+
+        return BayesianSearch(env, name, seed)
+    raise ConfigError(f"agent {name!r} is unknown; choose from {', '.join(get_args(AgentName))}")

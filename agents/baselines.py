@@ -10,21 +10,10 @@ from amc.envs.pruning import Episode, PruningEnv
 from amc.envs.walk import Proposal
 
 
-class Uniform:
-    """The plan that keeps the same fraction of every unit, evaluated once."""
+class Baseline:
+    """What the searchers beside the agent have in common: no policy, and nothing to plot."""
 
     policy = None
-
-    def __init__(self, env: PruningEnv) -> None:
-        self._env = env
-        self._asked = False
-
-    def ask(self, count: int) -> list[Proposal]:  # noqa: ARG002
-        """The plan, the first time."""
-        if self._asked:
-            return []
-        self._asked = True
-        return [self._env.decode(self._env.encode(self._env.uniform_keep()))]
 
     def tell(self, episodes: Sequence[Episode]) -> None:
         """Nothing to learn."""
@@ -34,10 +23,28 @@ class Uniform:
         return {}
 
 
-class RandomSearch:
-    """Uniformly random actions: random plans on the budget."""
+class OnePlan(Baseline):
+    """A plan that is known without a search, evaluated once."""
 
-    policy = None
+    def __init__(self, env: PruningEnv, keeps: Sequence[float]) -> None:
+        self._env = env
+        self._left = [keeps]
+
+    def ask(self, count: int) -> list[Proposal]:  # noqa: ARG002
+        """The plan, the first time."""
+        left, self._left = self._left, []
+        return [self._env.decode(self._env.encode(keeps)) for keeps in left]
+
+
+class Uniform(OnePlan):
+    """The plan that keeps the same fraction of every unit."""
+
+    def __init__(self, env: PruningEnv) -> None:
+        super().__init__(env, env.uniform_keep())
+
+
+class RandomSearch(Baseline):
+    """Uniformly random actions: random plans on the budget."""
 
     def __init__(self, env: PruningEnv, seed: int) -> None:
         self._env = env
@@ -47,10 +54,3 @@ class RandomSearch:
         """``count`` random plans."""
         actions = self._generator.uniform(-1.0, 1.0, (count, len(self._env.units)))
         return [self._env.decode(row) for row in actions]
-
-    def tell(self, episodes: Sequence[Episode]) -> None:
-        """Nothing to learn."""
-
-    def diagnostics(self) -> dict[str, float]:
-        """Nothing."""
-        return {}

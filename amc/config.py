@@ -79,7 +79,9 @@ class EvaluateConfig(Settings):
     """Autocast to bfloat16; None: wherever the hardware computes in it."""
 
 
-AgentName = Literal["expert", "ddpg", "random", "uniform"]
+AgentName = Literal[
+    "expert", "ddpg", "uniform", "random", "knapsack", "greedy", "cma-es", "tpe", "gp"
+]
 
 
 class ExpertConfig(Settings):

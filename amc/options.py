@@ -96,7 +96,10 @@ Importance = Annotated[
 
 Agent = Annotated[
     str | None,
-    typer.Option(help="expert (the default), ddpg, random or uniform", rich_help_panel=_AGENT),
+    typer.Option(
+        help="expert (default) or ddpg; or a baseline: uniform, random, knapsack, greedy, cma-es, tpe, gp",
+        rich_help_panel=_AGENT,
+    ),
 ]
 Preset = Annotated[str, typer.Option(help="Settings: default or amc-paper", rich_help_panel=_AGENT)]
 Episodes = Annotated[

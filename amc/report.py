@@ -120,7 +120,7 @@ def _notes(run: Record) -> Html:
     """What a reader would expect and does not find, and how to get it."""
     asked, done = run.config.episodes, len(run.episodes)
     notes: list[str] = []
-    if 0 < done < asked and run.config.agent != "uniform":
+    if 0 < done < asked and run.config.agent not in ("uniform", "knapsack", "greedy"):
         notes.append(f"Stopped after {done} of {asked} episodes: the plan is the best of those.")
     command = tag("code", shlex.join(["amc", "finetune", str(run.path)]))
     if done and run.results is None:

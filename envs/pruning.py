@@ -154,6 +154,7 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.constraint: Constraint = constraint
         self.evaluate = evaluate
         self.reward = reward
+        self.importance = importance
         self._observe = Observer(units, cost, importance)
         self._set_budget(budget)
         self.observation_space = spaces.Box(LOW, HIGH, dtype=np.float32)

@@ -95,6 +95,8 @@ def test_imports_go_downward(module):
     ("library", "seam"),
     [
         ("stable_baselines3", ("amc.agents",)),
+        ("cmaes", ("amc.agents",)),
+        ("optuna", ("amc.agents",)),
         ("gymnasium", PACKAGES),
         ("torchvision", ("amc.models", "amc.data", "amc.attention")),
         ("typer", ("amc.cli", "amc.options")),

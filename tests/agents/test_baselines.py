@@ -1,12 +1,28 @@
 from __future__ import annotations
 
+import sys
+from typing import get_args
+
 import numpy as np
 import pytest
+import torch
 
 from amc.agents import make_agent
-from amc.config import AgentConfig
+from amc.config import AgentConfig, AgentName
+from amc.envs.pruning import Episode, PruningEnv
 from amc.errors import ConfigError
 from tests.fakes import FakeQuality, fake_env, play
+
+BASELINES = sorted(set(get_args(AgentName)) - {"ddpg"})
+SEEDED = ("random", "cma-es", "tpe", "gp")
+SEARCHES = ("greedy", "cma-es", "tpe", "gp")
+
+
+def played(
+    name: str, seed: int = 0, *, env: PruningEnv | None = None, n: int = 16
+) -> list[Episode]:
+    env = env or fake_env()
+    return play(make_agent(name, env, AgentConfig(), seed), env, n)
 
 
 @pytest.mark.parametrize("constraint", ["projection", "sequential"])
@@ -19,26 +35,79 @@ def test_uniform_plays_once(constraint: str) -> None:
     assert agent.diagnostics() == {}
 
 
-def test_random_plans_are_on_the_budget_and_follow_the_seed() -> None:
-    def plans(seed: int) -> list[tuple[int, ...]]:
-        env = fake_env()
-        history = play(make_agent("random", env, AgentConfig(), seed), env, 30)
-        assert all(0.47 < episode.kept_macs <= 0.5 for episode in history)
-        assert [episode.number for episode in history] == list(range(1, 31))
-        return [episode.widths for episode in history]
+@pytest.mark.parametrize("constraint", ["projection", "sequential"])
+@pytest.mark.parametrize("name", BASELINES)
+def test_every_plan_meets_the_budget(name: str, constraint: str) -> None:
+    limits = {"macs": 0.5, "params": 0.45}
+    history = played(name, env=fake_env(limits=limits, constraint=constraint))
+    assert all(e.kept_macs <= 0.5 and e.kept_params <= 0.45 for e in history)
+    if constraint == "projection":
+        assert all(max(e.kept_macs / 0.5, e.kept_params / 0.45) > 0.94 for e in history)
+    assert [episode.number for episode in history] == list(range(1, len(history) + 1))
 
-    state = np.random.get_state()[1].copy()  # noqa: NPY002
-    assert plans(1) == plans(1) != plans(2)
-    np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_the_seed_decides_and_no_global_generator_is_touched(name: str) -> None:
+    torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    n = 14  # the Gaussian process is fitted from the eleventh on
+    one, other, again = (tuple(e.widths for e in played(name, seed, n=n)) for seed in (1, 2, 1))
+    assert one == again
+    assert (one != other) == (name in SEEDED)
+    assert torch.equal(torch.get_rng_state(), torch_before)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_search_begins_with_the_uniform_plan_and_improves_on_it(name: str) -> None:
+    n = 25 if name == "gp" else 60
+    history = played(name, n=n)
+    (uniform,) = played("uniform")
+    chance = np.median([max(e.reward for e in played("random", seed, n=n)) for seed in range(5)])
+    assert history[0].widths == uniform.widths
+    assert max(e.reward for e in history) > max(uniform.reward, float(chance))
+
+
+@pytest.mark.parametrize("name", ["random", *SEARCHES])
+def test_many_plans_at_once(name: str) -> None:
+    """Any portions of the same total; what is told in one portion is learned from."""
+    env = fake_env()
+    agent = make_agent(name, env, AgentConfig(), 0)
+    history: list[Episode] = []
+    for count in (1, 3, 16, 4):
+        proposals = agent.ask(count)
+        assert 0 < len(proposals) <= count
+        if name != "greedy":  # has no more moves than units
+            assert len(proposals) == count
+        done = [env.score(proposal) for proposal in proposals]
+        agent.tell(done)
+        history += done
+    if name in SEARCHES:
+        assert max(e.reward for e in history) > history[0].reward
 
 
 def test_the_evaluator_is_called_once_an_episode() -> None:
     quality = FakeQuality((8, 8), (0.1, 0.2))
-    env = fake_env((8, 8), (), evaluate=quality)
-    play(make_agent("random", env, AgentConfig(), 0), env, 7)
+    played("random", env=fake_env((8, 8), (), evaluate=quality), n=7)
     assert quality.calls == 7
 
 
 def test_unknown_agent() -> None:
-    with pytest.raises(ConfigError, match="'sac' is unknown; choose from expert, ddpg"):
+    with pytest.raises(ConfigError, match="'sac' is unknown; choose from expert, ddpg, uniform, "):
         make_agent("sac", fake_env(), AgentConfig(), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "library"),
+    [
+        ("cma-es", "evolution", "cmaes"),
+        ("tpe", "bayesian", "optuna"),
+        ("gp", "bayesian", "scipy"),
+    ],
+)
+def test_a_missing_extra_is_named(
+    name: str, module: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, f"amc.agents.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ConfigError, match=rf"needs? {library}: pip install amc-agent\[compare\]"):
+        make_agent(name, fake_env(), AgentConfig(), 0)

@@ -93,7 +93,7 @@ def test_extra_tables_are_saved_beside_the_settings(tmp_path):
         ({"episods": 5}, r"episods: Extra inputs are not permitted \(got 5\)"),
         ({"episodes": 0}, r"episodes: .*greater than or equal to 1 \(got 0\)"),
         ({"episodes": "many"}, r"episodes: .*valid integer.*\(got 'many'\)"),
-        ({"agent": "sac"}, r"agent: .*'ddpg', 'random' or 'uniform' \(got 'sac'\)"),
+        ({"agent": "sac"}, r"agent: .*'ddpg', 'uniform', .* or 'gp' \(got 'sac'\)"),
         ({"min_keep": 1.5}, r"min_keep: .*less than or equal to 1"),
         ({"model": {"spec": "a", "args": {}}}, r"model.args: Extra inputs"),
         ({"model": {}}, r"^run.toml: model.spec: Field required$"),

@@ -159,6 +159,17 @@ class FinetuneConfig(Settings):
 Constraint = Literal["projection", "sequential"]
 RewardName = Literal["kl", "accuracy", "cross_entropy", "amc-flops", "amc-params"]
 AgentName = Literal["ddpg", "random", "uniform"]
+ImportanceName = Literal[
+    "contribution",
+    "l1",
+    "l2",
+    "bn-scale",
+    "geometric-median",
+    "activation",
+    "entropy",
+    "taylor",
+    "random",
+]
 
 
 UNIT_KINDS = ("conv", "linear", "embedding", "stream", "heads")
@@ -229,7 +240,8 @@ class SearchConfig(Bounds):
     agent_settings: AgentConfig = AgentConfig()
     constraint: Constraint = "projection"
     reward: RewardName = "kl"
-    importance: str = "contribution"
+    importance: ImportanceName = "contribution"
+    """How the channels of a unit are ranked (:data:`amc.importance.CRITERIA`)."""
     evaluate: EvaluateConfig = EvaluateConfig()
     device: str = "cpu"
     threads: int | None = None

@@ -89,7 +89,11 @@ AllowDrop = Annotated[
 ]
 Importance = Annotated[
     str,
-    typer.Option(help="How channels are ranked: contribution, l1 or l2", rich_help_panel=_PLAN),
+    typer.Option(
+        help="How channels are ranked. By weights: contribution, l1, l2, bn-scale, "
+        "geometric-median. By training images: activation, entropy, taylor. Or: random",
+        rich_help_panel=_PLAN,
+    ),
 ]
 
 # The agent

@@ -240,8 +240,9 @@ class SearchConfig(Bounds):
     agent_settings: AgentConfig = AgentConfig()
     constraint: Constraint = "projection"
     reward: RewardName = "kl"
-    importance: ImportanceName = "contribution"
-    """How the channels of a unit are ranked (:data:`amc.importance.CRITERIA`)."""
+    importance: ImportanceName | None = None
+    """How the channels of a unit are ranked (:data:`amc.importance.CRITERIA`); None: by ``taylor``
+    where the task has a loss, otherwise by ``contribution``."""
     evaluate: EvaluateConfig = EvaluateConfig()
     device: str = "cpu"
     threads: int | None = None

@@ -88,10 +88,10 @@ AllowDrop = Annotated[
     ),
 ]
 Importance = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="How channels are ranked. By weights: contribution, l1, l2, bn-scale, "
-        "geometric-median. By training images: activation, entropy, taylor. Or: random",
+        help="How channels are ranked. By training images: taylor (default), activation, entropy. "
+        "By weights: contribution, l1, l2, bn-scale, geometric-median. Or: random",
         rich_help_panel=_PLAN,
     ),
 ]

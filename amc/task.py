@@ -13,7 +13,13 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from amc.config import DataConfig, EvaluateConfig, FinetuneConfig, ModelConfig
+from amc.config import (
+    DataConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    ImportanceName,
+    ModelConfig,
+)
 from amc.data import ImageData, load_data
 from amc.evaluate import Evaluator, accuracy
 from amc.finetune import Epoch, finetune
@@ -61,6 +67,12 @@ class Task:
     batch: for importance by ``taylor``."""
     config: ModelConfig | None = None
     """How to build the model; without it nothing can be saved for rebuilding."""
+
+    @property
+    def importance(self) -> ImportanceName:
+        """By what channels are ranked if nobody asks for anything else: the best criterion, on
+        average over plans, of those that the task has the images for."""
+        return "contribution" if self.loss is None else "taylor"
 
 
 def image_task(

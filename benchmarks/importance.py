@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,8 @@ from amc.slim import slice_model
 from amc.task import Task, image_task
 from amc.units import Units
 
-DEFAULT = "contribution"
-"""What the others are compared with, plan by plan."""
+BASELINE = "contribution"
+"""What the others are compared with, plan by plan: the best of those that need no images."""
 SPREAD = 0.3
 """Standard deviation of the actions around the uniform plan's."""
 STATISTICS = ("recalibrated", "stale")
@@ -50,34 +51,45 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     path = RESULTS / f"importance-{arguments.network}.jsonl"
+    done = {
+        (x["criterion"], x["plan"]) for x in read_lines(path) if x["budget"] == arguments.budget
+    }
+    wanted = [(name, plan) for name in arguments.criteria for plan in range(arguments.plans)]
+    if not done.issuperset(wanted):
+        evaluate(arguments, path, done)
+    report(arguments.network, arguments.budget)
+
+
+def evaluate(arguments: argparse.Namespace, path: Path, done: set[tuple[str, int]]) -> None:
+    """Every plan under every criterion, but those that are ``done``."""
     model_config, data_config = configs(arguments)
     data = load_data(data_config)
     task = image_task(model_config, data, EvaluateConfig(), seed=0)
     stale = image_task(model_config, data, EvaluateConfig(calibration_images=0), seed=0)
     units, plans = find_plans(task, arguments.budget, arguments.plans)
     for criterion in arguments.criteria:
-        start = time.perf_counter()
+        missing = [number for number in range(len(plans)) if (criterion, number) not in done]
+        if not missing:
+            continue
+        start = time.process_time()
         ranked = units.ranked(
             score(task.model, units, criterion, calibration=task.calibration, loss=task.loss)
         )
-        seconds = time.perf_counter() - start
-        for number, widths in enumerate(plans):
+        seconds = time.process_time() - start
+        for number in missing:
             key = {"criterion": criterion, "plan": number, "budget": arguments.budget}
-            if any(all(line[k] == v for k, v in key.items()) for line in read_lines(path)):
-                continue
-            result = {**key, "widths": list(widths), "scoring_seconds": seconds}
+            result = {**key, "widths": list(plans[number]), "scoring_seconds": seconds}
             for statistics, judge in zip(STATISTICS, (task, stale), strict=True):
-                quality = judge.evaluate(slice_model(task.model, ranked, widths))
+                quality = judge.evaluate(slice_model(task.model, ranked, plans[number]))
                 result[statistics] = {name: quality[name] for name in ("kl", "accuracy")}
             append_line(path, result)
-        print(f"{criterion}: scored in {seconds:.1f} s, {len(plans)} plans", flush=True)
-    report(arguments.network, arguments.budget)
+        print(f"{criterion}: scored in {seconds:.1f} CPU s, {len(missing)} plans", flush=True)
 
 
 def find_plans(task: Task, budget: str, count: int) -> tuple[Units, list[tuple[int, ...]]]:
     """The units, and ``count`` plans on the budget that no criterion had a part in."""
     unscored = replace(task, evaluate=lambda _: {"kl": 0.0})
-    env = make_env(unscored, make_config(budget, importance=DEFAULT))
+    env = make_env(unscored, make_config(budget, importance=BASELINE))
     uniform, rng = env.uniform_keep(), np.random.default_rng(0)
     plans = []
     for number in range(count):
@@ -97,7 +109,7 @@ def report(network: str, budget: str) -> None:
     lines = read_lines(RESULTS / f"importance-{network}.jsonl")
     lines = [line for line in lines if line["budget"] == budget]
     for statistics in STATISTICS:
-        Console(width=110).print(_table(lines, statistics, f"{network}, {budget}: {statistics} BN"))
+        Console(width=120).print(_table(lines, statistics, f"{network}, {budget}: {statistics} BN"))
     names = _ranked(lines)
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -115,11 +127,11 @@ def report(network: str, budget: str) -> None:
 
 def _table(lines: list[dict[str, Any]], statistics: str, title: str) -> Table:
     table = Table(title=title)
-    for heading in ("importance", "plans", "KL mean", "KL median", "accuracy mean", "median"):
-        table.add_column(heading, justify="right")
-    for heading in (f"KL less than {DEFAULT}'s", "wins", "scored in s"):
-        table.add_column(heading, justify="right")
-    base = _values(lines, DEFAULT, statistics, "kl")
+    against = f"than {BASELINE}: KL less by"
+    measured = ("KL mean", "median", "accuracy mean", "median")
+    for heading in ("importance", "plans", *measured, against, "less in", "CPU s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    base = _values(lines, BASELINE, statistics, "kl")
     for name in _ranked(lines, statistics):
         kl, accuracy = (_values(lines, name, statistics, key) for key in ("kl", "accuracy"))
         gain = (base - kl)[: len(kl)]
@@ -128,8 +140,8 @@ def _table(lines: list[dict[str, Any]], statistics: str, title: str) -> Table:
         table.add_row(
             *(name, str(len(kl)), f"{kl.mean():.3f}", f"{np.median(kl):.3f}"),
             *(f"{accuracy.mean():.3f}", f"{np.median(accuracy):.3f}"),
-            "" if name == DEFAULT else f"{gain.mean():+.3f} ± {error:.3f}",
-            "" if name == DEFAULT else f"{(gain > 0).sum()}",
+            "" if name == BASELINE else f"{gain.mean():+.3f} ± {error:.3f}",
+            "" if name == BASELINE else f"{(gain > 0).sum()}",
             f"{seconds:.2f}",
         )
     return table

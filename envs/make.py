@@ -25,7 +25,7 @@ def make_env(
     units = find_units(
         task.model,
         task.example_inputs,
-        importance=config.importance,
+        importance=config.importance or task.importance,
         calibration=task.calibration,
         loss=task.loss,
         seed=config.seed,

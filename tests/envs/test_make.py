@@ -105,8 +105,8 @@ def test_channels_are_scored_once_on_the_images_of_the_task():
         yield network(images).square().mean()
 
     task = Task(model, images[:1], lambda _: {"kl": 0.0}, loss=loss)
-    config = SearchConfig.parse({"budget": {"macs": 0.5}, "importance": "taylor"})
-    env = make_env(task, config)
+    config = SearchConfig.parse({"budget": {"macs": 0.5}})
+    env = make_env(task, config)  # taylor, as there is a loss
     assert len(shown) == 1
     out = model(images)
     (gradient,) = torch.autograd.grad(out.square().mean(), model[2].weight)
@@ -117,6 +117,9 @@ def test_channels_are_scored_once_on_the_images_of_the_task():
     top = np.sort(expected)[-8:].sum() / expected.sum()
     place = [feature.name for feature in FEATURES].index("mass_50")
     assert observation[place] == pytest.approx(top, rel=1e-5)
+
     without = Task(model, images[:1], lambda _: {"kl": 0.0})
     with pytest.raises(ConfigError, match=r"'taylor' .*Task\.loss"):
-        make_env(without, config)
+        make_env(without, config.model_copy(update={"importance": "taylor"}))
+    norms = model[2].weight.norm(dim=0).detach().numpy()  # contribution, as there is none
+    np.testing.assert_allclose(make_env(without, config).units[0].scores, norms, rtol=1e-6)

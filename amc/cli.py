@@ -107,7 +107,7 @@ def search(
     exclude: opt.Exclude = [],  # noqa: B006
     gentle_ends: opt.GentleEnds = False,
     allow_drop: opt.AllowDrop = False,
-    importance: opt.Importance = "contribution",
+    importance: opt.Importance = None,
     agent: opt.Agent = None,
     preset: opt.Preset = "default",
     episodes: opt.Episodes = None,

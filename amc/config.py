@@ -194,6 +194,17 @@ class FinetuneConfig(Settings):
 
 Constraint = Literal["projection", "sequential"]
 RewardName = Literal["kl", "accuracy", "cross_entropy", "amc-flops", "amc-params"]
+ImportanceName = Literal[
+    "contribution",
+    "l1",
+    "l2",
+    "bn-scale",
+    "geometric-median",
+    "activation",
+    "entropy",
+    "taylor",
+    "random",
+]
 
 
 UNIT_KINDS = ("conv", "linear", "embedding", "stream", "heads")
@@ -264,7 +275,9 @@ class SearchConfig(Bounds):
     agent_settings: AgentConfig = AgentConfig()
     constraint: Constraint = "projection"
     reward: RewardName = "kl"
-    importance: str = "contribution"
+    importance: ImportanceName | None = None
+    """How the channels of a unit are ranked (:data:`amc.importance.CRITERIA`); None: by ``taylor``
+    where the task has a loss, otherwise by ``contribution``."""
     evaluate: EvaluateConfig = EvaluateConfig()
     device: str = "cpu"
     threads: int | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import nn
 
 from amc.errors import ModelError, UnitError
 from amc.grouping import group
-from amc.importance import score
+from amc.importance import Losses, score
 from amc.prove import droppable, sound
 from amc.trace import named_tensors, trace
 from amc.units import Units
@@ -35,6 +35,9 @@ def find_units(
     example_inputs: Any,
     *,
     importance: str = "contribution",
+    calibration: Iterable[Any] = (),
+    loss: Losses | None = None,
+    seed: int = 0,
     min_keep: float = 0.0,
     min_width: int = 1,
     round_to: int | Mapping[str, int] = 1,
@@ -46,15 +49,18 @@ def find_units(
     """The prunable units of ``model``, proven; ``.frozen`` says what is left alone and why.
 
     ``example_inputs`` is a tensor or a tuple of positional arguments. ``importance`` names the
-    criterion that ranks channels; the other settings bound the kept widths
-    (:class:`amc.config.Bounds`), and with ``allow_drop`` a unit inside a residual branch may also
-    go altogether, which leaves its block with the shortcut. ``on_unit(done, total)`` reports
-    progress. The model is unchanged afterwards. Raises
-    :class:`ModelError` where the forward fails or a weight is not finite, and :class:`UnitError`
-    where nothing can be pruned.
+    criterion that ranks channels (:data:`amc.importance.CRITERIA`); ``calibration``, ``loss`` and
+    ``seed`` are what it looks at beside the weights (:func:`amc.importance.score`). The other
+    settings bound the kept widths (:class:`amc.config.Bounds`), and with ``allow_drop`` a unit
+    inside a residual branch may also go altogether, which leaves its block with the shortcut.
+    ``on_unit(done, total)`` reports progress. The model is unchanged afterwards. Raises
+    :class:`ModelError` where the forward fails or a weight is not finite, :class:`UnitError` where
+    nothing can be pruned, and :class:`ConfigError` for an unknown ``importance`` or one that lacks
+    what it looks at.
     """
     units = read_units(model, example_inputs)
-    units = units.ranked(score(model, units, importance))
+    scores = score(model, units, importance, calibration=calibration, loss=loss, seed=seed)
+    units = units.ranked(scores)
     units = sound(model, units, example_inputs, on_unit)
     if allow_drop:
         units = droppable(model, units, example_inputs)

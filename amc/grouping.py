@@ -101,6 +101,7 @@ def _form(
         layers=layers,
         slots=slots,
         order=np.arange(len(groups)),
+        scores=np.zeros(len(groups)),
     )
 
 

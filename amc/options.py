@@ -88,8 +88,12 @@ AllowDrop = Annotated[
     ),
 ]
 Importance = Annotated[
-    str,
-    typer.Option(help="How channels are ranked: contribution, l1 or l2", rich_help_panel=_PLAN),
+    str | None,
+    typer.Option(
+        help="How channels are ranked. By training images: taylor (default), activation, entropy. "
+        "By weights: contribution, l1, l2, bn-scale, geometric-median. Or: random",
+        rich_help_panel=_PLAN,
+    ),
 ]
 
 # The agent

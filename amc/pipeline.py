@@ -69,6 +69,8 @@ def search(
     nothing can be pruned, and :class:`EvaluationError` where a quality is not a number.
     """
     config = config or make_config(budget, model=task.config, **settings)
+    # What ranked the channels is recorded, whatever the default will be.
+    config = config.model_copy(update={"importance": config.importance or task.importance})
     if run is not None:
         check_free(Path(run))  # before the work, not after it
     env = make_env(task, config, on_unit)

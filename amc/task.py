@@ -7,16 +7,23 @@ same door as image classifiers: fill in the functions.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from torch import nn
 
-from amc.config import DataConfig, EvaluateConfig, FinetuneConfig, ModelConfig
+from amc.config import (
+    DataConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    ImportanceName,
+    ModelConfig,
+)
 from amc.data import ImageData, load_data
 from amc.evaluate import Evaluator, accuracy
 from amc.finetune import Epoch, finetune
+from amc.importance import Losses, TrainingImages
 from amc.models import build_resolved
 from amc.slim import slice_model
 from amc.units import Units
@@ -52,8 +59,20 @@ class Task:
     """Test accuracy, for the report only."""
     train: Train | None = None
     """Recovery training."""
+    calibration: Iterable[Any] = ()
+    """Batches of training inputs (each a tensor, or a tuple of positional arguments), on the
+    model's device: for importance by ``activation`` and ``entropy``."""
+    loss: Losses | None = None
+    """Yields the mean training loss of the network that it is given, with its gradient, batch by
+    batch: for importance by ``taylor``."""
     config: ModelConfig | None = None
     """How to build the model; without it nothing can be saved for rebuilding."""
+
+    @property
+    def importance(self) -> ImportanceName:
+        """By what channels are ranked if nobody asks for anything else: the best criterion, on
+        average over plans, of those that the task has the images for."""
+        return "contribution" if self.loss is None else "taylor"
 
 
 def image_task(
@@ -68,8 +87,8 @@ def image_task(
 ) -> Task:
     """Image classification: ``image_task("amc:resnet20", "imagefolder:DIR", weights="x.pth")``.
 
-    ``seed`` draws the images that score and recalibrate. Raises what building the model and reading
-    the data raise.
+    ``seed`` draws the images that score, recalibrate and rank channels. Raises what building the
+    model and reading the data raise.
     """
     config = ModelConfig(spec=model, weights=weights) if isinstance(model, str) else model
     if isinstance(data, str):
@@ -84,6 +103,7 @@ def image_task(
     )
     dense.to(device)
     evaluator = Evaluator.from_data(dense, images, settings, seed, device)
+    ranking = TrainingImages(images, seed, device)
 
     def train(
         small: nn.Module,
@@ -111,6 +131,8 @@ def image_task(
             candidate, images, images.test, bf16=settings.bf16, device=device
         ),
         train=train,
+        calibration=ranking,
+        loss=ranking.losses,
         config=config,
     )
 

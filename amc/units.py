@@ -62,6 +62,8 @@ class Unit:
     slots: tuple[Slot, ...]
     order: np.ndarray = field(repr=False)
     """(width,) groups by falling importance."""
+    scores: np.ndarray = field(repr=False)
+    """(width,) importance of each group; zeros before :meth:`Units.ranked`."""
     min_width: int = 1
     """Fewest groups that may be kept."""
     multiple: int = 1
@@ -149,7 +151,7 @@ class Units(Sequence[Unit]):
     def ranked(self, scores: Sequence[np.ndarray]) -> Units:
         """The same units, their groups ordered by ``scores``: one (width,) array a unit."""
         items = tuple(
-            replace(unit, order=np.argsort(-score, kind="stable"))
+            replace(unit, order=np.argsort(-score, kind="stable"), scores=score)
             for unit, score in zip(self, scores, strict=True)
         )
         return replace(self, items=items)

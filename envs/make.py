@@ -10,7 +10,6 @@ from amc.cost import CostTable
 from amc.envs.pruning import PruningEnv
 from amc.envs.reward import make_reward
 from amc.find import find_units
-from amc.importance import score
 from amc.task import PlanEvaluator, Task, image_task
 
 
@@ -20,12 +19,16 @@ def make_env(
     """Trace and verify ``task.model``, and put its units, costs and quality into an environment.
 
     ``on_unit(done, total)`` reports progress. Raises :class:`UnitError` where nothing can be
-    pruned, and :class:`BudgetError` for a budget out of reach.
+    pruned, :class:`BudgetError` for a budget out of reach, and :class:`ConfigError` for an
+    importance that looks at images which the task does not have.
     """
     units = find_units(
         task.model,
         task.example_inputs,
-        importance=config.importance,
+        importance=config.importance or task.importance,
+        calibration=task.calibration,
+        loss=task.loss,
+        seed=config.seed,
         on_unit=on_unit,
         **{name: getattr(config, name) for name in Bounds.model_fields},
     )
@@ -36,7 +39,7 @@ def make_env(
         resolve(config.budget, units, cost),
         PlanEvaluator(task, units),
         make_reward(config.reward),
-        score(task.model, units, config.importance),
+        [unit.scores for unit in units],
         config.constraint,
     )
 

@@ -87,6 +87,7 @@ def test_search_comes_close_to_the_true_optimum_and_writes_it(tmp_path):
     assert counter.get_total_flops() // 2 == plan.macs
     assert sum(p.numel() for p in small.parameters()) == plan.params
     assert folder.load_config().budget == {"macs": 0.5}
+    assert folder.load_config().importance == "contribution"  # the default, without a loss
     assert (folder.policy / "actor.safetensors").is_file()
 
 

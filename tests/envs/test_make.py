@@ -11,7 +11,9 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from torch import nn
 
 from amc.config import SearchConfig
+from amc.envs.features import FEATURES
 from amc.envs.make import make_env
+from amc.errors import ConfigError
 from amc.slim import slice_model
 from amc.task import Task
 
@@ -91,3 +93,33 @@ def test_every_episode_observes_the_bounds_and_the_budget(constraint):
             seen.add(width)
     assert all(seen <= widths for seen, widths in zip(taken, allowed, strict=True))
     assert all(len(seen) > 1 for seen in taken)
+
+
+def test_channels_are_scored_once_on_the_images_of_the_task():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 20), nn.Linear(20, 3))
+    images, shown = torch.randn(8, 5), []
+
+    def loss(network):
+        shown.append(network)
+        yield network(images).square().mean()
+
+    task = Task(model, images[:1], lambda _: {"kl": 0.0}, loss=loss)
+    config = SearchConfig.parse({"budget": {"macs": 0.5}})
+    env = make_env(task, config)  # taylor, as there is a loss
+    assert len(shown) == 1
+    out = model(images)
+    (gradient,) = torch.autograd.grad(out.square().mean(), model[2].weight)
+    expected = (model[2].weight * gradient).sum(0).abs().detach().numpy()
+    np.testing.assert_allclose(env.units[0].scores, expected, rtol=1e-5)
+    assert env.units[0].order.tolist() == np.argsort(-expected).tolist()
+    observation, _ = env.reset()
+    top = np.sort(expected)[-8:].sum() / expected.sum()
+    place = [feature.name for feature in FEATURES].index("mass_50")
+    assert observation[place] == pytest.approx(top, rel=1e-5)
+
+    without = Task(model, images[:1], lambda _: {"kl": 0.0})
+    with pytest.raises(ConfigError, match=r"'taylor' .*Task\.loss"):
+        make_env(without, config.model_copy(update={"importance": "taylor"}))
+    norms = model[2].weight.norm(dim=0).detach().numpy()  # contribution, as there is none
+    np.testing.assert_allclose(make_env(without, config).units[0].scores, norms, rtol=1e-6)

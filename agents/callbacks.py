@@ -73,6 +73,7 @@ class TensorBoardMonitor:
         """The best plan that was last written as text."""
         self._average: float | None = None
         write_layout(self._writer, self._names)
+        self._compared = bool(settings)
         if settings:
             write_settings(self._writer, settings)
         self._writer.flush()
@@ -100,7 +101,8 @@ class TensorBoardMonitor:
         """Bring the pictures up to date, mark the run as ended and close the event file."""
         if self._best is not None and len(self._episodes) > self._resumed_episodes:
             self._pictures.finish(self._episodes, self._best)
-        write_end(self._writer)
+        if self._compared:
+            write_end(self._writer)
         self._writer.close()
 
     def table(self, episode: Episode) -> str:

@@ -21,7 +21,7 @@ _SEARCH = {
     "losses": "losses/.*",
 }
 _PHASES = {"seconds of every phase": "seconds/.*"}
-_LINES_A_CHART = 6
+_LINES_A_CHART = 4
 """A run's lines have one colour in TensorBoard, and differ by their marks only."""
 
 

@@ -45,7 +45,7 @@ def charts(folder: Path) -> dict[str, dict[str, list[str]]]:
     }
 
 
-@pytest.mark.parametrize("count", [1, 6, 7, 31])
+@pytest.mark.parametrize("count", [1, 4, 5, 31])
 def test_each_unit_is_in_one_chart_of_a_few(tmp_path: Path, count: int) -> None:
     names = [f"layer{number}.conv" for number in range(count)]
     with SummaryWriter(str(tmp_path)) as writer:
@@ -57,7 +57,7 @@ def test_each_unit_is_in_one_chart_of_a_few(tmp_path: Path, count: int) -> None:
         for (pattern,) in pages["Kept fraction of units"].values()
     ]
     assert list(itertools.chain(*matched)) == names  # each once, neighbours together
-    assert all(1 <= len(chart) <= 6 for chart in matched)
+    assert all(1 <= len(chart) <= 4 for chart in matched)
     for (pattern,) in pages["Kept fraction of units"].values():
         assert not re.match(pattern, "keep/layer1xconv")
     titles = [a[0] if len(a) == 1 else f"{a[0]} to {a[-1]}" for a in matched]

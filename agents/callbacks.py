@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from amc.agents.board import Settings, write_end, write_layout, write_settings
+from amc.agents.pictures import Pictures
 from amc.envs.pruning import Episode
-from amc.figures import plan_figure
 
 if TYPE_CHECKING:
     from amc.units import Unit
@@ -43,10 +43,13 @@ class TensorBoardMonitor:
     """Writes scalars in groups each episode, and the best plan whenever it improves.
 
     Args:
-        folder: where the event file goes.
+        folder: where the event files go.
         units: names and dense widths of what is pruned.
         diagnostics: the agent's numbers by tag (``exploration/std``, ``losses/critic``, ...).
-        settings: hyperparameters, written with the best reward by :meth:`close`.
+        settings: what the run is compared by, written at once: a killed run is in the table, too.
+        resumed_episodes: how many episodes an earlier monitor has written to ``folder``. This one
+            is to be called for them again, in order, and writes nothing; what the earlier one wrote
+            after them is dropped, so that every curve goes on from there.
     """
 
     def __init__(
@@ -54,39 +57,52 @@ class TensorBoardMonitor:
         folder: Path,
         units: Sequence[Unit],
         diagnostics: Diagnostics = dict,
-        settings: Mapping[str, bool | float | int | str] | None = None,
+        settings: Settings | None = None,
+        *,
+        resumed_episodes: int = 0,
     ) -> None:
-        self._writer = SummaryWriter(str(folder))
+        self._writer = SummaryWriter(str(folder), purge_step=resumed_episodes + 1)
         self._names = [unit.name for unit in units]
         self._dense = [unit.width for unit in units]
         self._diagnostics = diagnostics
-        self._settings = dict(settings or {})
+        self._resumed_episodes = resumed_episodes
+        self._pictures = Pictures(self._writer, units)
+        self._episodes: list[Episode] = []
         self._best: Episode | None = None
+        self._told: Episode | None = None
+        """The best plan that was last written as text."""
         self._average: float | None = None
+        write_layout(self._writer, self._names)
+        self._compared = bool(settings)
+        if settings:
+            write_settings(self._writer, settings)
+        self._writer.flush()
 
     def __call__(self, episode: Episode) -> None:
         """Write what ``episode`` brought."""
+        self._episodes.append(episode)
         if self._average is None:
             self._average = episode.reward
         self._average += (1 - _AVERAGE_MOMENTUM) * (episode.reward - self._average)
-        improved = self._best is None or episode.reward > self._best.reward
-        if self._best is None or improved:
+        if self._best is None or episode.reward > self._best.reward:
             self._best = episode
-        for tag, value in self._scalars(episode, self._best).items():
+        if len(self._episodes) <= self._resumed_episodes:
+            return
+        for tag, value in self._scalars(episode, self._best, self._average).items():
             self._writer.add_scalar(tag, value, episode.number)
-        if improved:
-            figure = plan_figure(self._names, self._dense, episode.widths, _headline(episode))
-            self._writer.add_figure("best/plan", figure, episode.number, close=False)
-            self._writer.add_text("best/plan", self.table(episode), episode.number)
+        # After a resume also the best of the earlier episodes, in place of what was dropped.
+        if self._best is not self._told:
+            self._told = self._best
+            self._writer.add_text("best/plan", self.table(self._best), episode.number)
+        self._pictures.update(self._episodes, self._best)
+        self._writer.flush()
 
     def close(self) -> None:
-        """Write the hyperparameters with the best reward and close the event file."""
-        if self._best is not None and self._settings:
-            # SummaryWriter.add_hparams would open a second writer in a sub-folder of its own.
-            metrics = {"best/reward": self._best.reward}
-            writer = self._writer._get_file_writer()
-            for summary in hparams(self._settings, metrics):
-                writer.add_summary(summary)
+        """Bring the pictures up to date, mark the run as ended and close the event file."""
+        if self._best is not None and len(self._episodes) > self._resumed_episodes:
+            self._pictures.finish(self._episodes, self._best)
+        if self._compared:
+            write_end(self._writer)
         self._writer.close()
 
     def table(self, episode: Episode) -> str:
@@ -101,12 +117,12 @@ class TensorBoardMonitor:
         lines += [f"| {name} | {dense} | {kept} | {keep:.2f} |" for name, dense, kept, keep in rows]
         return "\n".join(lines)
 
-    def _scalars(self, episode: Episode, best: Episode) -> dict[str, float]:
-        assert self._average is not None
+    def _scalars(self, episode: Episode, best: Episode, average: float) -> dict[str, float]:
         scalars = {
             "reward/episode": episode.reward,
-            "reward/moving_average": self._average,
+            "reward/moving_average": average,
             "best/reward": best.reward,
+            "best/kept_macs": best.kept_macs,
             "cost/kept_macs": episode.kept_macs,
             "cost/kept_params": episode.kept_params,
         }

@@ -15,7 +15,8 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba_array
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize, to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -148,10 +149,12 @@ def tradeoff_figure(
     cost_label: str,
     quality_label: str,
     title: str = "",
+    colorbar: bool = False,
 ) -> Figure:
     """Quality against kept cost (a fraction), a dot an episode, later ones stronger.
 
-    ``best`` is the index of the episode to mark. A quality in [0, 1] is shown in percent.
+    ``best`` is the index of the episode to mark. A quality in [0, 1] is shown in percent. With
+    ``colorbar``, a scale says which shade is which episode, counted from 1.
     """
     figure, axes = _axes(title)
     shades = to_rgba_array([ACCENT] * len(kept), np.linspace(0.2, 0.85, len(kept)))
@@ -164,6 +167,10 @@ def tradeoff_figure(
         axes.yaxis.set_major_formatter(_PERCENT)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.margins(0.06, 0.1)
+    if colorbar:
+        scale = ScalarMappable(Normalize(1, max(2, len(kept))), ListedColormap(shades))
+        bar = figure.colorbar(scale, ax=axes, label="episode", aspect=30, pad=0.02)
+        bar.outline.set_visible(False)
     return figure
 
 

@@ -60,6 +60,18 @@ def test_tradeoff_draws_every_episode_and_marks_the_best() -> None:
     assert axes_of(figure).yaxis.get_major_formatter()(0.7) == "70%"
 
 
+def test_tradeoff_names_the_episodes_on_request() -> None:
+    figure = figures.tradeoff_figure(
+        [0.3, 0.5, 0.4], [0.6, 0.7, 0.65], 1, cost_label="c", quality_label="q", colorbar=True
+    )
+    axes, bar = figure.axes
+    assert bar.get_ylabel() == "episode"
+    assert bar.get_ylim() == (1, 3)
+    (dots,) = axes.collections
+    scale = bar.collections[-1]  # the strip of shades
+    np.testing.assert_allclose(scale.cmap(scale.norm([1, 2, 3])), dots.get_facecolors())
+
+
 def test_finetuning_draws_accuracies_and_the_dense_line() -> None:
     figure = figures.finetune_figure([0.8, 0.9, 0.91], 0.92)
     assert line(figure, "finetuned") == ([1, 2, 3], [0.8, 0.9, 0.91])

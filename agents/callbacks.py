@@ -6,6 +6,7 @@ Each is called with every finished :class:`~amc.envs.pruning.Episode`; steps are
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ _AVERAGE_MOMENTUM = 0.9
 
 
 class JsonlRecorder:
-    """Appends one JSON line an episode, flushed at once, so that a killed run loses nothing."""
+    """Appends one JSON line an episode, on the disk at once: it is what a resumed search needs."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", encoding="utf-8")
@@ -33,6 +34,7 @@ class JsonlRecorder:
         """Record ``episode``."""
         self._file.write(json.dumps(episode.to_json()) + "\n")
         self._file.flush()
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""
@@ -47,6 +49,8 @@ class TensorBoardMonitor:
         units: names and dense widths of what is pruned.
         diagnostics: the agent's numbers by tag (``exploration/std``, ``losses/critic``, ...).
         settings: hyperparameters, written with the best reward by :meth:`close`.
+        resumed_episodes: how many episodes an interrupted run has written already. They are taken
+            note of and not written again; what the run wrote beyond them is hidden.
     """
 
     def __init__(
@@ -55,8 +59,11 @@ class TensorBoardMonitor:
         units: Sequence[Unit],
         diagnostics: Diagnostics = dict,
         settings: Mapping[str, bool | float | int | str] | None = None,
+        resumed_episodes: int = 0,
     ) -> None:
-        self._writer = SummaryWriter(str(folder))
+        purge_step = resumed_episodes + 1 if resumed_episodes else None
+        self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+        self._resumed_episodes = resumed_episodes
         self._names = [unit.name for unit in units]
         self._dense = [unit.width for unit in units]
         self._diagnostics = diagnostics
@@ -72,6 +79,8 @@ class TensorBoardMonitor:
         improved = self._best is None or episode.reward > self._best.reward
         if self._best is None or improved:
             self._best = episode
+        if episode.number <= self._resumed_episodes:
+            return
         for tag, value in self._scalars(episode, self._best).items():
             self._writer.add_scalar(tag, value, episode.number)
         if improved:

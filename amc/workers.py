@@ -20,13 +20,15 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
 
-from amc.envs.pruning import Evaluate
 from amc.errors import ConfigError, EvaluationError
 from amc.models import import_file, imported_files
+
+if TYPE_CHECKING:
+    from amc.envs.pruning import Evaluate
 
 DEATHS = 3
 """Workers that may die on one plan before the plan is given up."""

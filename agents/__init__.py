@@ -28,7 +28,10 @@ class Agent(Protocol):
         """Up to ``count`` plans, to be evaluated side by side; none where there is no other."""
 
     def tell(self, episodes: Sequence[Episode]) -> None:
-        """Learn from the episodes that became of the proposals, in the same order."""
+        """Learn from the episodes that became of the proposals, in the same order.
+
+        The last proposals of a search may have become of none.
+        """
 
     def diagnostics(self) -> dict[str, float]:
         """What to plot beside the rewards: numbers by TensorBoard tag."""

@@ -6,6 +6,7 @@ Each is called with every finished :class:`~amc.envs.pruning.Episode`; steps are
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ _AVERAGE_MOMENTUM = 0.9
 
 
 class JsonlRecorder:
-    """Appends one JSON line an episode, flushed at once, so that a killed run loses nothing."""
+    """Appends one JSON line an episode, on the disk at once: it is what a resumed search needs."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", encoding="utf-8")
@@ -33,6 +34,7 @@ class JsonlRecorder:
         """Record ``episode``."""
         self._file.write(json.dumps(episode.to_json()) + "\n")
         self._file.flush()
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""

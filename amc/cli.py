@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -16,6 +17,7 @@ from amc.errors import AMCError, ConfigError
 
 if TYPE_CHECKING:
     from amc.config import FinetuneConfig, SearchConfig
+    from amc.results import Results
 
 app = typer.Typer(
     name="amc",
@@ -92,7 +94,8 @@ def inspect(
 
 @app.command()
 def search(
-    model: opt.Spec,
+    context: typer.Context,
+    model: opt.SpecUnlessResumed = None,
     weights: opt.Weights = None,
     model_arg: opt.ModelArg = [],  # noqa: B006 (typer reads the default)
     data: opt.Data = "digits",
@@ -118,10 +121,13 @@ def search(
     epochs: opt.Epochs = 15,
     lr: opt.LearningRate = 0.05,
     run: opt.NewRun = None,
+    resume: opt.Resume = None,
     seed: opt.Seed = 0,
     bf16: opt.Bf16 = None,
     device: opt.Device = "cpu",
     threads: opt.Threads = None,
+    workers: opt.Workers = 1,
+    allow_factory: opt.AllowFactory = False,
 ) -> None:
     """Train the agent, find the best plan, prune the network for real, and finetune it.
 
@@ -130,11 +136,25 @@ def search(
         tensorboard --logdir runs
 
     Ctrl-C ends a search early with the best plan so far; `amc finetune RUN` goes on from there.
+    A search that was interrupted in whatever way goes on as if it had not been:
+
+        amc search --resume runs/NAME
     """
+    if resume is not None:
+        _check_resumable(context)
+        _resume(
+            resume,
+            episodes,
+            device if _is_given(context, "device") else None,
+            threads,
+            allow_factory,
+        )
+        return
+    if model is None:
+        raise ConfigError("name the network to prune: amc search MODEL, or amc search --resume RUN")
     from amc.config import DataConfig, FinetuneConfig, parse_multiples
     from amc.pipeline import make_config
-    from amc.pipeline import search as find_plan
-    from amc.run import RunFolder, check_free, free_name
+    from amc.run import check_free, free_name
     from amc.task import image_task
 
     _set_threads(threads)
@@ -142,6 +162,7 @@ def search(
     data_config = DataConfig.parse(
         _given(spec=data, search_val=search_val, image_size=image_size, download=download)
     )
+    recipe = FinetuneConfig.parse(_given(epochs=epochs, lr=lr, seed=seed, bf16=bf16))
     config = make_config(
         [] if no_budget else budget,
         **_given(
@@ -163,32 +184,14 @@ def search(
             evaluate=_given(images=images, calibration_images=calibration_images, bf16=bf16),
             device=device,
             threads=threads,
+            workers=workers,
+            finetune=recipe,
         ),
     )
-    recipe = FinetuneConfig.parse(_given(epochs=epochs, lr=lr, seed=seed, bf16=bf16))
     path = run or free_name(Path("runs"), _run_name(config))
     check_free(path)  # before the images are read
     task = image_task(model_config, data_config, config.evaluate, seed=seed, device=device)
-    console.print(f"run folder  {path}   (watch it: tensorboard --logdir {path.parent})")
-    with _bar(episodes=config.episodes) as bar:
-        result = find_plan(task, config=config, run=path, on_unit=bar.unit, on_episode=bar.episode)
-    best = result.best
-    console.print(
-        f"best plan   {best.kept_macs:.2%} of the MACs, {best.kept_params:.2%} of the parameters; "
-        f"search-val accuracy {best.quality.get('accuracy', float('nan')):.3f}, "
-        f"reward {best.reward:.4f} (episode {best.number} of {len(result.history)})"
-    )
-    folder = RunFolder.open(path)
-    if result.interrupted:
-        from amc.report import write_report
-
-        write_report(path)
-        console.print(
-            f"interrupted after {len(result.history)} episodes; the best plan so far is "
-            f"{folder.plan}\nprune and finetune it: amc finetune {path}"
-        )
-        raise typer.Exit(130)
-    _recover(task, folder, recipe)
+    _search(task, path, config)
 
 
 @app.command()
@@ -329,6 +332,8 @@ def demo(
         evaluate=DEMO_EVALUATE,
         episodes=episodes,
         seed=seed,
+        threads=1,
+        finetune=DEMO_RECIPE,
     )
     task = image_task(model_config, DEMO_DATA, DEMO_EVALUATE, seed=seed, progress=False)
     console.print(f"[bold]2. the search[/]  flops=0.5, {episodes} episodes, into {path}")
@@ -363,31 +368,122 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def _recover(task: Any, folder: Any, recipe: FinetuneConfig) -> None:
-    """Slice, finetune and report, with a bar and the closing table."""
+def _resume(
+    run: Path, episodes: int | None, device: str | None, threads: int | None, allow_factory: bool
+) -> None:
+    """Go on with an interrupted search, as ``config.toml`` says that it began."""
+    from amc.recover import open_task
+    from amc.run import RunFolder
+
+    folder = RunFolder.open(run)
+    config = folder.load_config()
+    _set_threads(threads or config.threads)
+    task = open_task(folder, device=device, allow_factory=allow_factory)
+    _search(task, run, config, resume=True, episodes=episodes)
+
+
+def _check_resumable(context: typer.Context) -> None:
+    """Refuse what would change a search that has begun."""
+    fine = {"resume", "episodes", "device", "threads", "allow_factory"}
+    names = {parameter.name: parameter for parameter in context.command.params}
+    others = [
+        "MODEL" if name == "model" else names[name].opts[0]
+        for name in context.params
+        if name not in fine and _is_given(context, name)
+    ]
+    if others:
+        raise ConfigError(
+            f"--resume with {', '.join(others)}: a search goes on with the settings that it began "
+            "with; beside it can only be --episodes, --device, --threads and --allow-factory"
+        )
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _search(
+    task: Any,
+    path: Path,
+    config: SearchConfig,
+    *,
+    resume: bool = False,
+    episodes: int | None = None,
+) -> None:
+    """Search into the folder ``path`` and recover the best plan, or do what is missing there."""
+    from amc.config import FinetuneConfig
+    from amc.pipeline import search as find_plan
+    from amc.recover import recovered
+    from amc.report import write_report
+    from amc.run import RunFolder
+
+    folder = RunFolder(path)
+    command = shlex.join(["amc", "search", "--resume", str(path)])
+    if config.model is not None and ".py:" in config.model.spec:
+        command += " --allow-factory"
+    given = {"resume": True, **_given(episodes=episodes)} if resume else {"config": config}
+    console.print(f"run folder  {path}   (watch it: tensorboard --logdir {path.parent})")
+    try:
+        with _bar(episodes=episodes or config.episodes) as bar:
+            result = find_plan(
+                task,
+                run=path,
+                on_unit=bar.unit,
+                on_episode=bar.episode,
+                on_note=bar.note,
+                **given,
+            )
+        best = result.best
+        console.print(
+            f"best plan   {best.kept_macs:.2%} of the MACs, {best.kept_params:.2%} of the "
+            f"parameters; search-val accuracy {best.quality.get('accuracy', float('nan')):.3f}, "
+            f"reward {best.reward:.4f} (episode {best.number} of {len(result.history)})"
+        )
+        if result.interrupted:
+            write_report(path)
+            console.print(
+                f"interrupted after {len(result.history)} episodes; the best plan so far is "
+                f"{folder.plan}\nprune and finetune it: amc finetune {path}\ngo on: {command}"
+            )
+            raise typer.Exit(130)
+        recipe = config.finetune or FinetuneConfig(epochs=0)
+        done = recovered(folder, result.plan, recipe) if resume else None
+        if done is not None:
+            write_report(path)  # of more episodes, perhaps
+        _recover(task, folder, recipe, done)
+    except KeyboardInterrupt:
+        if folder.config.is_file():
+            console.print(f"go on: {command}")
+        raise
+
+
+def _recover(task: Any, folder: Any, recipe: FinetuneConfig, done: Results | None = None) -> None:
+    """Slice, finetune and report, unless that is ``done``; with a bar and the closing table."""
     from amc.plan import Plan
     from amc.recover import recover
     from amc.report import results_table
 
-    with _bar() as bar:
-        results = recover(
-            task,
-            Plan.load(folder.plan),
-            recipe,
-            folder,
-            on_stage=bar.stage,
-            on_epoch=bar.epoch,
-            on_step=bar.step("finetune"),
-        )
-    console.print(results_table(results))
-    if results.epochs:
-        last, best = results.epochs[-1], max(results.epochs, key=lambda e: e.test_accuracy)
+    if done is None:
+        with _bar() as bar:
+            done = recover(
+                task,
+                Plan.load(folder.plan),
+                recipe,
+                folder,
+                on_stage=bar.stage,
+                on_epoch=bar.epoch,
+                on_step=bar.step("finetune"),
+            )
+    console.print(results_table(done))
+    if done.epochs:
+        last, best = done.epochs[-1], max(done.epochs, key=lambda e: e.test_accuracy)
         console.print(
             f"finetuned   {last.test_accuracy:.2%} after the last epoch (kept), "
             f"{best.test_accuracy:.2%} after the best, {best.number}",
             highlight=False,
         )
-    console.print(f"network     {folder.finetuned if results.epochs else folder.pruned}")
+    console.print(f"network     {folder.finetuned if done.epochs else folder.pruned}")
     console.print(f"report      {folder.report}")
 
 

@@ -35,6 +35,7 @@ _OPTIONS = {
     "allow_drop": "--allow-drop",
     "device": "--device",
     "threads": "--threads",
+    "workers": "--workers",
 }
 """The option of each setting that is written only where it differs from its default."""
 
@@ -84,7 +85,7 @@ def changed_settings(config: SearchConfig) -> dict[str, Any]:
     """Settings that differ from their defaults (the agent's: from its preset's), flat.
 
     Without those that are stated in their own form: the model, the data, the budget, the multiples
-    of widths, episodes, seed.
+    of widths, episodes, seed, the finetuning.
     """
     agent = PRESETS.get(config.preset, AgentConfig())
     default = SearchConfig(data=DataConfig(), agent_settings=agent, evaluate=EvaluateConfig())
@@ -95,7 +96,7 @@ def changed_settings(config: SearchConfig) -> dict[str, Any]:
         for key, value in flatten(config.model_dump(mode="json")).items()
         if value != flat_default.get(key)
         and key not in stated
-        and not key.startswith(("budget.", "model.arguments.", "round_to."))
+        and not key.startswith(("budget.", "model.arguments.", "round_to.", "finetune."))
     }
 
 

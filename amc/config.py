@@ -11,6 +11,7 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
 
 from amc.errors import ConfigError
+from amc.files import replacing
 
 
 class Settings(BaseModel):
@@ -282,11 +283,19 @@ class SearchConfig(Bounds):
     device: str = "cpu"
     threads: int | None = None
     """CPU threads of PyTorch; None: as PyTorch chooses."""
+    workers: int = Field(1, ge=1)
+    """Plans that are asked for at once, and evaluated side by side, each in a process of its own.
+    Other workers, other episodes: the searcher learns from all plans of a batch together."""
+    finetune: FinetuneConfig | None = None
+    """How the best plan is finetuned when the search is over; None: whoever searches decides."""
 
     def hyperparameters(self) -> dict[str, bool | float | int | str]:
         """The settings by which runs are compared, flat: what TensorBoard's table shows."""
         values = self.model_dump(
-            include={"episodes", "seed", "agent", "preset", "constraint", "reward", "importance"}
+            include={
+                *("episodes", "seed", "agent", "preset", "constraint", "reward", "importance"),
+                "workers",
+            }
         )
         values |= {f"budget/{name}": limit for name, limit in self.budget.items()}
         agent = getattr(self.agent_settings, self.agent, None)  # the others have no settings
@@ -300,9 +309,13 @@ class SearchConfig(Bounds):
 
 
 def save_toml(config: Settings, path: Path, **extra: Any) -> None:
-    """Write ``config`` (and ``extra`` tables) as TOML. None is written by leaving the key out."""
+    """Write ``config`` (and ``extra`` tables) as TOML, replacing an older file in one step.
+
+    None is written by leaving the key out.
+    """
     values = {**config.model_dump(mode="json", exclude_none=True), **extra}
-    path.write_text(tomli_w.dumps(values))
+    with replacing(path) as draft:
+        draft.write_text(tomli_w.dumps(values))
 
 
 def load_toml(path: Path) -> dict[str, Any]:

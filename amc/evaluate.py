@@ -167,6 +167,11 @@ class Evaluator:
             )
         return quality
 
+    def images(self) -> dict[str, Tensor]:
+        """What candidates are scored on: ``val`` and its ``labels``, ``calibration`` (if any)."""
+        batches = {"val": self._val, "calibration": self._calibration}
+        return {"labels": self._labels} | {k: torch.cat(v) for k, v in batches.items() if v}
+
     def _batches(self, images: Tensor, batch_size: int) -> list[Tensor]:
         """Batches of equal length, to within one image, ready on the device."""
         count = math.ceil(len(images) / batch_size)

@@ -99,6 +99,11 @@ def load_model(path: Path | str, *, allow_factory: bool = False) -> tuple[nn.Mod
     return model.eval(), card
 
 
+def read_card(path: Path | str) -> ModelCard:
+    """What a saved network says of itself; raises :class:`ModelError` for a damaged file."""
+    return _read(Path(path))[0]
+
+
 def _read(path: Path) -> tuple[ModelCard, dict[str, Tensor]]:
     """Card and tensors of a file, nothing of it built yet."""
     try:

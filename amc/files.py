@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ def replacing(path: Path) -> Iterator[Path]:
     draft = path.with_name(f"{path.stem}.tmp{path.suffix}")
     try:
         yield draft
+        with draft.open("rb") as file:  # on the disk before it takes the place of what is there
+            os.fsync(file.fileno())
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ from amc.errors import AMCError, ModelError, WeightsError
 from amc.networks import NETWORKS
 
 Factory = Callable[..., nn.Module]
+
+_USER_MODULE = "_amc_user_"
 
 SHOWN = 3
 """Faulty tensors that a message names; the others are counted."""
@@ -140,11 +143,21 @@ def _unknown(source: str, name: str, known: Iterable[str]) -> ModelError:
     return ModelError(f"{source} has no model {name!r}; nearest: {', '.join(near)}")
 
 
-def _from_file(path: Path, name: str) -> Factory:
+def imported_files() -> list[Path]:
+    """The users' Python files that this process has built networks from."""
+    modules = [module for name, module in sys.modules.items() if name.startswith(_USER_MODULE)]
+    return [Path(module.__file__) for module in modules if module.__file__]
+
+
+def import_file(path: Path) -> ModuleType:
+    """Run a user's Python file; raises :class:`ModelError` where that fails.
+
+    Its classes can be unpickled in a process that has imported it in the same way.
+    """
     if not path.is_file():
         raise ModelError(f"{path}: no such file; a model spec is path/to/file.py:function")
     # Registered under a name of its own, so that pickling and dataclasses find the module.
-    module_name = f"_amc_user_{path.stem}"
+    module_name = f"{_USER_MODULE}{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise ModelError(f"{path}: cannot be imported as Python")
@@ -159,6 +172,11 @@ def _from_file(path: Path, name: str) -> Factory:
         raise ModelError(f"{path}: importing it raised {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(path.resolve().parent))
+    return module
+
+
+def _from_file(path: Path, name: str) -> Factory:
+    module = import_file(path)
     factory = getattr(module, name, None)
     if not callable(factory):
         own = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]

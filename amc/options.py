@@ -12,13 +12,11 @@ _PLAN, _AGENT, _TUNING, _RUN = "The plan", "The agent", "Finetuning", "The run"
 
 # The network and its images
 
-Spec = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help="amc:NAME, torchvision:NAME, timm:NAME or path/to/file.py:function",
-    ),
-]
+_SPEC = typer.Argument(
+    metavar="MODEL", help="amc:NAME, torchvision:NAME, timm:NAME or path/to/file.py:function"
+)
+Spec = Annotated[str, _SPEC]
+SpecUnlessResumed = Annotated[str | None, _SPEC]
 Weights = Annotated[
     str | None, typer.Option(help="Trained weights: .safetensors, or .pth / .pt holding tensors")
 ]
@@ -161,6 +159,15 @@ DistillTemperature = Annotated[
 
 # The run
 
+Resume = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="RUN",
+        help="Go on with the interrupted search in this folder, as it began; beside it only "
+        "--episodes (more), --device, --threads and --allow-factory",
+        rich_help_panel=_RUN,
+    ),
+]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, runs/NAME")]
 NewRun = Annotated[
     Path | None,
@@ -176,6 +183,14 @@ Bf16 = Annotated[
 Device = Annotated[str, typer.Option(help="cpu or cuda", rich_help_panel=_RUN)]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads; default: all", rich_help_panel=_RUN)
+]
+Workers = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Plans evaluated side by side, each in a process with its share of the threads",
+        rich_help_panel=_RUN,
+    ),
 ]
 AllowFactory = Annotated[
     bool,

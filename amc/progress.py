@@ -64,6 +64,10 @@ class Bar:
         """A step without a length begins."""
         self._progress.console.print(name)
 
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+        self._progress.console.print(f"note        {text}", highlight=False, soft_wrap=True)
+
     def step(self, name: str) -> Callable[[int, int], None]:
         """A callback for the steps done and their total."""
         return lambda done, total: self._update(name, done, total)

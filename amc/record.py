@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Self
 
-from amc.config import SearchConfig, load_toml
+from amc.config import SearchConfig
 from amc.envs.pruning import Episode
 from amc.errors import PlanError
 from amc.plan import Plan
@@ -43,13 +43,12 @@ class Record:
         if episodes and not folder.plan.exists():
             raise PlanError(
                 f"{folder.plan}: no such file, though {len(episodes)} episodes are recorded; "
-                "put it back, or search again"
+                f"put it back, or let it be written again: amc search --resume {path}"
             )
-        versions = load_toml(folder.config).get("versions", {})
         return cls(
             path=path,
             config=folder.load_config(),
-            versions={name: str(value) for name, value in versions.items()},
+            versions=folder.versions(),
             started=date.fromtimestamp(folder.config.stat().st_mtime),
             episodes=episodes,
             plan=Plan.load(folder.plan) if folder.plan.exists() else None,

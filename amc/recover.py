@@ -11,8 +11,8 @@ from torch import nn
 
 from amc.apply import apply_plan, cut
 from amc.config import FinetuneConfig
-from amc.errors import ConfigError, PlanError, RunError
-from amc.export import save_model
+from amc.errors import ConfigError, ModelError, PlanError, RunError
+from amc.export import read_card, save_model
 from amc.finetune import Epoch
 from amc.latency import measure
 from amc.models import build_model, check_allowed
@@ -23,21 +23,30 @@ from amc.run import RunFolder
 from amc.task import Task, image_task
 
 
-def open_task(folder: RunFolder, *, allow_factory: bool = False, progress: bool = True) -> Task:
+def open_task(
+    folder: RunFolder,
+    *,
+    device: str | None = None,
+    allow_factory: bool = False,
+    progress: bool = True,
+) -> Task:
     """The task that a run was made for, rebuilt from its configuration.
 
-    Raises :class:`RunError` where the run was given objects that no file describes.
+    ``device`` takes the place of the one that it names. Raises :class:`RunError` where the run was
+    given objects that no file describes.
     """
     config = folder.load_config()
     if config.model is None or config.data is None:
-        raise RunError(f"{folder.path} was made from Python objects; apply its plan from Python")
+        raise RunError(
+            f"{folder.path} was made from Python objects; apply its plan, or resume it, from Python"
+        )
     check_allowed(config.model, folder.config, allow_factory)
     return image_task(
         config.model,
         config.data,
         config.evaluate,
         seed=config.seed,
-        device=config.device,
+        device=device or config.device,
         progress=progress,
     )
 
@@ -114,6 +123,21 @@ def recover(
         results.save(folder.results)
     write_report(folder.path)
     return results
+
+
+def recovered(folder: RunFolder, plan: Plan, recipe: FinetuneConfig) -> Results | None:
+    """The results of ``plan`` where :func:`recover` has nothing left to do; otherwise None.
+
+    A network that was finetuned by another recipe since counts as well.
+    """
+    name, path = ("finetuned", folder.finetuned) if recipe.epochs else ("pruned", folder.pruned)
+    try:
+        results, card = Results.load(folder.results), read_card(path)
+    except (ModelError, RunError):
+        return None
+    row = results.row(name)
+    measured = row is not None and (row.macs, row.params) == (plan.macs, plan.params)
+    return results if measured and card.plan == plan else None
 
 
 def _rows(networks: dict[str, nn.Module], plan: Plan, task: Task) -> tuple[Row, ...]:

@@ -255,7 +255,7 @@ def _phases(run: Record) -> dict[str, float]:
 
 
 def _reproduce_section(run: Record) -> Html:
-    recipe = _recipe(run.results) if run.results else None
+    recipe = _recipe(run.results) if run.results else run.config.finetune
     command = command_line(run.config, recipe)
     if command is None:
         again = tag("p", "This run was given Python objects: no command line describes it.")

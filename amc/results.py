@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -77,19 +78,42 @@ def read_episodes(path: Path) -> tuple[Episode, ...]:
     A last line that a crash has cut off is skipped. Raises :class:`RunError` for a missing file,
     and for any other line that is not an episode, with its number.
     """
+    log = read_log(path)
+    if log.fault and not log.torn:
+        raise RunError(
+            f"{path}, {log.fault}; remove the line, or let the search go on from the episodes "
+            f"before it: amc search --resume {path.parent}"
+        )
+    return log.episodes
+
+
+@dataclass(frozen=True)
+class Log:
+    """``episodes.jsonl`` as far as it is sound."""
+
+    episodes: tuple[Episode, ...] = ()
+    text: bytes = b""
+    """Their lines."""
+    fault: str = ""
+    """What is wrong with the line behind them; empty where there is none."""
+    torn: bool = False
+    """Whether that is the last line, cut off while it was written."""
+
+
+def read_log(path: Path) -> Log:
+    """The episodes up to the first line that is none. Raises :class:`RunError` without a file."""
     try:
-        lines = path.read_bytes().splitlines()
+        lines = path.read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
         raise RunError(f"{path}: no such file; is this the folder of a run?") from None
-    episodes = []
+    episodes: list[Episode] = []
+    fault, torn = "", False
     for number, line in enumerate(lines, start=1):
         try:
             episodes.append(_EPISODE.validate_json(line))
         except ValidationError as error:
-            torn = error.errors()[0]["type"] == "json_invalid"
-            if torn and number == len(lines):
-                break
-            raise RunError(
-                f"{path}, line {number}: not an episode: {explain(error)}; remove the line"
-            ) from None
-    return tuple(episodes)
+            fault = f"line {number}: not an episode: {explain(error)}"
+            torn = number == len(lines) and error.errors()[0]["type"] == "json_invalid"
+            break
+    text = b"".join(line.rstrip(b"\r\n") + b"\n" for line in lines[: len(episodes)])
+    return Log(tuple(episodes), text, fault, torn)

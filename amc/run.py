@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import platform
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import amc
-from amc.config import SearchConfig, load_toml, save_toml
+from amc.config import SearchConfig, Settings, load_toml, save_toml
 from amc.errors import RunError
+
+if sys.platform != "win32":
+    import fcntl
+
+
+class Inputs(Settings):
+    """What a search was given beyond its settings, and must be given again when it is resumed."""
+
+    weights_sha256: str
+    """Of the dense network."""
+    data_sha256: str | None = None
+    """Of what scores a plan; None where the task does not tell."""
 
 
 class RunFolder:
@@ -29,12 +46,13 @@ class RunFolder:
         self.report = path / "report.html"
 
     @classmethod
-    def create(cls, path: Path, config: SearchConfig) -> RunFolder:
+    def create(cls, path: Path, config: SearchConfig, inputs: Inputs) -> RunFolder:
         """A new folder with ``config.toml``. Raises :class:`RunError` where one is in the way."""
         check_free(path)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
-        save_toml(config, run.config, versions=versions())
+        given = inputs.model_dump(exclude_none=True)
+        save_toml(config, run.config, versions=versions(), inputs=given)
         return run
 
     @classmethod
@@ -57,9 +75,59 @@ class RunFolder:
 
     def load_config(self) -> SearchConfig:
         """The configuration that the run was started with."""
-        values: dict[str, Any] = load_toml(self.config)
-        values.pop("versions", None)
+        values = self._settings()
+        for table in ("versions", "inputs"):
+            values.pop(table, None)
         return SearchConfig.parse(values, str(self.config))
+
+    def save_config(self, config: SearchConfig) -> None:
+        """Replace the configuration; what the run was made with and when it began stay."""
+        values, began = self._settings(), self.config.stat()
+        tables = {name: values[name] for name in ("versions", "inputs") if name in values}
+        save_toml(config, self.config, **tables)
+        os.utime(self.config, ns=(began.st_atime_ns, began.st_mtime_ns))
+
+    def versions(self) -> dict[str, str]:
+        """What :func:`versions` said when the run began."""
+        return {name: str(value) for name, value in self._settings().get("versions", {}).items()}
+
+    def inputs(self) -> Inputs:
+        """What the run was given. Raises :class:`RunError` where it does not say."""
+        values = self._settings()
+        if "inputs" not in values:
+            raise RunError(
+                f"{self.config} does not say which weights the run began with, so that it cannot "
+                "be resumed; start a new one"
+            )
+        return Inputs.parse(values["inputs"], str(self.config))
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Held while a search writes here, and let go however its process ends.
+
+        Raises :class:`RunError` where another one holds it.
+        """
+        if sys.platform == "win32":  # has no locks on folders
+            yield
+            return
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            _lock(handle, self.path)
+            yield
+        finally:
+            os.close(handle)
+
+    def _settings(self) -> dict[str, Any]:
+        return load_toml(self.config)
+
+
+def _lock(handle: int, path: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RunError(f"{path}: another process is searching there; let it end") from None
+    except OSError:  # a file system without locks
+        pass
 
 
 def check_free(path: Path) -> None:
@@ -68,14 +136,22 @@ def check_free(path: Path) -> None:
         raise RunError(f"{path} exists and is not empty; choose another --run, or remove it")
 
 
-def free_name(folder: Path, name: str) -> Path:
-    """``folder/name``, or with the first free number behind it."""
-    path, number = folder / name, 2
+def free_name(folder: Path, name: str, suffix: str = "") -> Path:
+    """``folder/name``, or with the first free number behind it, before its ``suffix``."""
+    path, number = folder / f"{name}{suffix}", 2
     while path.exists():
-        path, number = folder / f"{name}-{number}", number + 1
+        path, number = folder / f"{name}-{number}{suffix}", number + 1
     return path
 
 
 def versions() -> dict[str, str]:
-    """Versions that a result may depend on."""
-    return {"amc": amc.__version__, "python": platform.python_version(), "torch": torch.__version__}
+    """What a result may depend on, to the last bit."""
+    libraries = {name: version(name) for name in ("numpy", "stable-baselines3")}
+    return {
+        "amc": amc.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **libraries,
+        "cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "threads": str(torch.get_num_threads()),
+    }

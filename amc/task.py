@@ -25,6 +25,7 @@ from amc.evaluate import Evaluator, accuracy
 from amc.finetune import Epoch, finetune
 from amc.importance import Losses, TrainingImages
 from amc.models import build_resolved
+from amc.plan import tensors_sha256
 from amc.slim import slice_model
 from amc.units import Units
 
@@ -67,6 +68,9 @@ class Task:
     batch: for importance by ``taylor``."""
     config: ModelConfig | None = None
     """How to build the model; without it nothing can be saved for rebuilding."""
+    data_sha256: Callable[[], str] | None = None
+    """Hash of what ``evaluate`` scores on: a search is resumed on the same data only. Without it
+    nothing is checked."""
 
     @property
     def importance(self) -> ImportanceName:
@@ -102,8 +106,8 @@ def image_task(
         config, num_classes=classes, in_channels=images.train.images.shape[1]
     )
     dense.to(device)
-    evaluator = Evaluator.from_data(dense, images, settings, seed, device)
     ranking = TrainingImages(images, seed, device)
+    score = _ImageQuality(Evaluator.from_data(dense, images, settings, seed, device))
 
     def train(
         small: nn.Module,
@@ -126,7 +130,7 @@ def image_task(
     return Task(
         model=dense,
         example_inputs=images.example().to(device),
-        evaluate=lambda candidate: asdict(evaluator(candidate)),
+        evaluate=score,
         test=lambda candidate: accuracy(
             candidate, images, images.test, bf16=settings.bf16, device=device
         ),
@@ -134,14 +138,26 @@ def image_task(
         calibration=ranking,
         loss=ranking.losses,
         config=config,
+        data_sha256=lambda: tensors_sha256(score.evaluator.images()),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _ImageQuality:
+    """``Task.evaluate`` for images: an object, because worker processes are sent it."""
+
+    evaluator: Evaluator
+
+    def __call__(self, candidate: nn.Module) -> Mapping[str, float]:
+        return asdict(self.evaluator(candidate))
 
 
 class PlanEvaluator:
     """Widths to quality: slice the dense network, score the result, never the same widths twice."""
 
     def __init__(self, task: Task, units: Units) -> None:
-        self._task = task
+        # Not the whole task: workers are sent this object, and its training is none of theirs.
+        self._model, self._evaluate = task.model, task.evaluate
         self._units = units
         self._known: dict[tuple[int, ...], Mapping[str, float]] = {}
 
@@ -149,5 +165,5 @@ class PlanEvaluator:
         """Quality of the network that keeps ``widths[u]`` groups of each unit."""
         key = tuple(widths)
         if key not in self._known:
-            self._known[key] = self._task.evaluate(slice_model(self._task.model, self._units, key))
+            self._known[key] = self._evaluate(slice_model(self._model, self._units, key))
         return self._known[key]

@@ -1,0 +1,81 @@
+"""Proposals to episodes: where plans are evaluated, and that none is evaluated twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from amc.envs.pruning import Episode, PruningEnv
+from amc.envs.walk import Proposal
+from amc.errors import EvaluationError
+from amc.workers import WorkerPool
+
+Widths = tuple[int, ...]
+
+
+class Scorer:
+    """Evaluates proposals in this process, or side by side in ``workers`` others.
+
+    Args:
+        env: concludes the episodes, and has the evaluation.
+        workers: 1: evaluate here.
+        known: quality by widths, as far as it is known before.
+
+    Raises:
+        ConfigError: the evaluation cannot be sent to another process.
+    """
+
+    def __init__(
+        self, env: PruningEnv, workers: int, known: Mapping[Widths, Mapping[str, float]]
+    ) -> None:
+        self._env = env
+        self._known = dict(known)
+        self._pool = WorkerPool(env.evaluate, workers) if workers > 1 else None
+
+    def start(self) -> None:
+        """Have the workers ready, so that what keeps them from it is known early."""
+        if self._pool is not None:
+            self._pool.start()
+
+    def __call__(self, proposals: Sequence[Proposal]) -> list[Episode]:
+        """The episodes of the proposals, in their order.
+
+        Raises :class:`EvaluationError`, naming the widths, where one cannot be scored.
+        """
+        plans = [p.widths for p in proposals if p.widths not in self._known]
+        plans = list(dict.fromkeys(plans))
+        seconds: dict[Widths, float] = {}
+        if plans:
+            results = self._pool(plans) if self._pool is not None else self._here(plans)
+            for widths, (quality, taken) in zip(plans, results, strict=True):
+                self._known[widths] = quality
+                seconds[widths] = taken
+        return [
+            self._env.conclude(p, self._known[p.widths], seconds.pop(p.widths, 0.0))
+            for p in proposals
+        ]
+
+    def _here(self, plans: Iterable[Widths]) -> Iterator[tuple[Mapping[str, float], float]]:
+        for widths in plans:
+            started = time.perf_counter()
+            try:
+                quality = self._env.evaluate(widths)
+            except EvaluationError as error:
+                raise EvaluationError(f"widths {list(widths)}: {error}") from error
+            yield quality, time.perf_counter() - started
+
+    def __enter__(self) -> Self:
+        if self._pool is not None:
+            self._pool.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._pool is not None:
+            self._pool.__exit__(kind, error, trace)

@@ -11,15 +11,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from amc.config import DataConfig, EvaluateConfig, FinetuneConfig, ModelConfig
 from amc.data import ImageData, load_data
-from amc.evaluate import Evaluator, accuracy
+from amc.evaluate import Evaluator, accuracy, calibration_images
 from amc.finetune import Epoch, finetune
 from amc.models import build_resolved
+from amc.reconstruct import Reconstructor
 from amc.slim import slice_model
 from amc.units import Units
+
+CALIBRATION_IMAGES = 256
+"""Training images that least-squares reconstruction looks at."""
 
 
 class Train(Protocol):
@@ -52,6 +57,11 @@ class Task:
     """Test accuracy, for the report only."""
     train: Train | None = None
     """Recovery training."""
+    calibration: Sequence[Any] = ()
+    """Batches of training inputs (a tensor, or a tuple of positional arguments, each), on the
+    model's device: what ``reconstruct`` needs."""
+    reconstruct: bool = False
+    """Mend every sliced network by least squares (:mod:`amc.reconstruct`) before it is scored."""
     config: ModelConfig | None = None
     """How to build the model; without it nothing can be saved for rebuilding."""
 
@@ -84,6 +94,8 @@ def image_task(
     )
     dense.to(device)
     evaluator = Evaluator.from_data(dense, images, settings, seed, device)
+    generator = torch.Generator().manual_seed(seed)
+    calibration = calibration_images(images, CALIBRATION_IMAGES, generator).to(device)
 
     def train(
         small: nn.Module,
@@ -111,21 +123,33 @@ def image_task(
             candidate, images, images.test, bf16=settings.bf16, device=device
         ),
         train=train,
+        calibration=calibration.split(settings.batch_size),
+        reconstruct=settings.reconstruct,
         config=config,
     )
 
 
 class PlanEvaluator:
-    """Widths to quality: slice the dense network, score the result, never the same widths twice."""
+    """Widths to quality: slice the dense network, score the result, never the same widths twice.
+
+    Where ``task.reconstruct`` says so, what is scored is mended first, as the plan that is applied
+    will be. Raises :class:`ConfigError` where that lacks calibration inputs.
+    """
 
     def __init__(self, task: Task, units: Units) -> None:
         self._task = task
         self._units = units
+        self._mend = (
+            Reconstructor(task.model, units, task.calibration) if task.reconstruct else None
+        )
         self._known: dict[tuple[int, ...], Mapping[str, float]] = {}
 
     def __call__(self, widths: Sequence[int]) -> Mapping[str, float]:
         """Quality of the network that keeps ``widths[u]`` groups of each unit."""
         key = tuple(widths)
         if key not in self._known:
-            self._known[key] = self._task.evaluate(slice_model(self._task.model, self._units, key))
+            small = slice_model(self._task.model, self._units, key)
+            if self._mend is not None:
+                self._mend(small, key)
+            self._known[key] = self._task.evaluate(small)
         return self._known[key]

@@ -32,9 +32,10 @@ from amc.units import Units
 
 RIDGE = 1e-2
 """Of a layer, relative to the mean square of its inputs times their number."""
-MAX_INPUTS = 2304
-"""Most inputs of a layer (channels times kernel area) that is reconstructed: 256 channels under a
-3 x 3 kernel, a Gram matrix of 42 MB and, with half of them kept, a solve of about 0.03 seconds."""
+MAX_INPUTS = 4608
+"""Most inputs of a layer (channels times kernel area) that is reconstructed: 512 channels under a
+3 x 3 kernel, a Gram matrix of 170 MB and, with half of them kept, a solve of about half a second on
+one thread. Memory goes with the square of the inputs, time with the cube of the kept ones."""
 _BLOCK_VALUES = 1 << 24
 """Of patches, unfolded at a time."""
 

@@ -1,8 +1,10 @@
 """Is the search's reward faithful to what finetuning gives?
 
-Plans of one network on one budget are sliced, recalibrated and finetuned, all alike and shortly:
-one line each in ``results/proxy-NETWORK.jsonl``. Plans that are there already are skipped, so that
-an interrupted benchmark goes on where it stopped.
+Plans of one network on one budget are sliced, recalibrated and finetuned, all alike and shortly
+(``results/proxy-NETWORK.jsonl``, a line each), and scored without finetuning in every way that a
+reward could be read (``results/proxy-NETWORK-scores.jsonl``). Plans that have their lines are
+skipped, so that an interrupted benchmark goes on where it stopped. Ends with the rank correlations
+of the plans that have both (``results/proxy-NETWORK.md``), and a picture of the best.
 
     python benchmarks/proxy.py --weights W --images DIR --search-val FILE
 """
@@ -12,10 +14,13 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from common import RESULTS, add_inputs, append_line, configs, read_lines
 from proxy_plans import spread_plans
+from proxy_scores import Scorer
+from proxy_table import write_report
 from torch import Tensor, nn
 
 from amc.budget import parse_budget, resolve
@@ -33,7 +38,7 @@ MIN_KEEP = 0.1
 
 
 def main() -> None:
-    """Run what is missing."""
+    """Run what is missing, then report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_inputs(parser)
     parser.add_argument("--budget", default="flops=0.5")
@@ -41,6 +46,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--score-only", action="store_true", help="finetune no further plan")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     model_config, data_config = configs(arguments)
@@ -48,12 +54,21 @@ def main() -> None:
     task = image_task(model_config, data, EvaluateConfig(), seed=0)
     units = find_units(task.model, task.example_inputs, importance=IMPORTANCE, min_keep=MIN_KEEP)
     recipe = FinetuneConfig(epochs=arguments.epochs, warmup_epochs=0.2, seed=arguments.seed)
-    tune_missing(arguments, task, data, units, recipe)
+    if not arguments.score_only:
+        tune_missing(arguments, task, data, units, recipe)
+    tuned = read_lines(results_path(arguments.network))
+    scored = score_missing(scores_path(arguments.network), tuned, task, data, units)
+    print(write_report(tuned, scored, results_path(arguments.network)))
 
 
 def results_path(network: str) -> Path:
-    """Where a network's lines are."""
+    """The finetuned plans."""
     return RESULTS / f"proxy-{network}.jsonl"
+
+
+def scores_path(network: str) -> Path:
+    """What they score without finetuning."""
+    return RESULTS / f"proxy-{network}-scores.jsonl"
 
 
 def tune_missing(
@@ -97,6 +112,20 @@ def tune_missing(
             f"{line['test_accuracy']:.4f}, {line['seconds']:.0f} s",
             flush=True,
         )
+
+
+def score_missing(
+    path: Path, tuned: list[dict[str, Any]], task: Task, data: ImageData, units: Units
+) -> list[dict[str, Any]]:
+    """Score the finetuned plans that have no scores yet; all lines."""
+    done = {tuple(line["widths"]) for line in read_lines(path)}
+    missing = dict.fromkeys(tuple(line["widths"]) for line in tuned)
+    missing = [widths for widths in missing if widths not in done]
+    scorer = Scorer(task.model, units, data) if missing else None
+    for widths in missing:
+        assert scorer is not None
+        append_line(path, {"widths": widths, "scores": scorer(widths)})
+    return read_lines(path)
 
 
 class Teacher(nn.Module):

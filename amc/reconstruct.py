@@ -31,7 +31,7 @@ from amc.trace import as_inputs, eval_mode
 from amc.units import Units
 
 RIDGE = 1e-2
-"""Of a layer, relative to the mean square of its inputs times their number."""
+"""Relative to the mean of the diagonal of a layer's Gram matrix."""
 MAX_INPUTS = 4608
 """Most inputs of a layer (channels times kernel area) that is reconstructed: 512 channels under a
 3 x 3 kernel, a Gram matrix of 170 MB and, with half of them kept, a solve of about half a second on

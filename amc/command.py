@@ -26,6 +26,7 @@ _OPTIONS = {
     "constraint": "--constraint",
     "evaluate.images": "--images",
     "evaluate.calibration_images": "--calibration-images",
+    "evaluate.reconstruct": "--reconstruct",
     "evaluate.bf16": "--bf16",
     "importance": "--importance",
     "min_keep": "--min-keep",

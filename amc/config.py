@@ -78,6 +78,9 @@ class EvaluateConfig(Settings):
     batch_size: int = Field(250, ge=1)
     bf16: bool | None = None
     """Autocast to bfloat16; None: wherever the hardware computes in it."""
+    reconstruct: bool = False
+    """Let the layers that lost inputs make up for them by least squares (amc.reconstruct), in every
+    plan that is scored and in the one that is applied."""
 
 
 AgentName = Literal[

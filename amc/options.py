@@ -133,6 +133,15 @@ CalibrationImages = Annotated[
     ),
 ]
 
+Reconstruct = Annotated[
+    bool,
+    typer.Option(
+        "--reconstruct",
+        help="Let layers make up for lost inputs by least squares, in every plan",
+        rich_help_panel=_AGENT,
+    ),
+]
+
 # Finetuning
 
 Epochs = Annotated[

@@ -56,8 +56,9 @@ def apply_file(
 ) -> float:
     """Slice the network that a bare ``plan.json`` names, verify it, and save it as ``target``.
 
-    ``weights`` replaces the file that the plan names. Returns the worst relative error against the
-    masked twin. Raises :class:`PlanError` where the plan does not say how to build its network, or
+    ``weights`` replaces the file that the plan names. Without images the network is neither
+    recalibrated nor mended by least squares. Returns the worst relative error against the masked
+    twin. Raises :class:`PlanError` where the plan does not say how to build its network, or
     was made for other weights.
     """
     plan = Plan.load(plan_file)
@@ -73,7 +74,7 @@ def apply_file(
         )
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(plan.input_shape, generator=generator)
-    small, error = cut(plan, model, example)
+    small, _, error = cut(plan, model, example)
     save_model(small, plan, target)
     return error
 

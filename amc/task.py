@@ -26,6 +26,7 @@ from amc.finetune import Epoch, finetune
 from amc.importance import Losses, TrainingImages
 from amc.models import build_resolved
 from amc.plan import tensors_sha256
+from amc.reconstruct import Reconstructor
 from amc.slim import slice_model
 from amc.units import Units
 
@@ -62,10 +63,12 @@ class Task:
     """Recovery training."""
     calibration: Iterable[Any] = ()
     """Batches of training inputs (each a tensor, or a tuple of positional arguments), on the
-    model's device: for importance by ``activation`` and ``entropy``."""
+    model's device: for importance by ``activation`` and ``entropy``, and for ``reconstruct``."""
     loss: Losses | None = None
     """Yields the mean training loss of the network that it is given, with its gradient, batch by
     batch: for importance by ``taylor``."""
+    reconstruct: bool = False
+    """Mend every sliced network by least squares (:mod:`amc.reconstruct`) before it is scored."""
     config: ModelConfig | None = None
     """How to build the model; without it nothing can be saved for rebuilding."""
     data_sha256: Callable[[], str] | None = None
@@ -137,6 +140,7 @@ def image_task(
         train=train,
         calibration=ranking,
         loss=ranking.losses,
+        reconstruct=settings.reconstruct,
         config=config,
         data_sha256=lambda: tensors_sha256(score.evaluator.images()),
     )
@@ -153,17 +157,27 @@ class _ImageQuality:
 
 
 class PlanEvaluator:
-    """Widths to quality: slice the dense network, score the result, never the same widths twice."""
+    """Widths to quality: slice the dense network, score the result, never the same widths twice.
+
+    Where ``task.reconstruct`` says so, what is scored is mended first, as the plan that is applied
+    will be. Raises :class:`ConfigError` where that lacks calibration inputs.
+    """
 
     def __init__(self, task: Task, units: Units) -> None:
         # Not the whole task: workers are sent this object, and its training is none of theirs.
         self._model, self._evaluate = task.model, task.evaluate
         self._units = units
+        self._mend = (
+            Reconstructor(task.model, units, task.calibration) if task.reconstruct else None
+        )
         self._known: dict[tuple[int, ...], Mapping[str, float]] = {}
 
     def __call__(self, widths: Sequence[int]) -> Mapping[str, float]:
         """Quality of the network that keeps ``widths[u]`` groups of each unit."""
         key = tuple(widths)
         if key not in self._known:
-            self._known[key] = self._evaluate(slice_model(self._model, self._units, key))
+            small = slice_model(self._model, self._units, key)
+            if self._mend is not None:
+                self._mend(small, key)
+            self._known[key] = self._evaluate(small)
         return self._known[key]

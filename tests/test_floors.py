@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("amc.units", "amc.latency"),
     ("amc.grouping", "amc.roles"),
     ("amc.importance", "amc.cost", "amc.slim", "amc.evaluate", "amc.finetune"),
-    ("amc.twin", "amc.budget", "amc.plan", "amc.inspection"),
+    ("amc.twin", "amc.budget", "amc.plan", "amc.inspection", "amc.reconstruct"),
     ("amc.verification",),
     ("amc.prove",),
     ("amc.find",),

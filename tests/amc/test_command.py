@@ -50,7 +50,7 @@ def test_command_says_every_setting_that_an_option_has() -> None:
         round_to={"all": 8, "heads": 1},
         exclude=("head.*", "stem"),
         gentle_ends=True,
-        evaluate=EvaluateConfig(images=500, calibration_images=100, bf16=False),
+        evaluate=EvaluateConfig(images=500, calibration_images=100, bf16=False, reconstruct=True),
         device="cuda",
         threads=2,
     )
@@ -80,6 +80,7 @@ def test_command_says_every_setting_that_an_option_has() -> None:
         "images": 500,
         "calibration_images": 100,
         "bf16": False,
+        "reconstruct": True,
         "device": "cuda",
         "threads": 2,
         "epochs": 7,

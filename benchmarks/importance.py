@@ -127,9 +127,9 @@ def report(network: str, budget: str) -> None:
 
 def _table(lines: list[dict[str, Any]], statistics: str, title: str) -> Table:
     table = Table(title=title)
-    against = f"than {BASELINE}: KL less by"
+    against = f"below {BASELINE}"
     measured = ("KL mean", "median", "accuracy mean", "median")
-    for heading in ("importance", "plans", *measured, against, "less in", "CPU s"):
+    for heading in ("importance", "plans", *measured, against, "wins", "CPU s"):
         table.add_column(heading, justify="right", no_wrap=True)
     base = _values(lines, BASELINE, statistics, "kl")
     for name in _ranked(lines, statistics):

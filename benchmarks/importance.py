@@ -117,11 +117,9 @@ def report(network: str, budget: str) -> None:
         values = _values(lines, name, "recalibrated", "kl")
         axes.plot(values, np.full(len(values), row), ".", color="#1f8f84", alpha=0.35)
         axes.plot(np.median(values), row, "|", color="#d9702f", markersize=16, markeredgewidth=2)
-    axes.set_xscale("log")
+    axes.set_xlim(0)
     axes.set_yticks(range(len(names)), list(reversed(names)))
-    axes.set_xlabel(
-        "KL to the dense network, BatchNorm recalibrated (lower is better; bar: median)"
-    )
+    axes.set_xlabel("KL to the dense network, recalibrated (bar: median)")
     figure.savefig(RESULTS / f"importance-{network}.svg")
 
 

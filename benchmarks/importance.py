@@ -117,19 +117,17 @@ def report(network: str, budget: str) -> None:
         values = _values(lines, name, "recalibrated", "kl")
         axes.plot(values, np.full(len(values), row), ".", color="#1f8f84", alpha=0.35)
         axes.plot(np.median(values), row, "|", color="#d9702f", markersize=16, markeredgewidth=2)
-    axes.set_xscale("log")
+    axes.set_xlim(0)
     axes.set_yticks(range(len(names)), list(reversed(names)))
-    axes.set_xlabel(
-        "KL to the dense network, BatchNorm recalibrated (lower is better; bar: median)"
-    )
+    axes.set_xlabel("KL to the dense network, recalibrated (bar: median)")
     figure.savefig(RESULTS / f"importance-{network}.svg")
 
 
 def _table(lines: list[dict[str, Any]], statistics: str, title: str) -> Table:
     table = Table(title=title)
-    against = f"than {BASELINE}: KL less by"
+    against = f"below {BASELINE}"
     measured = ("KL mean", "median", "accuracy mean", "median")
-    for heading in ("importance", "plans", *measured, against, "less in", "CPU s"):
+    for heading in ("importance", "plans", *measured, against, "wins", "CPU s"):
         table.add_column(heading, justify="right", no_wrap=True)
     base = _values(lines, BASELINE, statistics, "kl")
     for name in _ranked(lines, statistics):

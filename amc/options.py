@@ -99,7 +99,7 @@ Importance = Annotated[
 Agent = Annotated[
     str | None,
     typer.Option(
-        help="expert (default) or ddpg; or a baseline: uniform, random, knapsack, greedy, cma-es, tpe, gp",
+        help="expert, ddpg; baselines: uniform, random, knapsack, greedy, cma-es, tpe, gp",
         rich_help_panel=_AGENT,
     ),
 ]

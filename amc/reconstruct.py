@@ -18,7 +18,7 @@ a norm mixes channels (LayerNorm), what a sliced layer reads is X_K only roughly
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -67,11 +67,12 @@ class Reconstructor:
         self,
         model: nn.Module,
         units: Units,
-        batches: Sequence[Any],
+        batches: Iterable[Any],
         *,
         ridge: float = RIDGE,
         max_inputs: int = MAX_INPUTS,
     ) -> None:
+        batches = list(batches)
         if not batches:
             raise ConfigError(
                 "reconstruct needs calibration inputs and the task has none: give batches of "

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from amc.config import AgentConfig
+from amc.config import AgentConfig, DDPGConfig, ExpertConfig
 from amc.envs.pruning import Episode
 from amc.errors import ConfigError, RunError
 from amc.pipeline import search
@@ -26,7 +26,10 @@ from tests.amc.test_pipeline import tiny_task
 
 ROOT = Path(__file__).parents[2]
 EPISODES = 10
-SETTINGS = AgentConfig(hidden=(32, 32), gradient_steps=10, warmup_episodes=4)
+SETTINGS = AgentConfig(
+    expert=ExpertConfig(warmup_episodes=4, gradient_steps=10),
+    ddpg=DDPGConfig(hidden=(32, 32), gradient_steps=10, warmup_episodes=4),
+)
 
 
 class Here:
@@ -140,10 +143,10 @@ def test_killed_searches_go_on_as_if_nothing_had_happened(tmp_path, whole):
         assert result.plan == whole[1].plan
         assert not notes
         assert calls == len(evaluated) - call + 1
-    assert evaluated[-1] > SETTINGS.warmup_episodes
+    assert evaluated[-1] > SETTINGS.expert.warmup_episodes
 
 
-@pytest.mark.parametrize("agent", ["ddpg", "random"])
+@pytest.mark.parametrize("agent", ["expert", "ddpg", "random"])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_search_may_end_anywhere(tmp_path, monkeypatch, agent, workers):
     monkeypatch.setattr("amc.scorer.WorkerPool", Here)

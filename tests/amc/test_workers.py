@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from amc.config import AgentConfig, EvaluateConfig, ModelConfig
+from amc.config import AgentConfig, EvaluateConfig, ExpertConfig, ModelConfig
 from amc.errors import ConfigError, EvaluationError
 from amc.find import find_units
 from amc.pipeline import search
@@ -41,7 +41,7 @@ def test_a_search_with_workers_is_the_one_without_although_one_dies(tmp_path, mo
 
     def searched(log, deadly=0):
         task = Task(base.model, images[:1], Outputs(base.model, images, log, deadly))
-        agent = AgentConfig(hidden=(32, 32), gradient_steps=10, warmup_episodes=2)
+        agent = AgentConfig(expert=ExpertConfig(warmup_episodes=3))
         return search(task, "flops=0.5", episodes=9, seed=2, workers=2, agent_settings=agent)
 
     with monkeypatch.context() as patch:

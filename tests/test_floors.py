@@ -33,9 +33,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("amc.envs",),
     ("amc.agents",),
     ("amc.progress", "amc.results"),
-    ("amc.comparison", "amc.record"),
+    ("amc.side_by_side", "amc.record"),
     ("amc.pipeline", "amc.report"),
-    ("amc.recover",),
+    ("amc.recover", "amc.jobs"),
+    ("amc.crew", "amc.standings"),
+    ("amc.compare",),
     ("amc.cli",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

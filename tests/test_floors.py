@@ -99,6 +99,7 @@ def test_imports_go_downward(module):
         ("stable_baselines3", ("amc.agents",)),
         ("cmaes", ("amc.agents",)),
         ("optuna", ("amc.agents",)),
+        ("scipy", ("amc.agents", "amc.standings")),
         ("gymnasium", PACKAGES),
         ("torchvision", ("amc.models", "amc.data", "amc.attention")),
         ("typer", ("amc.cli", "amc.options")),

@@ -201,6 +201,125 @@ def search(
 
 
 @app.command()
+def compare(
+    model: opt.Spec,
+    weights: opt.Weights = None,
+    model_arg: opt.ModelArg = [],  # noqa: B006 (typer reads the default)
+    data: opt.Data = "digits",
+    search_val: opt.SearchVal = None,
+    image_size: opt.ImageSize = None,
+    download: opt.Download = False,
+    budget: opt.Budget = ["flops=0.5"],  # noqa: B006
+    min_keep: opt.MinKeep = 0.1,
+    min_width: opt.MinWidth = 1,
+    round_to: opt.RoundTo = ["1"],  # noqa: B006
+    exclude: opt.Exclude = [],  # noqa: B006
+    gentle_ends: opt.GentleEnds = False,
+    allow_drop: opt.AllowDrop = False,
+    importance: opt.Importance = None,
+    agents: opt.Agents = "expert,ddpg,uniform,random,knapsack,greedy,cma-es,tpe,gp",
+    seeds: opt.Seeds = 10,
+    evaluations: opt.Evaluations = "20,40,80,150",
+    reward: opt.Reward = "kl",
+    constraint: opt.Constraint = "projection",
+    images: opt.Images = 1000,
+    calibration_images: opt.CalibrationImages = 256,
+    run: opt.CompareRun = None,
+    jobs: opt.Jobs = None,
+    bf16: opt.Bf16 = None,
+    device: opt.Device = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs")] = False,
+) -> None:
+    """Compare the agent with other searchers, at equal numbers of evaluated plans, over seeds.
+
+    Every searcher proposes plans in the same environment, on the same budget; the same images score
+    them. Needs `pip install amc-agent[compare]`.
+
+    | agent      | what it does                                                           |
+    |------------|------------------------------------------------------------------------|
+    | `expert`   | the agent of `amc search`                                              |
+    | `ddpg`     | AMC's; `ddpg:amc-paper` with the paper's settings                      |
+    | `uniform`  | one plan: the same fraction of every unit                              |
+    | `random`   | random plans on the budget                                             |
+    | `knapsack` | one plan: the least summed importance lost for the cost                |
+    | `greedy`   | changes one unit at a time, and keeps what is better (after NetAdapt)  |
+    | `cma-es`   | evolution strategy                                                     |
+    | `tpe`      | tree-structured Parzen estimator (optuna)                              |
+    | `gp`       | Bayesian optimisation with a Gaussian process (optuna)                 |
+
+    Searches run side by side, each on one core. The folder receives runs.jsonl (a line a search,
+    as it ends), compare.md, and compare.svg and compare.png. Interrupted, or for more agents and
+    seeds, the same command with --run FOLDER does what is missing:
+
+        amc compare amc:resnet20 --weights W --data imagefolder:DIR --run runs/mine --seeds 20
+    """
+    from functools import partial
+
+    from amc.compare import compare as run_all
+    from amc.compare import tables
+    from amc.config import CompareConfig, DataConfig, parse_multiples
+    from amc.pipeline import make_config
+    from amc.run import free_name
+    from amc.task import image_task
+
+    model_config = _model_config(model, weights, model_arg)
+    data_config = DataConfig.parse(
+        _given(spec=data, search_val=search_val, image_size=image_size, download=download)
+    )
+    search = make_config(
+        budget,
+        **_given(
+            model=model_config,
+            data=data_config,
+            reward=reward,
+            constraint=constraint,
+            importance=importance,
+            min_keep=min_keep,
+            min_width=min_width,
+            round_to=parse_multiples(round_to),
+            exclude=tuple(exclude),
+            gentle_ends=gentle_ends,
+            allow_drop=allow_drop,
+            evaluate=_given(images=images, calibration_images=calibration_images, bf16=bf16),
+            device=device,
+            threads=1,
+        ),
+    )
+    config = CompareConfig.parse(
+        {
+            "agents": agents.split(","),
+            "seeds": seeds,
+            "evaluations": evaluations.split(","),
+            "search": search,
+        }
+    )
+    _set_threads(1)
+    path = run or free_name(Path("runs"), f"{_problem_name(search)}-compare")
+    make_task = partial(
+        image_task, model_config, data_config, search.evaluate, device=device, progress=False
+    )
+    try:
+        with _bar(quiet=as_json) as bar:
+            standings = run_all(
+                make_task,
+                config,
+                path,
+                workers=jobs,
+                on_agent=bar.agent,
+                on_note=bar.stage,
+            )
+    except KeyboardInterrupt:
+        console.print(f"interrupted; go on: the same command with --run {path}")
+        raise
+    if as_json:
+        print(json.dumps({"run": str(path), **standings.to_json()}, indent=1))
+        return
+    for table in tables(standings):
+        console.print(table)
+    console.print(f"comparison  {path / 'compare.md'}")
+
+
+@app.command()
 def apply(
     source: Annotated[
         Path, typer.Argument(metavar="RUN-or-plan.json", help="Folder of a run, or a plan's file")
@@ -531,10 +650,14 @@ def _shape(text: str | None, spec: str) -> tuple[int, ...]:
 
 
 def _run_name(config: SearchConfig) -> str:
+    agent = "" if config.agent == "expert" else f"-{config.agent}"
+    return f"{_problem_name(config)}{agent}-seed{config.seed}"
+
+
+def _problem_name(config: SearchConfig) -> str:
     name = config.model.spec.rpartition(":")[2] if config.model else "model"
     limits = "-".join(f"{key}{value}" for key, value in config.budget.items()) or config.reward
-    agent = "" if config.agent == "expert" else f"-{config.agent}"
-    return f"{name}-{limits}{agent}-seed{config.seed}"
+    return f"{name}-{limits}"
 
 
 def _set_threads(threads: int | None) -> None:

@@ -5,10 +5,18 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from amc.errors import ConfigError
 from amc.files import replacing
@@ -198,6 +206,8 @@ class FinetuneConfig(Settings):
 
 Constraint = Literal["projection", "sequential"]
 RewardName = Literal["kl", "accuracy", "cross_entropy", "amc-flops", "amc-params"]
+UNSEEDED = ("uniform", "knapsack", "greedy")
+"""Searchers without randomness; they end by themselves, where they have no new plan."""
 ImportanceName = Literal[
     "contribution",
     "l1",
@@ -309,6 +319,43 @@ class SearchConfig(Bounds):
             name: value if isinstance(value, bool | float | int | str) else str(value)
             for name, value in values.items()
         }
+
+
+class CompareConfig(Settings):
+    """Searchers that are run side by side."""
+
+    agents: tuple[str, ...] = Field(get_args(AgentName), min_length=1)
+    """``NAME``, or ``NAME:PRESET``, one of :data:`PRESETS`. The first is tested against the
+    others."""
+    seeds: int = Field(10, ge=1)
+    """Searches with each agent that has something random, with seeds from 0."""
+    evaluations: tuple[PositiveInt, ...] = Field((20, 40, 80, 150), min_length=1)
+    """Numbers of evaluated plans after which the best so far are compared; the largest is the
+    length of each search."""
+    search: SearchConfig
+    """What all searches have in common. Its agent, preset, seed and episodes are replaced."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for agent in self.agents:
+            self.job(agent, 0)
+        return self
+
+    def job(self, agent: str, seed: int) -> SearchConfig:
+        """The settings of one search; raises :class:`ConfigError` for an unknown agent."""
+        name, colon, preset = agent.partition(":")
+        if colon and (name != "ddpg" or preset not in PRESETS):
+            presets = ", ".join(f"ddpg:{known}" for known in PRESETS)
+            raise ConfigError(f"agent {agent!r}: with a preset, write one of {presets}")
+        preset = preset or "default"
+        own = {
+            "agent": name,
+            "preset": preset,
+            "agent_settings": PRESETS[preset].model_dump(),
+            "seed": seed,
+            "episodes": max(self.evaluations),
+        }
+        return SearchConfig.parse(self.search.model_dump() | own)
 
 
 def save_toml(config: Settings, path: Path, **extra: Any) -> None:

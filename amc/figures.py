@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -21,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from amc import text
+from amc.files import replacing
 
 MUTED, LINE, SOFT, ACCENT, SECOND = "#7a848c", "#b4bcc2", "#c3cbce", "#1f8f84", "#d9702f"
 """Text, hairlines, the dense network, what is kept or learned, the one thing to look at."""
@@ -77,6 +79,20 @@ _MOST_UPRIGHT = 30
 _MOST_LETTERS = 130
 """Letters that fit side by side below the wide picture."""
 
+
+_AGENTS = (
+    ACCENT,
+    SECOND,
+    "#5b6fb5",
+    "#b5487f",
+    "#8a7a2f",
+    "#4f9bc7",
+    "#7d5aa6",
+    "#5f6b73",
+    "#a65a3c",
+    "#3f7d4e",
+)
+"""Colours of lines that are told apart."""
 
 _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g}%")
 
@@ -215,6 +231,46 @@ def seconds_figure(seconds: Mapping[str, float], title: str = "") -> Figure:
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
     return figure
+
+
+@_styled
+def standings_figure(curves: Mapping[str, np.ndarray], quality: str, title: str = "") -> Figure:
+    """The best so far against evaluated plans: median of the seeds, a band for their middle half.
+
+    ``curves`` holds (seeds, evaluations) for each agent, the first one drawn strongest; where there
+    is one evaluation only, the plan is a dotted line. ``quality`` names the axis. The axis leaves
+    out how bad the very first plans were.
+    """
+    figure, axes = _axes(title, width=8.0, height=4.2)
+    longest = max(values.shape[1] for values in curves.values())
+    for number, (agent, values) in enumerate(curves.items()):
+        colour = _AGENTS[number % len(_AGENTS)]
+        median = np.median(values, axis=0)
+        if values.shape[1] == 1:
+            axes.axhline(median[0], color=colour, ls=":", label=agent)
+            continue
+        steps = np.arange(1, values.shape[1] + 1)
+        axes.plot(steps, median, color=colour, lw=1.4 if number else 2.4, label=agent, zorder=3)
+        if len(values) > 1:
+            low, high = np.quantile(values, (0.25, 0.75), axis=0)
+            axes.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
+    axes.set(xlabel="evaluated plans", ylabel=quality)
+    _count_along_x(axes, longest)
+    early = max(1, longest // 15)
+    shown = np.concatenate(
+        [values[:, min(early, values.shape[1]) - 1 :].ravel() for values in curves.values()]
+    )
+    margin = 0.05 * (float(np.ptp(shown)) or 1.0)
+    axes.set_ylim(shown.min() - margin, shown.max() + margin)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture by itself, on white: SVG or PNG, by the suffix."""
+    dated = {"Date": None} if path.suffix == ".svg" else {}
+    with mpl.rc_context(_STYLE), replacing(path) as draft:
+        figure.savefig(draft, dpi=150, metadata=dated)
 
 
 def to_svg(figure: Figure, name: str, description: str) -> str:

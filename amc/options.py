@@ -103,6 +103,29 @@ Agent = Annotated[
         rich_help_panel=_AGENT,
     ),
 ]
+Agents = Annotated[
+    str,
+    typer.Option(
+        help="Searchers, separated by commas: ddpg (with settings: ddpg:amc-paper), uniform, "
+        "random, knapsack, greedy, cma-es, tpe, gp; the first is tested against the others",
+        rich_help_panel=_AGENT,
+    ),
+]
+Seeds = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Searches with each agent; one suffices where nothing is random",
+        rich_help_panel=_AGENT,
+    ),
+]
+Evaluations = Annotated[
+    str,
+    typer.Option(
+        help="Compare after so many evaluated plans; the last is the length of a search",
+        rich_help_panel=_AGENT,
+    ),
+]
 Preset = Annotated[str, typer.Option(help="Settings: default or amc-paper", rich_help_panel=_AGENT)]
 Episodes = Annotated[
     int | None,
@@ -181,6 +204,19 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, runs/
 NewRun = Annotated[
     Path | None,
     typer.Option(help="Folder of the run; default: a new one in runs/", rich_help_panel=_RUN),
+]
+CompareRun = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the comparison: a new one (default: in runs/), or one to go on with",
+        rich_help_panel=_RUN,
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Searches side by side; default: as many as cores", rich_help_panel=_RUN
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn", rich_help_panel=_RUN)]
 Bf16 = Annotated[

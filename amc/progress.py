@@ -60,6 +60,10 @@ class Bar:
         note = f"best reward {best.reward:.4f} (episode {best.number})"
         self._update("episodes", episode.number, self._episodes, note)
 
+    def agent(self, name: str, done: int, total: int, note: str) -> None:
+        """One of several searchers has evaluated ``done`` of ``total`` plans."""
+        self._update(name, done, total, note)
+
     def stage(self, name: str) -> None:
         """A step without a length begins."""
         self._progress.console.print(name)

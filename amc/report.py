@@ -12,8 +12,7 @@ from rich.text import Text
 
 from amc import figures, text
 from amc.command import command_line, flatten, without_option
-from amc.comparison import compare
-from amc.config import FinetuneConfig
+from amc.config import UNSEEDED, FinetuneConfig
 from amc.envs.pruning import Episode
 from amc.files import replacing
 from amc.page import Html, join, page, table, tag
@@ -21,6 +20,7 @@ from amc.plan import Plan
 from amc.record import Record
 from amc.results import Results
 from amc.run import RunFolder
+from amc.side_by_side import compare
 
 _NOTHING = Html("")
 
@@ -120,7 +120,7 @@ def _notes(run: Record) -> Html:
     """What a reader would expect and does not find, and how to get it."""
     asked, done = run.config.episodes, len(run.episodes)
     notes: list[str] = []
-    if 0 < done < asked and run.config.agent not in ("uniform", "knapsack", "greedy"):
+    if 0 < done < asked and run.config.agent not in UNSEEDED:
         notes.append(f"Stopped after {done} of {asked} episodes: the plan is the best of those.")
     command = tag("code", shlex.join(["amc", "finetune", str(run.path)]))
     if done and run.results is None:

@@ -33,10 +33,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("amc.envs",),
     ("amc.agents",),
     ("amc.progress", "amc.results"),
-    ("amc.comparison", "amc.record", "amc.resume", "amc.workers"),
+    ("amc.side_by_side", "amc.record", "amc.resume", "amc.workers"),
     ("amc.scorer",),
     ("amc.pipeline", "amc.report"),
-    ("amc.recover",),
+    ("amc.recover", "amc.jobs"),
+    ("amc.crew", "amc.standings"),
+    ("amc.compare",),
     ("amc.cli",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
@@ -98,6 +100,7 @@ def test_imports_go_downward(module):
         ("stable_baselines3", ("amc.agents",)),
         ("cmaes", ("amc.agents",)),
         ("optuna", ("amc.agents",)),
+        ("scipy", ("amc.agents", "amc.standings")),
         ("gymnasium", ("amc.envs", "amc.agents")),
         ("torchvision", ("amc.models", "amc.data", "amc.attention")),
         ("typer", ("amc.cli", "amc.options")),

@@ -61,6 +61,11 @@ SMALL = ("search", "amc:smallcnn", "--data", "digits", "--images", "40", "--epoc
         ((*SMALL, "--round-to", "all=8", "--round-to", "16"), "all has two multiples"),
         ((*SMALL, "--preset", "fast"), "amc-paper"),
         ((*SMALL, "--reward", "beauty"), "cross_entropy"),
+        (("compare", "amc:smallcnn", "--agents", "random,sac"), "(got 'sac')"),
+        (("compare", "amc:smallcnn", "--agents", "ddpg:fast"), "ddpg:amc-paper"),
+        (("compare", "amc:smallcnn", "--evaluations", "20,many"), "evaluations.1: "),
+        (("compare", "amc:smallcnn", "--run", "/"), "/ holds something else"),
+        (("compare", "amc:resnet21", "--agents", "uniform", "--seeds", "1"), "resnet20"),
         (("finetune", "."), "config.toml"),
         (("report", "absent"), "absent"),
         (("apply", "absent.json"), "absent.json"),
@@ -193,3 +198,25 @@ def test_ctrl_c_leaves_a_usable_run(tmp_path, weights):
     best = max(episodes, key=lambda episode: episode["reward"])
     assert json.loads((path / "plan.json").read_text())["macs"] == best["macs"]
     assert (path / "report.html").is_file()
+
+
+def test_compare_prints_tables_or_json_and_goes_on(monkeypatch, capsys, tmp_path, weights):
+    monkeypatch.chdir(tmp_path)
+    command = ("compare", "amc:smallcnn", "--data", "digits", "--images", "40", "--jobs", "1")
+    given = ("--weights", weights, "--evaluations", "2,3", "--run", "both")
+    code, out, _ = run(monkeypatch, capsys, *command, *given, "--agents", "random", "--seeds", "1")
+    assert code == 0
+    assert re.search(r"random +│ +1 │", out)
+    assert "both/compare.md" in out
+    line = (tmp_path / "both/runs.jsonl").read_text()
+    command = (*command, *given, "--agents", "random,uniform", "--seeds", "2", "--json")
+    code, out, error = run(monkeypatch, capsys, *command)
+    assert code == 0
+    assert error == ""
+    told = json.loads(out)
+    seeds = {one["agent"]: one["seeds"] for one in told["agents"]}
+    assert seeds == {"random": [0, 1], "uniform": [0]}
+    lines = (tmp_path / "both/runs.jsonl").read_text()
+    assert lines.startswith(line)
+    best = [min(json.loads(x)["quality"]["kl"]) for x in lines.splitlines()[::2]]
+    assert told["agents"][0]["least"][-1] == min(best)

@@ -102,3 +102,22 @@ def test_svg_is_well_formed_keeps_its_text_and_takes_the_page_s_colours() -> Non
     assert all(name.startswith("plan-") for name in (e.get("id") for e in root.iter()) if name)
     assert "var(--accent)" in svg
     assert figures.ACCENT not in svg
+
+
+def test_standings_draw_medians_middle_halves_and_single_plans() -> None:
+    curves = {
+        "ddpg": np.array([[4.0, 2.0, 1.0], [5.0, 5.0, 2.0], [6.0, 3.0, 3.0]]),
+        "uniform": np.array([[2.5]]),
+        "greedy": np.array([[3.0, 1.5, 1.5]]),
+    }
+    figure = figures.standings_figure(curves, "KL")
+    assert line(figure, "ddpg") == ([1, 2, 3], [5, 3, 2])
+    assert line(figure, "greedy") == ([1, 2, 3], [3, 1.5, 1.5])
+    assert line(figure, "uniform")[1] == [2.5, 2.5]
+    (band,) = axes_of(figure).collections
+    corners = {tuple(point) for point in band.get_paths()[0].vertices}
+    assert {(2.0, 2.5), (2.0, 4.0), (3.0, 1.5), (3.0, 2.5)} <= corners
+    assert axes_of(figure).get_ylabel() == "KL"
+    low, high = axes_of(figure).get_ylim()
+    assert low < 1
+    assert high > 6

@@ -1,0 +1,187 @@
+"""Jobs of a comparison side by side, each worker in a process of its own.
+
+Processes are spawned, not forked (PyTorch's threads do not survive a fork); each builds the task
+once and then takes one job after the other. A job that fails, or whose process dies, is reported,
+and the others go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from typing import NamedTuple
+
+from amc.config import CompareConfig
+from amc.errors import AMCError, ConfigError
+from amc.jobs import Job, Outcome, play
+from amc.task import Task
+
+MakeTask = Callable[[], Task]
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+class Progress(NamedTuple):
+    """One more plan was evaluated."""
+
+    evaluated: int
+    best_reward: float
+
+
+class Failure(NamedTuple):
+    """Why a job did not finish."""
+
+    message: str
+
+
+Event = Progress | Outcome | Failure
+OnEvent = Callable[[Job, Event], None]
+
+
+def work(
+    make_task: MakeTask, config: CompareConfig, jobs: Sequence[Job], count: int, on_event: OnEvent
+) -> None:
+    """Have ``count`` processes do the jobs; with one, they are done in this process.
+
+    ``on_event`` hears of every plan, and of the end of every job, here. ``make_task`` must pickle
+    where there are several; other processes compute with one thread each. Raises
+    :class:`ConfigError` where a process cannot build the task.
+    """
+    if min(count, len(jobs)) == 1:
+        task = make_task()
+        for job in jobs:
+            _do(task, config, job, partial(on_event, job))
+        return
+    todo = list(jobs)[::-1]
+    crew: dict[Connection, _Worker] = {}
+    try:
+        for _ in range(min(count, len(jobs))):
+            _hire(crew, make_task, config)
+        while crew:
+            for connection in wait(list(crew)):
+                assert isinstance(connection, Connection)
+                worker = crew[connection]
+                event = worker.receive()
+                if worker.job is not None and event is not None:
+                    on_event(worker.job, event)
+                if isinstance(event, Progress):
+                    continue
+                if todo and not worker.crashed:
+                    worker.give(todo.pop())
+                    continue
+                crew.pop(connection).end()
+                if todo:
+                    _hire(crew, make_task, config)
+    finally:
+        for worker in crew.values():
+            worker.end()
+
+
+def _hire(crew: dict[Connection, _Worker], make_task: MakeTask, config: CompareConfig) -> None:
+    worker = _Worker(make_task, config)
+    crew[worker.connection] = worker
+
+
+class _Worker:
+    """One process, our end of the pipe to it, and the job it is at."""
+
+    def __init__(self, make_task: MakeTask, config: CompareConfig) -> None:
+        self.connection, theirs = _SPAWN.Pipe()
+        self.job: Job | None = None
+        self.crashed = False
+        self._process = _SPAWN.Process(
+            target=_serve, args=(theirs, make_task, config), name="amc worker", daemon=True
+        )
+        with _single_threaded(), _without_interrupts():
+            self._process.start()
+        theirs.close()  # so that the process's death closes the pipe
+
+    def give(self, job: Job) -> None:
+        """Have the next job done; a process that is gone already is found by :meth:`receive`."""
+        self.job = job
+        with contextlib.suppress(OSError):
+            self.connection.send(job)
+
+    def receive(self) -> Event | None:
+        """What it has to say; None once it is ready for its first job."""
+        try:
+            said: Event | ConfigError | None = self.connection.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            code = self._process.exitcode or 0
+            end = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+            if self.job is None:
+                raise ConfigError(
+                    f"a process of the comparison ended before it was ready ({end}): each needs "
+                    "memory for the network and the images; try fewer jobs side by side"
+                ) from None
+            self.crashed = True
+            return Failure(f"its process ended ({end}); out of memory? try fewer jobs side by side")
+        if isinstance(said, ConfigError):
+            raise said
+        return said
+
+    def end(self) -> None:
+        """End the process, whatever it is doing."""
+        self.connection.close()
+        self._process.kill()
+        self._process.join()
+
+
+def _serve(connection: Connection, make_task: MakeTask, config: CompareConfig) -> None:
+    """A worker's life. It ends with its parent: then there is nobody to send to, or to hear."""
+    import torch
+
+    torch.set_num_threads(1)
+    with contextlib.suppress(EOFError, OSError):
+        try:
+            task = make_task()
+        except AMCError as error:
+            connection.send(ConfigError(str(error)))
+            return
+        connection.send(None)
+        while True:
+            _do(task, config, connection.recv(), connection.send)
+
+
+def _do(task: Task, config: CompareConfig, job: Job, tell: Callable[[Event], None]) -> None:
+    try:
+        outcome = play(
+            task, config.job(*job), job, lambda evaluated, best: tell(Progress(evaluated, best))
+        )
+    except AMCError as error:
+        tell(Failure(str(error)))
+    else:
+        tell(outcome)
+
+
+@contextlib.contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Start processes whose numerical libraries keep to one thread."""
+    before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    os.environ.update(dict.fromkeys(before, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach: it is for the parent, which ends them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -106,7 +106,7 @@ Agent = Annotated[
 Agents = Annotated[
     str,
     typer.Option(
-        help="Searchers, separated by commas: ddpg (with settings: ddpg:amc-paper), uniform, "
+        help="Searchers, separated by commas: expert, ddpg (with settings: ddpg:amc-paper), uniform, "
         "random, knapsack, greedy, cma-es, tpe, gp; the first is tested against the others",
         rich_help_panel=_AGENT,
     ),

@@ -82,8 +82,7 @@ def tune_missing(
     path = results_path(arguments.network)
     cost = CostTable(units)
     budget = resolve(parse_budget(arguments.budget), units, cost)
-    found = read_lines(RESULTS / f"search-{arguments.network}.jsonl")
-    found = [line for line in found if line["budget"] == arguments.budget]
+    found = read_lines(RESULTS / f"compare-{arguments.network}" / "runs.jsonl")
     plans = spread_plans(units, budget, found, arguments.plans, seed=0)
     done = {tuple(line["widths"]) for line in read_lines(path) if line["seed"] == recipe.seed}
     teacher = Teacher(task.model)

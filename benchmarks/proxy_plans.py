@@ -19,7 +19,7 @@ def spread_plans(
 ) -> list[tuple[str, tuple[int, ...]]]:
     """``count`` distinct plans within :data:`BAND` of the budget, and where each comes from.
 
-    Those that searches ``found`` (lines of ``results/search-NETWORK.jsonl``); perturbations of the
+    Those that searches ``found`` (lines of ``results/compare-NETWORK/runs.jsonl``); perturbations of the
     uniform plan, exp(s z) with z standard normal and s from .05 to .8; and, about as many, random
     walks, whose wishes are uniform in their logarithm. The three kinds are interleaved evenly, so
     that the first plans of the list span the range as all of them do.
@@ -27,7 +27,7 @@ def spread_plans(
     generator = np.random.default_rng(seed)
     plans: dict[tuple[int, ...], str] = {}
     for line in found:
-        plans.setdefault(tuple(line["best_widths"]), f"found by {line['agent']}")
+        plans.setdefault(tuple(line["widths"]), f"found by {line['agent']}")
 
     def add(draw: Callable[[], np.ndarray], source: str) -> None:
         widths = project(draw(), units, budget)

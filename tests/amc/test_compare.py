@@ -129,7 +129,7 @@ def test_jobs_and_their_settings() -> None:
     ]
     paper, ours = config.job("ddpg:amc-paper", 3), config.job("ddpg", 3)
     assert (paper.agent, paper.preset, paper.seed, paper.episodes) == ("ddpg", "amc-paper", 3, 6)
-    assert paper.agent_settings.warmup_episodes == 100
+    assert paper.agent_settings.ddpg.warmup_episodes == 100
     assert ours.agent_settings != paper.agent_settings
     for wrong, message in (
         ("ddpg:fast", "ddpg:amc-paper"),

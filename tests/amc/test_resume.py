@@ -255,7 +255,8 @@ def test_what_cannot_be_played_again_is_refused_with_the_reason(tmp_path, whole)
     config, lines = path / "config.toml", path / "episodes.jsonl"
     sound = config.read_text()
     config.write_text(sound.replace("seed = 5\n", "seed = 6\n", 1))
-    refusal(path, tiny_task(), r"episode 2, .* now (comes of other wishes|is proposed as .*); put back its files")
+    other = r"now (comes of other wishes|is proposed as .*)"
+    refusal(path, tiny_task(), rf"episode 2, .* {other}; put back its files")
     config.write_text(config.read_text().replace('torch = "', 'torch = "0.4 and ', 1))
     with pytest.warns(UserWarning, match="round differently: torch 0.4 and"):
         refusal(path, tiny_task(), rf"torch 0\.4 and .* then, {re.escape(torch.__version__)} now")

@@ -106,8 +106,8 @@ Agent = Annotated[
 Agents = Annotated[
     str,
     typer.Option(
-        help="Searchers, separated by commas: expert, ddpg (with settings: ddpg:amc-paper), uniform, "
-        "random, knapsack, greedy, cma-es, tpe, gp; the first is tested against the others",
+        help="Searchers, separated by commas: expert, ddpg (with settings: ddpg:amc-paper), "
+        "uniform, random, knapsack, greedy, cma-es, tpe, gp; the first is tested against the others",
         rich_help_panel=_AGENT,
     ),
 ]

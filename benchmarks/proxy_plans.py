@@ -19,8 +19,8 @@ def spread_plans(
 ) -> list[tuple[str, tuple[int, ...]]]:
     """``count`` distinct plans within :data:`BAND` of the budget, and where each comes from.
 
-    Those that searches ``found`` (lines of ``results/compare-NETWORK/runs.jsonl``); perturbations of the
-    uniform plan, exp(s z) with z standard normal and s from .05 to .8; and, about as many, random
+    Those that searches ``found`` (lines of ``results/compare-NETWORK/runs.jsonl``); perturbations of
+    the uniform plan, exp(s z) with z standard normal and s from .05 to .8; and, about as many, random
     walks, whose wishes are uniform in their logarithm. The three kinds are interleaved evenly, so
     that the first plans of the list span the range as all of them do.
     """

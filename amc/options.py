@@ -107,7 +107,7 @@ Agents = Annotated[
     str,
     typer.Option(
         help="Searchers, separated by commas: expert, ddpg (with settings: ddpg:amc-paper), "
-        "uniform, random, knapsack, greedy, cma-es, tpe, gp; the first is tested against the others",
+        "uniform, random, knapsack, greedy, cma-es, tpe, gp; the first is tested against the rest",
         rich_help_panel=_AGENT,
     ),
 ]

@@ -19,10 +19,10 @@ def spread_plans(
 ) -> list[tuple[str, tuple[int, ...]]]:
     """``count`` distinct plans within :data:`BAND` of the budget, and where each comes from.
 
-    Those that searches ``found`` (lines of ``results/compare-NETWORK/runs.jsonl``); perturbations of
-    the uniform plan, exp(s z) with z standard normal and s from .05 to .8; and, about as many, random
-    walks, whose wishes are uniform in their logarithm. The three kinds are interleaved evenly, so
-    that the first plans of the list span the range as all of them do.
+    Those that searches ``found`` (lines of ``results/compare-NETWORK/runs.jsonl``); perturbations
+    of the uniform plan, exp(s z) with z standard normal and s from .05 to .8; and, about as many,
+    random walks, whose wishes are uniform in their logarithm. The three kinds are interleaved
+    evenly, so that the first plans of the list span the range as all of them do.
     """
     generator = np.random.default_rng(seed)
     plans: dict[tuple[int, ...], str] = {}

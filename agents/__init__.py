@@ -33,15 +33,21 @@ class Agent(Protocol):
         """What to plot beside the rewards: numbers by TensorBoard tag."""
 
 
-def make_agent(name: str, env: PruningEnv, settings: AgentConfig, seed: int) -> Agent:
-    """The searcher ``ddpg``, ``random`` or ``uniform``; raises :class:`ConfigError` for others.
+def make_agent(
+    name: str, env: PruningEnv, settings: AgentConfig, seed: int, policy: Policy | None = None
+) -> Agent:
+    """The searcher ``ddpg``, ``random`` or ``uniform``.
 
-    ``seed`` determines everything that is random; no global generator is touched.
+    ``seed`` determines everything that is random; no global generator is touched. ``policy`` is
+    what it starts from. Raises :class:`ConfigError` for another name, and for one that learns no
+    policy but is given one.
     """
     if name == "ddpg":
         from amc.agents.ddpg import DDPGAgent
 
-        return DDPGAgent(env, settings, seed)
+        return DDPGAgent(env, settings, seed, policy)
+    if policy is not None:
+        raise ConfigError(f"agent {name!r} starts from no policy; choose ddpg, or 0 episodes")
 
     from amc.agents.baselines import RandomSearch, Uniform
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,8 @@ import typer
 from rich.console import Console
 
 from amc import options as opt
-from amc.errors import AMCError, ConfigError
+from amc.errors import AMCError, BudgetError, ConfigError
+from amc.text import limits_name
 
 if TYPE_CHECKING:
     from amc.config import FinetuneConfig, SearchConfig
@@ -99,8 +101,10 @@ def search(
     search_val: opt.SearchVal = None,
     image_size: opt.ImageSize = None,
     download: opt.Download = False,
-    budget: opt.Budget = ["flops=0.5"],  # noqa: B006
+    budget: opt.Budget = [],  # noqa: B006
     no_budget: opt.NoBudget = False,
+    min_accuracy: opt.MinAccuracy = None,
+    minimise: opt.Minimise = "macs",
     min_keep: opt.MinKeep = 0.1,
     min_width: opt.MinWidth = 1,
     round_to: opt.RoundTo = ["1"],  # noqa: B006
@@ -108,6 +112,7 @@ def search(
     gentle_ends: opt.GentleEnds = False,
     allow_drop: opt.AllowDrop = False,
     importance: opt.Importance = "contribution",
+    policy: opt.Policy = None,
     agent: opt.Agent = "ddpg",
     preset: opt.Preset = "default",
     episodes: opt.Episodes = None,
@@ -129,11 +134,21 @@ def search(
 
         tensorboard --logdir runs
 
+    A range of budgets gives a front of plans, `--min-accuracy` the cheapest network of that
+    accuracy, and `--policy RUN --episodes 0` what a policy has learned elsewhere:
+
+        amc search MODEL --budget flops=0.3:0.8
+
+        amc search MODEL --min-accuracy 0.9
+
+        amc search MODEL --budget flops=0.42 --policy runs/NAME --episodes 0
+
     Ctrl-C ends a search early with the best plan so far; `amc finetune RUN` goes on from there.
     """
     from amc.config import DataConfig, FinetuneConfig, parse_multiples
     from amc.pipeline import make_config
     from amc.pipeline import search as find_plan
+    from amc.report import front_table, write_report
     from amc.run import RunFolder, check_free, free_name
     from amc.task import image_task
 
@@ -142,16 +157,20 @@ def search(
     data_config = DataConfig.parse(
         _given(spec=data, search_val=search_val, image_size=image_size, download=download)
     )
+    aimless = min_accuracy is None
     config = make_config(
-        [] if no_budget else budget,
+        [] if no_budget else budget or (["flops=0.5"] if aimless else []),
         **_given(
+            min_accuracy=min_accuracy,
+            minimise=minimise,
+            policy=policy,
             model=model_config,
             data=data_config,
             episodes=episodes,
             seed=seed,
             agent=agent,
             preset=preset,
-            reward="amc-flops" if no_budget and reward == "kl" else reward,
+            reward="amc-flops" if no_budget and aimless and reward == "kl" else reward,
             constraint=constraint,
             importance=importance,
             min_keep=min_keep,
@@ -170,7 +189,7 @@ def search(
     check_free(path)  # before the images are read
     task = image_task(model_config, data_config, config.evaluate, seed=seed, device=device)
     console.print(f"run folder  {path}   (watch it: tensorboard --logdir {path.parent})")
-    with _bar(episodes=config.episodes) as bar:
+    with _bar(episodes=config.episodes or None) as bar:
         result = find_plan(task, config=config, run=path, on_unit=bar.unit, on_episode=bar.episode)
     best = result.best
     console.print(
@@ -180,14 +199,22 @@ def search(
     )
     folder = RunFolder.open(path)
     if result.interrupted:
-        from amc.report import write_report
-
         write_report(path)
         console.print(
             f"interrupted after {len(result.history)} episodes; the best plan so far is "
             f"{folder.plan}\nprune and finetune it: amc finetune {path}"
         )
         raise typer.Exit(130)
+    if result.front is not None:
+        console.print(front_table(result.front))
+    floor, reached = config.min_accuracy, best.quality.get("accuracy", 0.0)
+    if floor is not None and reached < floor:
+        write_report(path)
+        raise BudgetError(
+            f"none of the {len(result.history)} plans has an accuracy of {floor:g}; the best has "
+            f"{reached:.4f} (kept as {folder.plan}). Try more episodes, or finetune that one: "
+            f"amc finetune {path}"
+        )
     _recover(task, folder, recipe)
 
 
@@ -200,6 +227,7 @@ def apply(
         Path | None, typer.Option(help="Network to write, for a plan's file: pruned.safetensors")
     ] = None,
     weights: opt.Weights = None,
+    budget: opt.Choice = [],  # noqa: B006
     allow_factory: opt.AllowFactory = False,
 ) -> None:
     """Slice the plan from the original weights, verify it against its masked twin, and save it.
@@ -208,11 +236,11 @@ def apply(
     weights are saved as they are.
     """
     from amc.config import FinetuneConfig
-    from amc.recover import apply_file, open_task
+    from amc.recover import apply_file, choose, open_task
     from amc.run import RunFolder
 
     if source.is_dir():
-        folder = RunFolder.open(source)
+        folder = choose(RunFolder.open(source), budget)
         task = open_task(folder, allow_factory=allow_factory)
         _recover(task, folder, FinetuneConfig(epochs=0))
         return
@@ -224,6 +252,7 @@ def apply(
 @app.command()
 def finetune(
     run: opt.Run,
+    budget: opt.Choice = [],  # noqa: B006
     epochs: opt.Epochs = 15,
     lr: opt.LearningRate = 0.05,
     batch_size: opt.BatchSize = 128,
@@ -235,7 +264,7 @@ def finetune(
 ) -> None:
     """Slice a run's best plan and recover its accuracy, with the dense network as teacher."""
     from amc.config import FinetuneConfig
-    from amc.recover import open_task
+    from amc.recover import choose, open_task
     from amc.run import RunFolder
 
     _set_threads(threads)
@@ -249,7 +278,7 @@ def finetune(
             "seed": seed,
         }
     )
-    folder = RunFolder.open(run)
+    folder = choose(RunFolder.open(run), budget)
     _recover(open_task(folder, allow_factory=allow_factory), folder, recipe)
 
 
@@ -340,6 +369,7 @@ def demo(
 
 def main() -> None:
     """Run the command line: one clear line for an error, a traceback only with --debug."""
+    warnings.showwarning = _warn
     try:
         sys.exit(app(standalone_mode=False))  # the code of typer.Exit; None where all went well
     except (typer.Abort, KeyboardInterrupt):
@@ -354,6 +384,11 @@ def main() -> None:
             error.show()
             sys.exit(2)
         raise
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    text = str(message).splitlines()[0]
+    Console(stderr=True).print(f"[yellow]warning[/]: {text}", highlight=False, soft_wrap=True)
 
 
 def _fail(message: str, code: int) -> None:
@@ -430,9 +465,11 @@ def _shape(text: str | None, spec: str) -> tuple[int, ...]:
 
 def _run_name(config: SearchConfig) -> str:
     name = config.model.spec.rpartition(":")[2] if config.model else "model"
-    limits = "-".join(f"{key}{value}" for key, value in config.budget.items()) or config.reward
-    agent = "" if config.agent == "ddpg" else f"-{config.agent}"
-    return f"{name}-{limits}{agent}-seed{config.seed}"
+    aims = [limits_name(config.budget)] if config.budget else []
+    aims += [f"accuracy{config.min_accuracy:g}"] if config.min_accuracy is not None else []
+    agent = "replay" if not config.episodes else config.agent
+    parts = [name, *(aims or [config.reward]), *([] if agent == "ddpg" else [agent])]
+    return "-".join([*parts, f"seed{config.seed}"])
 
 
 def _set_threads(threads: int | None) -> None:

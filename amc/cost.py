@@ -15,78 +15,84 @@ import numpy as np
 from amc.errors import ConfigError
 from amc.units import Units
 
+_Terms = tuple[np.ndarray, np.ndarray]
+"""(terms,) coefficients, and (terms, 3) the forms whose product each multiplies."""
+
 
 class CostTable:
     """MACs and parameters of a network as functions of the kept widths of its units."""
 
     def __init__(self, units: Units) -> None:
         self.units = units
-        self._forms: dict[tuple[str, int], int] = {}
-        self._rows: list[np.ndarray] = [np.zeros(len(units), dtype=np.int64)]
-        self._constants: list[int] = [1]  # row 0 is the constant 1, which pads short products
+        # Row 0 is the constant 1, which pads short products.
+        self._forms: dict[tuple[int, ...], int] = {(*[0] * len(units), 1): 0}
         per_group: dict[tuple[str, int], np.ndarray] = {}
         for u, unit in enumerate(units):
             for slot in unit.slots:
                 row = per_group.setdefault((slot.tensor, slot.dim), np.zeros(len(units), np.int64))
                 row[u] = slot.index.shape[1]
-        dense = np.array(units.dense_widths, dtype=np.int64)
-        self._macs = self._terms(
-            per_group, dense, [(x.tensor, x.dims, x.macs_per_weight) for x in units.layers]
-        )
-        self._params = self._terms(
-            per_group,
-            dense,
-            [(name, tuple(range(len(shape))), 1) for name, shape in units.parameters.items()],
-        )
-        self._matrix = np.stack(self._rows).astype(np.float64)
-        self._offset = np.array(self._constants, dtype=np.float64)
+        layers = [(x.tensor, x.dims, x.macs_per_weight) for x in units.layers]
+        tensors = [(name, (*range(len(shape)),), 1) for name, shape in units.parameters.items()]
+        self._layers = self._terms(per_group, layers)
+        self._totals = {
+            "macs": _merged(*self._layers),
+            "params": _merged(*self._terms(per_group, tensors)),
+        }
+        forms = np.array(list(self._forms), dtype=np.float64)
+        self._matrix, self._offset = np.ascontiguousarray(forms[:, :-1].T), forms[:, -1]
         self.dense_macs = self.macs(units.dense_widths)
         self.dense_params = self.params(units.dense_widths)
 
     def _terms(
         self,
         per_group: dict[tuple[str, int], np.ndarray],
-        dense: np.ndarray,
         products: list[tuple[str, tuple[int, ...], int]],
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """(coefficients, (terms, 3) rows of the size matrix) of a sum of products of sizes."""
+    ) -> _Terms:
+        """A sum of products of sizes; each size that is met for the first time becomes a form."""
+        dense = np.array(self.units.dense_widths, dtype=np.int64)
         coefficients, factors = [], []
         for tensor, dims, coefficient in products:
             rows = []
             for dim in dims:
-                key, size = (tensor, dim), self.units.sizes[tensor][dim]
-                if key not in per_group:
+                row, size = per_group.get((tensor, dim)), self.units.sizes[tensor][dim]
+                if row is None:
                     coefficient *= size
                     continue
-                if key not in self._forms:
-                    self._forms[key] = len(self._rows)
-                    self._rows.append(per_group[key])
-                    self._constants.append(size - int(per_group[key] @ dense))
-                rows.append(self._forms[key])
+                form = (*row.tolist(), size - int(row @ dense))
+                rows.append(self._forms.setdefault(form, len(self._forms)))
             coefficients.append(coefficient)
-            factors.append(rows + [0] * (3 - len(rows)))
+            factors.append(sorted(rows, reverse=True) + [0] * (3 - len(rows)))
         return np.array(coefficients, dtype=np.float64), np.array(factors).reshape(-1, 3)
 
-    def _evaluate(
-        self, terms: tuple[np.ndarray, np.ndarray], widths: Sequence[int] | np.ndarray
-    ) -> np.ndarray:
-        coefficients, factors = terms
-        sizes = self._matrix @ np.asarray(widths, dtype=np.float64) + self._offset
+    def totals(self, quantity: str, widths: np.ndarray) -> np.ndarray:
+        """(n,) ``macs`` or ``params`` of ``widths``, (n, units); whole numbers, as float64."""
+        coefficients, factors = self._totals[quantity]
+        total: np.ndarray = self._products(factors, widths) @ coefficients
+        return total
+
+    def _products(self, factors: np.ndarray, widths: Sequence[int] | np.ndarray) -> np.ndarray:
+        """(..., terms) products of the sizes at ``widths``, (..., units)."""
         # float64 is exact for integers up to 2^53, far above any network's count.
-        result: np.ndarray = coefficients * sizes[factors].prod(axis=1)
-        return result
+        sizes = np.asarray(widths, dtype=np.float64) @ self._matrix + self._offset
+        products: np.ndarray = sizes[..., factors[:, 0]]
+        for column in (1, 2):
+            if factors[:, column].any():
+                products *= sizes[..., factors[:, column]]
+        return products
 
     def macs(self, widths: Sequence[int] | np.ndarray) -> int:
         """Multiply-accumulates of one forward of the traced inputs at these kept widths."""
-        return int(self._evaluate(self._macs, widths).sum())
+        return int(self.totals("macs", np.asarray(widths)))
 
     def params(self, widths: Sequence[int] | np.ndarray) -> int:
         """Number of parameters at these kept widths."""
-        return int(self._evaluate(self._params, widths).sum())
+        return int(self.totals("params", np.asarray(widths)))
 
     def layer_macs(self, widths: Sequence[int] | np.ndarray) -> np.ndarray:
         """(layers,) MACs of each counted layer, in the order of ``units.layers``."""
-        return self._evaluate(self._macs, widths)
+        coefficients, factors = self._layers
+        macs: np.ndarray = coefficients * self._products(factors, widths)
+        return macs
 
     def function(self, quantity: str) -> Callable[[Sequence[int] | np.ndarray], int]:
         """``macs`` or ``params`` by name; raises :class:`ConfigError` for any other."""
@@ -115,6 +121,12 @@ class CostTable:
                 part = slot.index.size / units.sizes[slot.tensor][slot.dim]
                 shares[u] += macs.get(slot.tensor, 0.0) * part / slot.owners
         return shares
+
+
+def _merged(coefficients: np.ndarray, factors: np.ndarray) -> _Terms:
+    """The same sum with one term for each product: layers of equal sizes share theirs."""
+    distinct, which = np.unique(factors, axis=0, return_inverse=True)
+    return np.bincount(which.ravel(), coefficients, len(distinct)), distinct
 
 
 def prunable_fraction(units: Units) -> float:

@@ -37,34 +37,43 @@ class Agent(Protocol):
         """What to plot beside the rewards: numbers by TensorBoard tag."""
 
 
-def make_agent(name: str, env: PruningEnv, settings: AgentConfig, seed: int) -> Agent:
+def make_agent(
+    name: str, env: PruningEnv, settings: AgentConfig, seed: int, policy: Policy | None = None
+) -> Agent:
     """The searcher of that name, one of :data:`amc.config.AgentName`.
 
-    ``seed`` determines everything that is random; no global generator is touched. Raises
-    :class:`ConfigError` for an unknown name, and where a library that it needs is not installed.
+    ``seed`` determines everything that is random; no global generator is touched. ``policy`` is
+    what it starts from. Raises :class:`ConfigError` for another name, for one that learns no policy
+    but is given one, and where a library that it needs is not installed.
     """
     from amc.agents import baselines
 
     if name == "expert":
         from amc.agents.expert import ExpertIteration
 
-        return ExpertIteration(env, settings.expert, seed)
+        return ExpertIteration(env, settings.expert, seed, policy)
     if name == "ddpg":
         from amc.agents.ddpg import DDPGAgent
 
-        return DDPGAgent(env, settings.ddpg, seed)
+        return DDPGAgent(env, settings.ddpg, seed, policy)
+    if policy is not None:
+        raise ConfigError(
+            f"agent {name!r} starts from no policy; choose expert or ddpg, or 0 episodes"
+        )
     if name == "uniform":
         return baselines.Uniform(env)
     if name == "random":
         return baselines.RandomSearch(env, seed)
-    if name == "greedy":
-        from amc.agents.greedy import GreedySearch
-
-        return GreedySearch(env)
     if name == "knapsack":
         from amc.agents.knapsack import Knapsack
 
         return Knapsack(env, env.importance)
+    if name in get_args(AgentName) and len(env.budgets.spread(2)) > 1:
+        raise ConfigError(f"agent {name!r} searches under one budget; give one, or take expert")
+    if name == "greedy":
+        from amc.agents.greedy import GreedySearch
+
+        return GreedySearch(env)
     if name == "cma-es":
         from amc.agents.evolution import EvolutionSearch
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from amc.agents.policy import make_actor
+from amc.agents.policy import Policy, make_actor
 
 
 class Apprentice:
@@ -25,12 +26,18 @@ class Apprentice:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.actor = make_actor(hidden)
+        self._lr = lr
         self._optimiser = torch.optim.Adam(self.actor.parameters(), lr, fused=True)
         self._generator = torch.Generator().manual_seed(seed)
         self._observations: deque[torch.Tensor] = deque(maxlen=memory)
         self._actions: deque[torch.Tensor] = deque(maxlen=memory)
         self.loss = 0.0
         """Mean squared error of the last batch."""
+
+    def take_over(self, policy: Policy) -> None:
+        """Begin with the actor of ``policy``, whatever its layers."""
+        self.actor = copy.deepcopy(policy.actor)
+        self._optimiser = torch.optim.Adam(self.actor.parameters(), self._lr, fused=True)
 
     @torch.no_grad()
     def act(self, observations: np.ndarray) -> np.ndarray:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 import numpy as np
 
+from amc.budget import Budget
 from amc.envs.pruning import Episode, PruningEnv
 from amc.envs.walk import Proposal
 
@@ -24,23 +26,22 @@ class Baseline:
 
 
 class OnePlan(Baseline):
-    """A plan that is known without a search, evaluated once."""
+    """A plan that is known without a search, evaluated once; one for each budget of a range."""
 
-    def __init__(self, env: PruningEnv, keeps: Sequence[float]) -> None:
-        self._env = env
-        self._left = [keeps]
+    def __init__(self, env: PruningEnv, plan: Callable[[Budget], Proposal]) -> None:
+        self._plan = plan
+        self._budgets = iter(env.budgets.spread())
 
-    def ask(self, count: int) -> list[Proposal]:  # noqa: ARG002
-        """The plan, the first time."""
-        left, self._left = self._left, []
-        return [self._env.decode(self._env.encode(keeps)) for keeps in left]
+    def ask(self, count: int) -> list[Proposal]:
+        """The plans of the next ``count`` budgets."""
+        return [self._plan(budget) for budget in islice(self._budgets, count)]
 
 
 class Uniform(OnePlan):
     """The plan that keeps the same fraction of every unit."""
 
     def __init__(self, env: PruningEnv) -> None:
-        super().__init__(env, env.uniform_keep())
+        super().__init__(env, env.uniform)
 
 
 class RandomSearch(Baseline):
@@ -51,6 +52,10 @@ class RandomSearch(Baseline):
         self._generator = np.random.default_rng(seed)
 
     def ask(self, count: int) -> list[Proposal]:
-        """``count`` random plans."""
-        actions = self._generator.uniform(-1.0, 1.0, (count, len(self._env.units)))
-        return [self._env.decode(row) for row in actions]
+        """``count`` random plans, each under a budget of its own where there is a range."""
+        return [self._draw() for _ in range(count)]
+
+    def _draw(self) -> Proposal:
+        budget = self._env.budgets.draw(self._generator)
+        actions = self._generator.uniform(-1.0, 1.0, len(self._env.units))
+        return self._env.decode(actions, budget)

@@ -18,6 +18,8 @@ from torch.nn import functional
 from amc.agents.buffer import EpisodeBuffer
 from amc.agents.noise import TruncatedNormal
 from amc.agents.policy import Policy
+from amc.agents.replay import check_fit, play
+from amc.budget import Budget
 from amc.config import DDPGConfig
 from amc.envs.pruning import Episode, PruningEnv
 from amc.envs.walk import Proposal
@@ -159,28 +161,48 @@ class PruningDDPG(DDPG):
 class DDPGAgent:
     """Learns on one environment; see :class:`amc.agents.Agent`."""
 
-    def __init__(self, env: PruningEnv, settings: DDPGConfig, seed: int) -> None:
+    def __init__(
+        self, env: PruningEnv, settings: DDPGConfig, seed: int, policy: Policy | None = None
+    ) -> None:
         self._env = env
         self._seed = seed
         self._start_uniform = settings.start_uniform
+        self._start_policy = policy
+        self._budgets = np.random.default_rng(seed).spawn(3)[2]  # the model takes the first two
+        if policy is not None:
+            check_fit(policy, env)
+            settings = settings.model_copy(update={"hidden": policy.hidden})
         self.model = PruningDDPG(env, settings, seed)
+        if policy is not None:
+            for actor in (self.model.actor, self.model.actor_target):
+                actor.mu.load_state_dict(policy.actor.state_dict())
 
     def ask(self, count: int) -> list[Proposal]:
-        """Walk ``count`` times side by side, exploring; the very first plan is the uniform one."""
-        walks = [self._env.walk() for _ in range(count)]
+        """Walk ``count`` times side by side, exploring, each under its own budget of a range.
+
+        The very first plan is that of the policy to start from, or else the uniform one.
+        """
+        budgets = [self._env.budgets.draw(self._budgets) for _ in range(count)]
+        walks = [self._env.walk(budget) for budget in budgets]
         for _ in self._env.units:
             actions = self.model.explore(np.stack([walk.observation for walk in walks]))
             for walk, action in zip(walks, actions[:, 0], strict=True):
                 walk.decide(float(action))
         proposals = [walk.propose() for walk in walks]
-        if self._start_uniform and self.model.episodes == 0:
-            proposals[0] = self._env.decode(self._env.encode(self._env.uniform_keep()))
+        if self.model.episodes == 0 and self._start_policy is not None:
+            proposals[0] = play(self._start_policy, self._env, budgets[0])
+        elif self.model.episodes == 0 and self._start_uniform:
+            proposals[0] = self._env.uniform(budgets[0])
         return proposals
 
     def tell(self, episodes: Sequence[Episode]) -> None:
         """Learn from each episode's walk as it was executed."""
         for episode in episodes:
-            self.model.learn_from(*self._env.retrace(episode.widths), episode.reward)
+            budget = Budget(episode.budget, self._env.cost)
+            walk = self._env.retrace(episode.widths, budget)
+            # Rewards of different budgets are ranked together here: under a range, the critic has
+            # to tell the budget's part in them from the plan's.
+            self.model.learn_from(*walk, episode.reward)
 
     @property
     def policy(self) -> Policy:
@@ -189,7 +211,7 @@ class DDPGAgent:
             copy.deepcopy(self.model.actor.mu),
             self._env.constraint,
             {
-                "budget": {q: self._env.budget.fraction(q) for q in self._env.budget.limits},
+                "budget": self._env.budgets.fractions,
                 "units": len(self._env.units),
                 "episodes": self.model.episodes,
                 "seed": self._seed,

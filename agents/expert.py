@@ -16,8 +16,8 @@ action of an episode, because that is what the reward depends on.
 from __future__ import annotations
 
 import copy
-import itertools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,72 +26,110 @@ from amc.agents.apprentice import Apprentice
 from amc.agents.critic import PlanCritic
 from amc.agents.planner import Planner
 from amc.agents.policy import Policy
+from amc.agents.replay import check_fit
 from amc.errors import ConfigError
 
 if TYPE_CHECKING:
+    from amc.budget import Budget
     from amc.config import ExpertConfig
     from amc.envs.pruning import Episode, PruningEnv
     from amc.envs.walk import Proposal
 
-_STARTS, _ROUNDED = 8, 16
+_STARTS = 8
+_NEAR = 0.1
 
 
 class ExpertIteration:
-    """Learns on one environment; see :class:`amc.agents.Agent`."""
+    """Learns on one environment; see :class:`amc.agents.Agent`.
 
-    def __init__(self, env: PruningEnv, settings: ExpertConfig, seed: int) -> None:
+    ``policy`` is the actor to begin with: the first plan is its own, the warm-up explores around
+    it. Raises :class:`ConfigError` where the environment does not project.
+    """
+
+    def __init__(
+        self, env: PruningEnv, settings: ExpertConfig, seed: int, policy: Policy | None = None
+    ) -> None:
         if env.constraint != "projection":
             raise ConfigError(
                 f"agent 'expert' plans on the projection, not under constraint {env.constraint!r}: "
                 "choose --constraint projection, or --agent ddpg"
             )
         self._env, self._settings, self._seed = env, settings, seed
-        exploration, planning = np.random.default_rng(seed).spawn(2)
-        self._exploration = exploration
+        self._exploration, planning, self._lessons = np.random.default_rng(seed).spawn(3)
         self._critic = PlanCritic()
         self._planner = Planner(env, planning)
         self._apprentice = Apprentice(settings.hidden, settings.actor_lr, settings.memory, seed)
+        if policy is not None:
+            check_fit(policy, env)
+            self._apprentice.take_over(policy)
+        self._begins_with_actor = policy is not None
         self._episodes: list[Episode] = []
         self._asked = 0
-        self._deviation = 0.0
 
     def ask(self, count: int) -> list[Proposal]:
-        """Plans under the present budget; the first is the uniform one, some follow around it."""
+        """Plans, each under a budget of its own where there is a range.
+
+        The first is the uniform one (or the given policy's); some around it follow, then planned
+        ones.
+        """
         proposals: list[Proposal] = []
         for _ in range(count):
+            budget = self._env.budgets.draw(self._exploration)
             warm = len(self._episodes) >= self._settings.warmup_episodes
-            proposals.append(self._planned(proposals) if warm else self._around_uniform())
+            proposals.append(self._planned(budget, proposals) if warm else self._begin(budget))
         return proposals
 
-    def _around_uniform(self) -> Proposal:
-        first, self._asked = self._asked == 0, self._asked + 1
-        std = 0.0 if first else self._settings.noise_std
-        uniform = self._env.encode(self._env.uniform_keep())
-        noise = std * self._exploration.standard_normal(len(uniform))
-        return self._env.decode(np.clip(uniform + noise, -1.0, 1.0))
+    def tell(self, episodes: Sequence[Episode]) -> None:
+        """Fit the critic to all episodes, plan with it, and let the actor learn from the plan."""
+        self._episodes += episodes
+        if len(self._episodes) < self._settings.warmup_episodes:
+            return
+        self._fit()
+        budget = self._env.budgets.draw(self._lessons)
+        widths, _ = self._plan(budget, optimism=0.0)
+        observations, actions = self._env.retrace(widths[0], budget)
+        self._apprentice.watch(observations[:-1], actions)
+        self._apprentice.train(self._settings.gradient_steps, self._settings.batch_size)
 
-    def _planned(self, pending: Sequence[Proposal]) -> Proposal:
+    def _begin(self, budget: Budget) -> Proposal:
+        std = self._settings.noise_std if self._asked else 0.0
+        self._asked += 1
+        centre = self._walk(budget) if self._begins_with_actor else self._uniform(budget)
+        noise = std * self._exploration.standard_normal(len(centre))
+        return self._env.decode(np.clip(centre + noise, -1.0, 1.0), budget)
+
+    def _planned(self, budget: Budget, pending: Sequence[Proposal]) -> Proposal:
         """The most promising new plan, if the pending ones turn out as the critic thinks."""
         if pending:
             self._fit([proposal.widths for proposal in pending])
         known = {e.widths for e in self._episodes} | {p.widths for p in pending}
-        plans = self._plan(self._settings.optimism)
-        first = next(plans)
-        return next((p for p in itertools.chain([first], plans) if p.widths not in known), first)
+        plans, actions = self._plan(budget, self._settings.optimism)
+        new = next((i for i, widths in enumerate(plans) if widths not in known), 0)
+        return self._env.decode(actions[new], budget)
 
-    def _plan(self, optimism: float) -> Iterator[Proposal]:
-        """What the planner makes of the actor's walk and of the best plans so far, best first.
+    def _plan(self, budget: Budget, optimism: float) -> tuple[list[tuple[int, ...]], np.ndarray]:
+        """What the planner makes of the actor's walk and of the best plans so far.
 
-        The critic has the last word on the first of them as they are, rounded to widths.
+        Returns widths, best first by the critic's opinion of them as they are, and the actions
+        (n, units) that propose them.
         """
-        best = sorted(self._episodes, key=lambda episode: -episode.reward)[:_STARTS]
-        starts = [self._env.encode(episode.executed_keep) for episode in best]
-        starts.append(self._walk())
-        wishes = self._planner.improve(self._critic, self._env.budget, np.stack(starts), optimism)
-        plans = [self._env.decode(actions) for actions in wishes[:_ROUNDED]]
-        worth = self._critic.optimistic(self._keeps([plan.widths for plan in plans]), optimism)
-        yield from (plans[i] for i in np.argsort(-worth, kind="stable"))
-        yield from (self._env.decode(actions) for actions in wishes[_ROUNDED:])
+        starts = [self._walk(budget), self._uniform(budget), *self._best(budget)]
+        actions = self._planner.improve(self._critic, budget, np.stack(starts), optimism)
+        wishes = self._env.least_keep ** ((1.0 - actions) / 2.0)
+        widths = [tuple(row) for row in self._env.round(wishes, budget).tolist()]
+        worth = self._critic.optimistic(self._keeps(widths), optimism)
+        order = np.argsort(-worth, kind="stable")
+        return [widths[i] for i in order], actions[order]
+
+    def _best(self, budget: Budget) -> list[np.ndarray]:
+        """Actions of the best plans that were made for about this budget."""
+        near = [
+            episode
+            for episode in self._episodes
+            if all(abs(math.log(episode.budget[q] / m)) < _NEAR for q, m in budget.limits.items())
+        ]
+        best = sorted(near, key=lambda episode: -episode.reward)[:_STARTS]
+        return [self._env.encode(episode.executed_keep) for episode in best]
 
     def _fit(self, pending: Sequence[tuple[int, ...]] = ()) -> None:
         """Fit the critic to all episodes, and to pending widths as it values them itself."""
@@ -108,23 +146,16 @@ class ExpertIteration:
         keeps = np.array(widths) / [unit.width for unit in self._env.units]
         return np.maximum(keeps, self._env.least_keep)
 
-    def _walk(self) -> np.ndarray:
+    def _uniform(self, budget: Budget) -> np.ndarray:
+        return self._env.encode(self._env.uniform_keep(budget))
+
+    def _walk(self, budget: Budget) -> np.ndarray:
         """The actor's own actions (units,)."""
-        walk, actions = self._env.walk(), []
+        walk, actions = self._env.walk(budget), []
         for _ in self._env.units:
             actions.append(self._apprentice.act(walk.observation[None])[0])
             walk.decide(float(actions[-1]))
         return np.array(actions, dtype=np.float64)
-
-    def tell(self, episodes: Sequence[Episode]) -> None:
-        """Fit the critic to all episodes, plan with it, and let the actor learn from the plan."""
-        self._episodes += episodes
-        if len(self._episodes) < self._settings.warmup_episodes:
-            return
-        self._fit()
-        observations, actions = self._env.retrace(next(self._plan(0.0)).widths)
-        self._apprentice.watch(observations[:-1], actions)
-        self._apprentice.train(self._settings.gradient_steps, self._settings.batch_size)
 
     @property
     def policy(self) -> Policy:
@@ -133,7 +164,7 @@ class ExpertIteration:
             copy.deepcopy(self._apprentice.actor),
             self._env.constraint,
             {
-                "budget": {q: self._env.budget.fraction(q) for q in self._env.budget.limits},
+                "budget": self._env.budgets.fractions,
                 "units": len(self._env.units),
                 "episodes": len(self._episodes),
                 "seed": self._seed,

@@ -14,6 +14,7 @@ from amc.errors import ConfigError
 
 if TYPE_CHECKING:
     from amc.budget import Budget
+    from amc.envs.walk import Proposal
     from amc.units import Unit
 
 
@@ -27,8 +28,13 @@ class Knapsack(OnePlan):
     def __init__(self, env: PruningEnv, scores: Sequence[np.ndarray]) -> None:
         if not env.budget.limits:
             raise ConfigError("agent 'knapsack' fills a budget; give one, such as flops=0.5")
-        widths = fill_knapsack(env.units, scores, env.budget)
-        super().__init__(env, [k / u.width for k, u in zip(widths, env.units, strict=True)])
+
+        def plan(budget: Budget) -> Proposal:
+            widths = fill_knapsack(env.units, scores, budget)
+            keeps = [k / u.width for k, u in zip(widths, env.units, strict=True)]
+            return env.decode(env.encode(keeps), budget)
+
+        super().__init__(env, plan)
 
 
 def fill_knapsack(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _POPULATION = 256
 _ELITE = 16
+_ROUNDED = 64
 _ROUNDS = 6
 _FIRST_STD, _STD_DECAY = 0.5, 0.6
 _BISECTIONS = 25
@@ -22,10 +23,10 @@ _BISECTIONS = 25
 class Planner:
     """Searches a critic instead of the network: thousands of plans in some milliseconds.
 
-    Wishes are scaled onto the budget as :func:`amc.budget.project` does it, without its rounding to
-    widths, all of a population at once. The method is an elitist cross-entropy search (Rubinstein
-    1999): the best of a population, and normal perturbations of half of their entries, are the next
-    one, with a deviation that shrinks by rounds.
+    Wishes are scaled onto the budget as :class:`amc.projection.Projector` does it, all of a
+    population at once, but not rounded to widths. The method is an elitist cross-entropy search
+    (Rubinstein 1999): the best of a population, and normal perturbations of half of their entries,
+    are the next one, with a deviation that shrinks by rounds.
     """
 
     def __init__(self, env: PruningEnv, generator: np.random.Generator) -> None:
@@ -45,7 +46,7 @@ class Planner:
             population = self._spread(population[:_ELITE], _FIRST_STD * _STD_DECAY**round_)
             worth = critic.optimistic(self.relaxed(population, budget), optimism)
             population = population[np.argsort(-worth, kind="stable")]
-        return population
+        return population[:_ROUNDED]
 
     def relaxed(self, actions: np.ndarray, budget: Budget) -> np.ndarray:
         """Kept fractions ``(n, units)``: the wishes, scaled onto the budget, not rounded."""
@@ -64,9 +65,7 @@ class Planner:
         return scaled
 
     def _fits(self, keeps: np.ndarray, budget: Budget) -> np.ndarray:
-        widths, fits = keeps * self._dense, np.ones(len(keeps), dtype=bool)
-        for quantity, most in budget.limits.items():
-            fits &= budget.cost.totals(quantity, widths) <= most
+        fits: np.ndarray = budget.slack(keeps * self._dense) >= 0
         return fits
 
     def _spread(self, centres: np.ndarray, std: float) -> np.ndarray:

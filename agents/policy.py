@@ -56,13 +56,17 @@ class Policy:
         batch = torch.from_numpy(np.asarray(observation, dtype=np.float32))[None]
         return np.asarray(self.actor(batch)[0].numpy())
 
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """Sizes of the actor's hidden layers."""
+        return tuple(x.out_features for x in self.actor if isinstance(x, nn.Linear))[:-1]
+
     def save(self, folder: Path) -> None:
         """Write the two files into ``folder``, which is created."""
-        hidden = [layer.out_features for layer in self.actor if isinstance(layer, nn.Linear)][:-1]
         header = PolicyFile(
             features_version=FEATURES_VERSION,
             features=_NAMES,
-            hidden=tuple(hidden),
+            hidden=self.hidden,
             constraint=self.constraint,
             trained_on=self.trained_on,
         )
@@ -76,11 +80,13 @@ class Policy:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read a policy.
+        """Read a policy, or that of a run's folder.
 
         Raises :class:`ConfigError` where a file is missing, damaged, of an unknown format or
         version, or where the weights do not fit the description.
         """
+        if not (folder / "policy.json").exists() and (folder / "policy").is_dir():
+            folder = folder / "policy"
         header = _read_header(folder / "policy.json")
         with torch.device("meta"):  # draws no random numbers: the weights follow
             actor = make_actor(header.hidden)

@@ -1,9 +1,4 @@
-"""Budgets, and the projection of wishes onto them.
-
-A budget bounds costs from above. The projection turns what an agent wishes to keep of each unit
-into widths that meet every bound: it scales all wishes together by the largest factor that fits,
-then fills what rounding left. Every plan is therefore on the budget from below, never above it.
-"""
+"""Budgets: upper bounds on the cost of a plan, one for a whole search or a range to draw from."""
 
 from __future__ import annotations
 
@@ -11,52 +6,84 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
+from amc.config import Bound, Limit
 from amc.cost import CostTable
 from amc.errors import BudgetError, ConfigError
-from amc.units import Unit, Units
+from amc.units import Units
 
 QUANTITIES = {"macs": "macs", "flops": "macs", "params": "params"}
 """What a user may write, and the cost it means: in this literature FLOPs are MACs."""
 
+SPREAD = 11
+"""Budgets that stand for a whole range: every twentieth from .3 to .8."""
+
 _SUFFIX = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
 
-def parse_budget(text: str | Sequence[str]) -> dict[str, float | int]:
-    """``"flops=0.5 params=1.2M"`` as ``{"macs": 0.5, "params": 1200000}``.
+def parse_budget(text: str | Sequence[str]) -> dict[str, Bound]:
+    """``"flops=0.3:0.8 params=1.2M"`` as ``{"macs": (0.3, 0.8), "params": 1200000}``.
 
     A number up to 1 is a fraction of the dense network, an integer (with k, M or G) a count. Raises
     :class:`ConfigError` for an unknown quantity or a text that is not a number, and
-    :class:`BudgetError` for a fraction outside (0, 1].
+    :class:`BudgetError` for a fraction outside (0, 1] and a range that does not rise.
     """
     parts = (text if isinstance(text, str) else " ".join(text)).replace(",", " ").split()
-    limits: dict[str, float | int] = {}
+    limits: dict[str, Bound] = {}
     for part in parts:
         key, _, value = part.partition("=")
         if key.lower() not in QUANTITIES:
             known = ", ".join(QUANTITIES)
             raise ConfigError(f"unknown budget {part!r}; write KEY=VALUE with KEY one of {known}")
-        match = re.fullmatch(r"([0-9]*\.?[0-9]+)([kmg]?)", value.lower())
-        if match is None:
-            raise ConfigError(f"budget {part!r}: {value!r} is neither a fraction nor a count (20M)")
-        number = float(match[1]) * _SUFFIX[match[2]]
-        is_fraction = not match[2] and ("." in match[1] or number <= 1)
-        if not number or (is_fraction and number > 1):
-            raise BudgetError(f"budget {part!r}: a fraction must be in (0, 1], a count above 1")
         name = QUANTITIES[key.lower()]
         if name in limits:
             raise ConfigError(f"budget {part!r}: {name} is bounded twice; give one bound")
-        limits[name] = number if is_fraction else round(number)
+        low, *high = (_number(part, end) for end in value.split(":"))
+        if len(high) > 1:
+            raise ConfigError(f"budget {part!r}: a range has two ends, LOW:HIGH")
+        limits[name] = (low, high[0]) if high else low
+        _ends(name, limits[name])
     if not limits:
         raise ConfigError("an empty budget; write for example flops=0.5")
     return limits
 
 
+def _number(part: str, text: str) -> Limit:
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+)([kmg]?)", text.lower())
+    if match is None:
+        raise ConfigError(f"budget {part!r}: {text!r} is neither a fraction nor a count (20M)")
+    number = float(match[1]) * _SUFFIX[match[2]]
+    is_fraction = not match[2] and ("." in match[1] or number <= 1)
+    if not number or (is_fraction and number > 1):
+        raise BudgetError(f"budget {part!r}: a fraction must be in (0, 1], a count above 1")
+    return number if is_fraction else round(number)
+
+
+def _ends(name: str, bound: Bound) -> tuple[Limit, Limit]:
+    """The least and the greatest limit. Raises :class:`BudgetError` for one that is no limit."""
+    low, high = bound if isinstance(bound, tuple) else (bound, bound)
+    for limit in (low, high):
+        if isinstance(limit, float) and not 0 < limit <= 1:
+            raise BudgetError(
+                f"{name}={limit:g}: a fraction must be in (0, 1]; write a count as an integer"
+            )
+    if isinstance(bound, tuple) and (isinstance(low, float) != isinstance(high, float)):
+        raise BudgetError(f"{name}={low}:{high}: give two fractions, or two counts")
+    if isinstance(bound, tuple) and not low < high:
+        raise BudgetError(f"{name}={low}:{high}: a range runs from the lower end to the higher one")
+    return low, high
+
+
 @dataclass(frozen=True)
 class Budget:
-    """Upper bounds on the costs of one network, in absolute terms."""
+    """Upper bounds on the costs of one network, in absolute terms.
+
+    :meth:`draw`, :meth:`spread` and :attr:`fractions` are those of a :class:`BudgetRange`, too: a
+    search under one budget is a search under a range of one.
+    """
 
     limits: Mapping[str, float]
     cost: CostTable
@@ -66,9 +93,33 @@ class Budget:
         dense = self.cost.dense(quantity)
         return min(1.0, self.limits.get(quantity, dense) / dense)
 
+    def slack(self, widths: np.ndarray) -> np.ndarray:
+        """(...) unspent fraction of the scarcest bound at kept ``widths``, (..., units).
+
+        Negative where a bound is exceeded, infinite where there is none.
+        """
+        left = [
+            (most - self.cost.totals(name, widths)) / most for name, most in self.limits.items()
+        ]
+        least: np.ndarray = np.min([np.full(widths.shape[:-1], np.inf), *left], axis=0)
+        return least
+
     def met(self, widths: Sequence[int] | np.ndarray) -> bool:
-        """Whether these kept widths cost no more than every bound."""
-        return all(self.cost.function(name)(widths) <= most for name, most in self.limits.items())
+        """Whether these kept widths, (units,), cost no more than every bound."""
+        return bool(self.slack(np.asarray(widths)) >= 0)
+
+    def draw(self, generator: np.random.Generator) -> Self:  # noqa: ARG002
+        """Itself; nothing is drawn."""
+        return self
+
+    def spread(self, count: int = 1) -> list[Self]:  # noqa: ARG002
+        """Itself, once."""
+        return [self]
+
+    @property
+    def fractions(self) -> dict[str, Bound]:
+        """Each bound as a fraction of the dense network."""
+        return {name: self.fraction(name) for name in self.limits}
 
     def __str__(self) -> str:
         bounds = self.limits.items()
@@ -77,69 +128,61 @@ class Budget:
         )
 
 
-def resolve(limits: Mapping[str, float | int], units: Units, cost: CostTable) -> Budget:
-    """Absolute bounds out of fractions (floats up to 1) and counts (integers).
+@dataclass(frozen=True)
+class BudgetRange:
+    """All budgets between two, which bound the same quantities."""
 
-    Raises :class:`BudgetError` for a fraction outside (0, 1], and where even the least allowed
-    widths cost more, and says how much.
+    low: Budget
+    high: Budget
+
+    def draw(self, generator: np.random.Generator) -> Budget:
+        """One of them: each bound uniformly between its ends, independent of the others."""
+        return self._at({name: generator.random() for name in self.low.limits})
+
+    def spread(self, count: int = SPREAD) -> list[Budget]:
+        """``count`` of them from the lowest to the highest, evenly; for 1 the middle."""
+        parts = [0.5] if count == 1 else [i / (count - 1) for i in range(count)]
+        return [self._at(dict.fromkeys(self.low.limits, part)) for part in parts]
+
+    @property
+    def fractions(self) -> dict[str, Bound]:
+        """The ends of each bound as fractions of the dense network."""
+        low, high = self.low, self.high
+        return {name: (low.fraction(name), high.fraction(name)) for name in low.limits}
+
+    def _at(self, parts: Mapping[str, float]) -> Budget:
+        low, high = self.low.limits, self.high.limits
+        limits = {name: low[name] + part * (high[name] - low[name]) for name, part in parts.items()}
+        return Budget(limits, self.low.cost)
+
+
+Budgets = Budget | BudgetRange
+"""What a search is bounded by."""
+
+
+def resolve(limits: Mapping[str, Bound], units: Units, cost: CostTable) -> Budgets:
+    """Absolute bounds out of fractions (floats up to 1) and counts (integers), or pairs of either.
+
+    Raises :class:`BudgetError` for a fraction outside (0, 1], for a range that does not rise, and
+    where even the least allowed widths cost more (than the low end of a range), and says how much.
     """
+    ends = {name: _ends(name, bound) for name, bound in limits.items()}
+    low, high = (
+        Budget({name: _absolute(name, pair[end], units, cost) for name, pair in ends.items()}, cost)
+        for end in (0, 1)
+    )
+    return low if low == high else BudgetRange(low, high)
+
+
+def _absolute(name: str, limit: Limit, units: Units, cost: CostTable) -> float:
     least = [unit.widths[0] for unit in units]
-    absolute = {}
-    for name, limit in limits.items():
-        if isinstance(limit, float) and not 0 < limit <= 1:
-            raise BudgetError(
-                f"{name}={limit:g}: a fraction must be in (0, 1]; write a count as an integer"
-            )
-        dense, reachable = cost.dense(name), cost.function(name)(least)
-        absolute[name] = limit * dense if isinstance(limit, float) else float(limit)
-        if reachable > absolute[name]:
-            share = math.ceil(1000 * reachable / dense) / 1000  # rounded up, so that it can be met
-            raise BudgetError(
-                f"{name} ≤ {absolute[name]:,.0f} ({absolute[name] / dense:.1%} of dense) cannot be "
-                f"met: the least achievable is {reachable:,} ({share:.1%}); raise the "
-                "budget or lower the least kept fraction (min_keep)"
-            )
-    return Budget(absolute, cost)
-
-
-def project(wishes: np.ndarray, units: Sequence[Unit], budget: Budget) -> tuple[int, ...]:
-    """Kept widths on the budget, as close as can be to proportional to ``wishes``.
-
-    ``wishes`` is (units,), the wished kept fractions in (0, 1]. With W the dense widths, the result
-    is the allowed widths nearest to min(1, scale · wishes) · W, for the largest scale that meets
-    every bound; then every unit in turn grows by a step as long as that still fits, those first
-    that rounding treated worst.
-    """
-    dense = np.array([unit.width for unit in units], dtype=np.float64)
-    grids = [np.array(unit.widths, dtype=np.float64) for unit in units]
-    edges = [(grid[1:] + grid[:-1]) / 2 for grid in grids]
-
-    def ranks_at(scale: float) -> np.ndarray:
-        aims = scale * wishes * dense
-        return np.array([np.searchsorted(e, aim) for e, aim in zip(edges, aims, strict=True)])
-
-    def widths_of(ranks: np.ndarray) -> np.ndarray:
-        return np.array([grid[rank] for grid, rank in zip(grids, ranks, strict=True)])
-
-    low, high = 0.0, 2.0 / float(wishes.min())  # no wish is met at 0, every unit is whole at high
-    if budget.met(dense):
-        return tuple(unit.width for unit in units)
-    while high - low > 1e-6 * high:
-        middle = (low + high) / 2
-        if budget.met(widths_of(ranks_at(middle))):
-            low = middle
-        else:
-            high = middle
-    ranks = ranks_at(low)
-    missing = np.minimum(1.0, low * wishes) * dense - widths_of(ranks)
-    grown = True
-    while grown:
-        grown = False
-        for unit in np.argsort(-missing, kind="stable"):
-            if ranks[unit] + 1 < len(grids[unit]):
-                ranks[unit] += 1
-                if budget.met(widths_of(ranks)):
-                    grown = True
-                else:
-                    ranks[unit] -= 1
-    return tuple(int(width) for width in widths_of(ranks))
+    dense, reachable = cost.dense(name), cost.function(name)(least)
+    absolute = limit * dense if isinstance(limit, float) else float(limit)
+    if reachable > absolute:
+        share = math.ceil(1000 * reachable / dense) / 1000  # rounded up, so that it can be met
+        raise BudgetError(
+            f"{name} ≤ {absolute:,.0f} ({absolute / dense:.1%} of dense) cannot be "
+            f"met: the least achievable is {reachable:,} ({share:.1%}); raise the "
+            "budget or lower the least kept fraction (min_keep)"
+        )
+    return absolute

@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,8 @@ import typer
 from rich.console import Console
 
 from amc import options as opt
-from amc.errors import AMCError, ConfigError
+from amc.errors import AMCError, BudgetError, ConfigError
+from amc.text import limits_name
 
 if TYPE_CHECKING:
     from amc.config import FinetuneConfig, SearchConfig
@@ -102,8 +104,10 @@ def search(
     search_val: opt.SearchVal = None,
     image_size: opt.ImageSize = None,
     download: opt.Download = False,
-    budget: opt.Budget = ["flops=0.5"],  # noqa: B006
+    budget: opt.Budget = [],  # noqa: B006
     no_budget: opt.NoBudget = False,
+    min_accuracy: opt.MinAccuracy = None,
+    minimise: opt.Minimise = "macs",
     min_keep: opt.MinKeep = 0.1,
     min_width: opt.MinWidth = 1,
     round_to: opt.RoundTo = ["1"],  # noqa: B006
@@ -111,6 +115,7 @@ def search(
     gentle_ends: opt.GentleEnds = False,
     allow_drop: opt.AllowDrop = False,
     importance: opt.Importance = None,
+    policy: opt.Policy = None,
     agent: opt.Agent = None,
     preset: opt.Preset = "default",
     episodes: opt.Episodes = None,
@@ -135,6 +140,15 @@ def search(
     Everything is written to the run's folder as it happens. Watch it grow:
 
         tensorboard --logdir runs
+
+    A range of budgets gives a front of plans, `--min-accuracy` the cheapest network of that
+    accuracy, and `--policy RUN --episodes 0` what a policy has learned elsewhere:
+
+        amc search MODEL --budget flops=0.3:0.8
+
+        amc search MODEL --min-accuracy 0.9
+
+        amc search MODEL --budget flops=0.42 --policy runs/NAME --episodes 0
 
     Ctrl-C ends a search early with the best plan so far; `amc finetune RUN` goes on from there.
     A search that was interrupted in whatever way goes on as if it had not been:
@@ -164,16 +178,20 @@ def search(
         _given(spec=data, search_val=search_val, image_size=image_size, download=download)
     )
     recipe = FinetuneConfig.parse(_given(epochs=epochs, lr=lr, seed=seed, bf16=bf16))
+    aimless = min_accuracy is None
     config = make_config(
-        [] if no_budget else budget,
+        [] if no_budget else budget or (["flops=0.5"] if aimless else []),
         **_given(
+            min_accuracy=min_accuracy,
+            minimise=minimise,
+            policy=policy,
             model=model_config,
             data=data_config,
             episodes=episodes,
             seed=seed,
             agent=agent,
             preset=preset,
-            reward="amc-flops" if no_budget and reward == "kl" else reward,
+            reward="amc-flops" if no_budget and aimless and reward == "kl" else reward,
             constraint=constraint,
             importance=importance,
             min_keep=min_keep,
@@ -328,6 +346,7 @@ def apply(
         Path | None, typer.Option(help="Network to write, for a plan's file: pruned.safetensors")
     ] = None,
     weights: opt.Weights = None,
+    budget: opt.Choice = [],  # noqa: B006
     allow_factory: opt.AllowFactory = False,
 ) -> None:
     """Slice the plan from the original weights, verify it against its masked twin, and save it.
@@ -336,11 +355,11 @@ def apply(
     weights are saved as they are.
     """
     from amc.config import FinetuneConfig
-    from amc.recover import apply_file, open_task
+    from amc.recover import apply_file, choose, open_task
     from amc.run import RunFolder
 
     if source.is_dir():
-        folder = RunFolder.open(source)
+        folder = choose(RunFolder.open(source), budget)
         task = open_task(folder, allow_factory=allow_factory)
         _recover(task, folder, FinetuneConfig(epochs=0))
         return
@@ -352,6 +371,7 @@ def apply(
 @app.command()
 def finetune(
     run: opt.Run,
+    budget: opt.Choice = [],  # noqa: B006
     epochs: opt.Epochs = 15,
     lr: opt.LearningRate = 0.05,
     batch_size: opt.BatchSize = 128,
@@ -363,7 +383,7 @@ def finetune(
 ) -> None:
     """Slice a run's best plan and recover its accuracy, with the dense network as teacher."""
     from amc.config import FinetuneConfig
-    from amc.recover import open_task
+    from amc.recover import choose, open_task
     from amc.run import RunFolder
 
     _set_threads(threads)
@@ -377,7 +397,7 @@ def finetune(
             "seed": seed,
         }
     )
-    folder = RunFolder.open(run)
+    folder = choose(RunFolder.open(run), budget)
     _recover(open_task(folder, allow_factory=allow_factory), folder, recipe)
 
 
@@ -470,6 +490,7 @@ def demo(
 
 def main() -> None:
     """Run the command line: one clear line for an error, a traceback only with --debug."""
+    warnings.showwarning = _warn
     try:
         sys.exit(app(standalone_mode=False))  # the code of typer.Exit; None where all went well
     except (typer.Abort, KeyboardInterrupt):
@@ -484,6 +505,11 @@ def main() -> None:
             error.show()
             sys.exit(2)
         raise
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    text = str(message).splitlines()[0]
+    Console(stderr=True).print(f"[yellow]warning[/]: {text}", highlight=False, soft_wrap=True)
 
 
 def _fail(message: str, code: int) -> None:
@@ -540,7 +566,7 @@ def _search(
     from amc.config import FinetuneConfig
     from amc.pipeline import search as find_plan
     from amc.recover import recovered
-    from amc.report import write_report
+    from amc.report import front_table, write_report
     from amc.run import RunFolder
 
     folder = RunFolder(path)
@@ -550,7 +576,7 @@ def _search(
     given = {"resume": True, **_given(episodes=episodes)} if resume else {"config": config}
     console.print(f"run folder  {path}   (watch it: tensorboard --logdir {path.parent})")
     try:
-        with _bar(episodes=episodes or config.episodes) as bar:
+        with _bar(episodes=episodes or config.episodes or None) as bar:
             result = find_plan(
                 task,
                 run=path,
@@ -572,6 +598,16 @@ def _search(
                 f"{folder.plan}\nprune and finetune it: amc finetune {path}\ngo on: {command}"
             )
             raise typer.Exit(130)
+        if result.front is not None:
+            console.print(front_table(result.front))
+        floor, reached = config.min_accuracy, best.quality.get("accuracy", 0.0)
+        if floor is not None and reached < floor:
+            write_report(path)
+            raise BudgetError(
+                f"none of the {len(result.history)} plans has an accuracy of {floor:g}; the best "
+                f"has {reached:.4f} (kept as {folder.plan}). Try more episodes, or finetune that "
+                f"one: amc finetune {path}"
+            )
         recipe = config.finetune or FinetuneConfig(epochs=0)
         done = recovered(folder, result.plan, recipe) if resume else None
         if done is not None:
@@ -650,14 +686,16 @@ def _shape(text: str | None, spec: str) -> tuple[int, ...]:
 
 
 def _run_name(config: SearchConfig) -> str:
-    agent = "" if config.agent == "expert" else f"-{config.agent}"
-    return f"{_problem_name(config)}{agent}-seed{config.seed}"
+    agent = config.agent if config.episodes else "replay"
+    parts = [_problem_name(config), *([] if agent == "expert" else [agent])]
+    return "-".join([*parts, f"seed{config.seed}"])
 
 
 def _problem_name(config: SearchConfig) -> str:
     name = config.model.spec.rpartition(":")[2] if config.model else "model"
-    limits = "-".join(f"{key}{value}" for key, value in config.budget.items()) or config.reward
-    return f"{name}-{limits}"
+    aims = [limits_name(config.budget)] if config.budget else []
+    aims += [f"accuracy{config.min_accuracy:g}"] if config.min_accuracy is not None else []
+    return "-".join([name, *(aims or [config.reward])])
 
 
 def _set_threads(threads: int | None) -> None:

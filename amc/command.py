@@ -14,12 +14,16 @@ from amc.config import (
     FinetuneConfig,
     SearchConfig,
 )
+from amc.text import bound
 
 _OPTIONS = {
     "model.weights": "--weights",
     "data.search_val": "--search-val",
     "data.image_size": "--image-size",
     "data.download": "--download",
+    "min_accuracy": "--min-accuracy",
+    "minimise": "--minimise",
+    "policy": "--policy",
     "agent": "--agent",
     "preset": "--preset",
     "reward": "--reward",
@@ -52,8 +56,8 @@ def command_line(config: SearchConfig, recipe: FinetuneConfig | None) -> str | N
     for key, value in config.model.arguments.items():
         given = value if isinstance(value, str) else json.dumps(value)
         lines.append(["--model-arg", f"{key}={given}"])
-    lines += [["--budget", f"{name}={limit}"] for name, limit in config.budget.items()]
-    if not config.budget:
+    lines += [["--budget", f"{name}={bound(limit)}"] for name, limit in config.budget.items()]
+    if not config.budget and config.min_accuracy is None:
         lines.append(["--no-budget"])
     lines += [["--episodes", str(config.episodes)], ["--seed", str(config.seed)]]
     for key, value in changed_settings(config).items():

@@ -40,9 +40,13 @@ def explain(error: ValidationError) -> str:
     """One readable line out of a pydantic error: where, what, and the value that was given."""
     faults = []
     for fault in error.errors():
-        where = ".".join(str(part) for part in fault["loc"]) or "value"
+        message = fault["msg"].removeprefix("Value error, ")
+        if not fault["loc"]:  # of the whole, which is too much to show
+            faults.append(message)
+            continue
+        where = ".".join(str(part) for part in fault["loc"])
         given = "" if fault["type"] == "missing" else f" (got {fault['input']!r})"
-        faults.append(f"{where}: {fault['msg'].removeprefix('Value error, ')}{given}")
+        faults.append(f"{where}: {message}{given}")
     return "; ".join(faults)
 
 
@@ -219,6 +223,12 @@ ImportanceName = Literal[
     "taylor",
     "random",
 ]
+Quantity = Literal["macs", "params"]
+
+Limit = float | int
+"""An upper bound: a fraction of the dense network (a float up to 1), or a count (an integer)."""
+Bound = Limit | tuple[Limit, Limit]
+"""One for all episodes, or the ends of a range from which each episode draws its own."""
 
 
 UNIT_KINDS = ("conv", "linear", "embedding", "stream", "heads")
@@ -279,10 +289,17 @@ class SearchConfig(Bounds):
     """None where the network was handed over as an object; such a run cannot be reopened."""
     data: DataConfig | None = None
     """None where the task was handed over as an object."""
-    budget: dict[str, float | int] = {}
-    """Upper bounds by quantity (``macs``, ``params``): a fraction of the dense network (a float
-    up to 1) or an absolute count (an integer)."""
-    episodes: int = Field(150, ge=1)
+    budget: dict[str, Bound] = {}
+    """Upper bounds by quantity (``macs``, ``params``)."""
+    min_accuracy: float | None = Field(None, gt=0, le=1)
+    """Find the cheapest network that is at least so accurate on search-val; the reward is then
+    :class:`amc.envs.reward.FloorReward`. A budget holds as well."""
+    minimise: Quantity = "macs"
+    """What that network has least of."""
+    policy: str | None = None
+    """Folder of a run or a policy with which the search starts."""
+    episodes: int = Field(150, ge=0)
+    """0: the policy's own plan, and no search."""
     seed: int = 0
     agent: AgentName = "expert"
     preset: str = "default"
@@ -301,6 +318,32 @@ class SearchConfig(Bounds):
     Other workers, other episodes: the searcher learns from all plans of a batch together."""
     finetune: FinetuneConfig | None = None
     """How the best plan is finetuned when the search is over; None: whoever searches decides."""
+
+    @model_validator(mode="after")
+    def _plans_something(self) -> Self:
+        if not self.episodes and self.policy is None:
+            raise ValueError("a search without episodes needs a policy to replay")
+        return self
+
+    @property
+    def signal(self) -> Literal["kl", "accuracy", "cross_entropy"]:
+        """The quality by which plans of different cost compare."""
+        if self.min_accuracy is None and self.reward in ("kl", "cross_entropy"):
+            return self.reward
+        return "accuracy"
+
+    @property
+    def ranged(self) -> bool:
+        """Whether plans of this search differ in cost, so that there are several to choose from."""
+        fixed = all(isinstance(bound, Limit) for bound in self.budget.values())
+        return self.min_accuracy is not None or not self.budget or not fixed
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """The quantities in which they differ, the first one to be shown."""
+        if self.min_accuracy is not None:
+            return (self.minimise,)
+        return tuple(self.budget) or ("params" if self.reward == "amc-params" else "macs",)
 
     def hyperparameters(self) -> dict[str, bool | float | int | str]:
         """The settings by which runs are compared, flat: what TensorBoard's table shows."""

@@ -191,6 +191,37 @@ def tradeoff_figure(
 
 
 @_styled
+def front_figure(
+    episodes: tuple[Sequence[float], Sequence[float]],
+    front: tuple[Sequence[float], Sequence[float]],
+    dense_quality: float | None,
+    *,
+    cost_label: str,
+    quality_label: str,
+    title: str = "",
+) -> Figure:
+    """Kept cost (a fraction) and quality of all episodes, pale; of the front as a line.
+
+    The dense network is a star at cost 1, where its quality is known. A quality in [0, 1] is shown
+    in percent.
+    """
+    figure, axes = _axes(title)
+    axes.plot(*episodes, "o", color=MUTED, alpha=0.35, ms=3.5, mew=0, label="episode")
+    axes.plot(*front, "o-", color=ACCENT, ms=4.5, mew=0, label="front")
+    if dense_quality is not None:
+        axes.plot(1.0, dense_quality, "*", color=SECOND, ms=12, mew=0, label="dense")
+        _name(axes, 1.0, dense_quality, "dense", above=False)
+    axes.set(xlabel=cost_label, ylabel=quality_label)
+    axes.xaxis.set_major_formatter(_PERCENT)
+    shown = [*episodes[1], dense_quality or 0.0]
+    if min(shown) >= 0 and max(shown) <= 1:
+        axes.yaxis.set_major_formatter(_PERCENT)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.margins(0.06, 0.1)
+    return figure
+
+
+@_styled
 def finetune_figure(accuracies: Sequence[float], dense: float | None, title: str = "") -> Figure:
     """Test accuracy after each epoch of finetuning, and the dense network's as a line."""
     figure, axes = _axes(title)

@@ -37,8 +37,23 @@ Download = Annotated[bool, typer.Option("--download", help="Let cifar10 be downl
 Budget = Annotated[
     list[str],
     typer.Option(
-        help="Upper bound, flops=0.5 (fraction) or params=1.2M; repeatable", rich_help_panel=_PLAN
+        help="Upper bound: flops=0.5 (a fraction), params=1.2M, or a range, flops=0.3:0.8, from "
+        "which each episode draws; repeatable. Default: flops=0.5",
+        rich_help_panel=_PLAN,
     ),
+]
+MinAccuracy = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Find the cheapest network that has this accuracy on search-val, within the budget, "
+        "if one is given",
+        rich_help_panel=_PLAN,
+    ),
+]
+Minimise = Annotated[
+    str, typer.Option(help="What is cheap then: macs or params", rich_help_panel=_PLAN)
 ]
 NoBudget = Annotated[
     bool,
@@ -129,7 +144,19 @@ Evaluations = Annotated[
 Preset = Annotated[str, typer.Option(help="Settings: default or amc-paper", rich_help_panel=_AGENT)]
 Episodes = Annotated[
     int | None,
-    typer.Option(min=1, help="Plans to try; default: the preset's", rich_help_panel=_AGENT),
+    typer.Option(
+        min=0,
+        help="Plans to try; default: the preset's; 0: only what --policy proposes",
+        rich_help_panel=_AGENT,
+    ),
+]
+Policy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN-or-POLICY",
+        help="Start from the policy of another run, on whatever network",
+        rich_help_panel=_AGENT,
+    ),
 ]
 Reward = Annotated[
     str,
@@ -201,6 +228,14 @@ Resume = Annotated[
     ),
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, runs/NAME")]
+Choice = Annotated[
+    list[str],
+    typer.Option(
+        "--budget",
+        help="Of a search over a range: take the best plan within flops=0.42, into a folder of its "
+        "own inside the run's; repeatable",
+    ),
+]
 NewRun = Annotated[
     Path | None,
     typer.Option(help="Folder of the run; default: a new one in runs/", rich_help_panel=_RUN),

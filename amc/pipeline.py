@@ -1,6 +1,6 @@
 """The main path: trace the network, walk the agent through it, keep the best plan.
 
-    find units -> cost table -> budget -> environment -> agent -> best plan
+    find units -> cost table -> budgets -> environment -> agent -> best plan (or a front of them)
 
 Everything that a search writes goes into one run folder (:mod:`amc.run`) as it happens, so that an
 interrupted run is a shorter one, not a lost one, and can go on (:mod:`amc.resume`).
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,25 +18,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from amc.agents import Agent, make_agent
-from amc.agents.callbacks import JsonlRecorder, TensorBoardMonitor
 from amc.agents.policy import Policy
-from amc.budget import Budget, parse_budget
+from amc.agents.replay import PolicyWalks
+from amc.budget import Budgets, parse_budget
 from amc.config import PRESET_AGENT, PRESET_EPISODES, PRESETS, SearchConfig
 from amc.envs.make import make_env
 from amc.envs.pruning import Episode, PruningEnv
 from amc.errors import ConfigError
-from amc.plan import Plan, plan_of, weights_sha256
+from amc.front import Front
+from amc.ledger import Ledger, OnEpisode
+from amc.plan import Plan, weights_sha256
 from amc.resume import Past, Replay
 from amc.run import Inputs, RunFolder, check_free
 from amc.scorer import Scorer
 from amc.task import Task
 from amc.units import Units
-
-OnEpisode = Callable[[Episode, Episode], None]
-"""Called after each episode with it and the best so far."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +46,11 @@ class SearchResult:
     history: tuple[Episode, ...]
     best: Episode
     units: Units
-    budget: Budget
+    budgets: Budgets
     interrupted: bool
     """Whether the user stopped the search before its last episode."""
+    front: Front | None = None
+    """The plans worth having, where plans of this search differ in cost; None under one budget."""
 
 
 def search(
@@ -67,10 +67,11 @@ def search(
 ) -> SearchResult:
     """Learn how much of each unit of ``task.model`` to keep under ``budget``, and keep the best.
 
-    ``budget`` is a text like ``"flops=0.5 params=0.6"``; ``settings`` are fields of
-    :class:`amc.config.SearchConfig` (``episodes``, ``seed``, ``agent``, ``preset``, ``reward``),
-    or all of them come as one ``config``. ``run`` is a folder to create; without it nothing is
-    written. Ctrl-C ends the search early, with the best plan so far.
+    ``budget`` is a text like ``"flops=0.5 params=0.6"`` or ``"flops=0.3:0.8"``; ``settings`` are
+    fields of :class:`amc.config.SearchConfig` (``episodes``, ``seed``, ``agent``, ``preset``,
+    ``reward``, ``min_accuracy``, ``policy``), or all of them come as one ``config``. ``run`` is a
+    folder to create; without it nothing is written. Ctrl-C ends the search early, with the best
+    plan so far.
 
     ``resume=True`` goes on with the interrupted search in ``run``, with the settings that it began
     with: its episodes are played again from the record, without an evaluation, and those that
@@ -97,23 +98,23 @@ def search(
         # What ranked the channels is recorded, whatever the default will be.
         config = config.model_copy(update={"importance": config.importance or task.importance})
         env = make_env(task, config, on_unit)
-        agent = make_agent(config.agent, env, config.agent_settings, config.seed)
+        agent = _make_agent(env, config)
         replay = Replay(past)
         score = stack.enter_context(Scorer(env, config.workers, replay.known))
-        if len(replay.episodes) < config.episodes:
+        if len(replay.episodes) < _limit(config):
             score.start()
-        ledger = _Ledger(task, env, inputs.weights_sha256, on_episode)
+        ledger = Ledger(task, env, config, inputs.weights_sha256, on_episode)
         episodes = _play(agent, config, score, replay)
         for episode in itertools.islice(episodes, len(replay.episodes)):
             ledger.record(episode)
         # What is recorded has been played again, to the bit: from here on files are changed.
         if past is not None:
-            past.mend(ledger.plan() if ledger.history else None)
-            ledger.write_to(past.folder, config, agent, stack)
+            past.mend(ledger.best_plan() if ledger.history else None)
+            ledger.write_to(past.folder, agent, stack)
         elif run is not None:
             folder = RunFolder.create(Path(run), config, inputs)
             stack.enter_context(folder.claimed())
-            ledger.write_to(folder, config, agent, stack)
+            ledger.write_to(folder, agent, stack)
         interrupted = False
         try:
             for episode in episodes:
@@ -124,14 +125,27 @@ def search(
             interrupted = True
         ledger.finish(agent.policy)
     return SearchResult(
-        plan=ledger.plan(),
+        plan=ledger.best_plan(),
         policy=agent.policy,
         history=tuple(ledger.history),
         best=ledger.best,
         units=env.units,
-        budget=env.budget,
+        budgets=env.budgets,
         interrupted=interrupted,
+        front=ledger.front(),
     )
+
+
+def _make_agent(env: PruningEnv, config: SearchConfig) -> Agent:
+    policy = Policy.load(Path(config.policy)) if config.policy else None
+    if policy is not None and not config.episodes:
+        return PolicyWalks(env, policy)
+    return make_agent(config.agent, env, config.agent_settings, config.seed, policy)
+
+
+def _limit(config: SearchConfig) -> int:
+    """Episodes at most; a policy that is only replayed ends by itself."""
+    return config.episodes or sys.maxsize
 
 
 def _play(agent: Agent, config: SearchConfig, score: Scorer, replay: Replay) -> Iterator[Episode]:
@@ -141,9 +155,9 @@ def _play(agent: Agent, config: SearchConfig, score: Scorer, replay: Replay) -> 
     search is the beginning of a longer one.
     """
     played = 0
-    while played < config.episodes:
+    while played < _limit(config):
         asked = time.perf_counter()
-        proposals = agent.ask(config.workers)[: config.episodes - played]
+        proposals = agent.ask(config.workers)[: _limit(config) - played]
         answered = time.perf_counter()
         replay.check(proposals, played)
         if not proposals:
@@ -182,72 +196,6 @@ def _past(
     return Past.load(folder, inputs, episodes)
 
 
-class _Ledger:
-    """Keeps every episode and the best of them, and the best plan on disk."""
-
-    best: Episode
-
-    def __init__(
-        self, task: Task, env: PruningEnv, sha256: str, on_episode: OnEpisode | None
-    ) -> None:
-        self._task, self._env, self._sha256 = task, env, sha256
-        self._on_episode = on_episode
-        self._folder: RunFolder | None = None
-        self._writers: list[JsonlRecorder | TensorBoardMonitor] = []
-        self.history: list[Episode] = []
-
-    def write_to(
-        self, folder: RunFolder, config: SearchConfig, agent: Agent, stack: contextlib.ExitStack
-    ) -> None:
-        """Record what follows in ``folder``, which has what came before; ``stack`` closes files."""
-        monitor = TensorBoardMonitor(
-            folder.tensorboard,
-            self._env.units,
-            agent.diagnostics,
-            config.hyperparameters(),
-            resumed_episodes=len(self.history),
-        )
-        for episode in self.history:
-            monitor(episode)
-        self._folder, self._writers = folder, [JsonlRecorder(folder.episodes), monitor]
-        for writer in self._writers:
-            stack.enter_context(contextlib.closing(writer))
-
-    def record(self, episode: Episode) -> None:
-        """Note an episode: its line first, of which all else can be made again."""
-        improved = not self.history or episode.reward > self.best.reward
-        if improved:
-            self.best = episode
-        self.history.append(episode)
-        for write in self._writers:
-            write(episode)
-        if improved and self._folder is not None:
-            self.plan().save(self._folder.plan)
-        if self._on_episode is not None:
-            self._on_episode(episode, self.best)
-
-    def finish(self, policy: Policy | None) -> None:
-        """Leave the best plan in the folder, wherever the search was stopped, and the policy."""
-        if self._folder is not None:
-            self.plan().save(self._folder.plan)
-            if policy is not None:
-                policy.save(self._folder.policy)
-
-    def plan(self) -> Plan:
-        """The best episode as a plan."""
-        inputs, cost = self._task.example_inputs, self._env.cost
-        return plan_of(
-            self._env.units,
-            self.best.widths,
-            macs=(self.best.macs, cost.dense_macs),
-            params=(self.best.params, cost.dense_params),
-            weights_sha256=self._sha256,
-            model=self._task.config,
-            quality=self.best.quality,
-            input_shape=tuple(inputs.shape) if isinstance(inputs, Tensor) else None,
-        )
-
-
 def make_config(budget: str | Sequence[str] | None = None, **settings: Any) -> SearchConfig:
     """Settings of a search, its preset filled in; raises :class:`ConfigError` for a wrong one."""
     preset = settings.setdefault("preset", "default")
@@ -258,9 +206,11 @@ def make_config(budget: str | Sequence[str] | None = None, **settings: Any) -> S
     settings.setdefault("episodes", PRESET_EPISODES[preset])
     limits = parse_budget(budget) if budget else {}
     config = SearchConfig.parse({"budget": limits, **settings})
-    if not limits and config.reward in ("kl", "accuracy", "cross_entropy"):
+    aimless = not limits and config.min_accuracy is None
+    if aimless and config.reward in ("kl", "accuracy", "cross_entropy"):
         raise ConfigError(
-            f"reward {config.reward!r} alone keeps everything; give a budget such as flops=0.5, or "
-            "a reward that weighs error against cost (amc-flops, amc-params)"
+            f"reward {config.reward!r} alone keeps everything; give a budget such as flops=0.5, an "
+            "accuracy to hold (min_accuracy), or a reward that weighs error against cost "
+            "(amc-flops, amc-params)"
         )
     return config

@@ -10,6 +10,7 @@ from typing import Self
 from amc.config import SearchConfig
 from amc.envs.pruning import Episode
 from amc.errors import PlanError
+from amc.front import Front, merit
 from amc.plan import Plan
 from amc.results import Results, read_episodes
 from amc.run import RunFolder
@@ -26,6 +27,8 @@ class Record:
     episodes: tuple[Episode, ...]
     plan: Plan | None
     """None before the first episode has ended."""
+    front: Front | None
+    """None where there is none: under one budget, or before the first episode has ended."""
     results: Results | None
     """None before the plan has been applied and measured."""
 
@@ -52,6 +55,7 @@ class Record:
             started=date.fromtimestamp(folder.config.stat().st_mtime),
             episodes=episodes,
             plan=Plan.load(folder.plan) if folder.plan.exists() else None,
+            front=Front.load(folder.front) if folder.front.exists() else None,
             results=Results.load(folder.results) if folder.results.exists() else None,
         )
 
@@ -62,5 +66,7 @@ class Record:
 
     @property
     def best(self) -> int:
-        """Index of the first episode with the highest reward."""
-        return max(range(len(self.episodes)), key=lambda index: self.episodes[index].reward)
+        """Index of the episode whose plan is ``plan.json``."""
+        return max(
+            range(len(self.episodes)), key=lambda index: merit(self.episodes[index], self.config)
+        )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from amc.apply import apply_plan, cut
+from amc.budget import parse_budget
 from amc.config import FinetuneConfig
 from amc.errors import ConfigError, ModelError, PlanError, RunError
 from amc.export import read_card, save_model
 from amc.finetune import Epoch
+from amc.front import Front
 from amc.latency import measure
 from amc.models import build_model, check_allowed
 from amc.plan import Plan, weights_sha256
@@ -21,6 +24,7 @@ from amc.report import write_report
 from amc.results import Results, Row
 from amc.run import RunFolder
 from amc.task import Task, image_task
+from amc.text import limits_name
 
 
 def open_task(
@@ -49,6 +53,24 @@ def open_task(
         device=device or config.device,
         progress=progress,
     )
+
+
+def choose(folder: RunFolder, budget: Sequence[str]) -> RunFolder:
+    """The folder, inside a run's, of the run's best plan within ``budget``; made, if need be.
+
+    Without a budget it is the run's own. Raises :class:`PlanError` where the run has no front,
+    :class:`BudgetError` where none of its plans is within the budget, and :class:`ConfigError` for
+    a budget that does not parse.
+    """
+    if not budget:
+        return folder
+    limits = parse_budget(budget)
+    plan = Front.load(folder.front).within(limits)
+    chosen = RunFolder(folder.path / limits_name(limits))
+    chosen.path.mkdir(exist_ok=True)
+    shutil.copy(folder.config, chosen.config)
+    plan.save(chosen.plan)
+    return chosen
 
 
 def apply_file(
@@ -148,6 +170,8 @@ def _rows(networks: dict[str, nn.Module], plan: Plan, task: Task) -> tuple[Row, 
         Row(
             name=name,
             test_accuracy=task.test(model) if task.test else None,
+            # A copy: the evaluation recalibrates BatchNorm in place.
+            search_val_accuracy=task.evaluate(copy.deepcopy(model)).get("accuracy"),
             macs=plan.dense_macs if name == "dense" else plan.macs,
             params=plan.dense_params if name == "dense" else plan.params,
             latency_ms=latency.median_ms,

@@ -15,6 +15,7 @@ from amc.command import command_line, flatten, without_option
 from amc.config import UNSEEDED, FinetuneConfig
 from amc.envs.pruning import Episode
 from amc.files import replacing
+from amc.front import Front
 from amc.page import Html, join, page, table, tag
 from amc.plan import Plan
 from amc.record import Record
@@ -66,6 +67,17 @@ def results_table(results: Results) -> Table:
     return shown
 
 
+def front_table(front: Front) -> Table:
+    """The plans of a front, for a terminal."""
+    head, rows = front_rows(front)
+    shown = Table(title="plans that no other beats in both cost and quality")
+    for name in head:
+        shown.add_column(name, justify="right")
+    for row in rows:
+        shown.add_row(*row)
+    return shown
+
+
 def _render(run: Record) -> str:
     name = run.path.resolve().name
     budget = text.budget(run.config.budget)
@@ -79,6 +91,7 @@ def _render(run: Record) -> str:
         header,
         _notes(run),
         _results_section(run.results) if run.results else _NOTHING,
+        _front_section(run, run.front) if run.front else _NOTHING,
         _plan_section(run.plan) if run.plan else _NOTHING,
         _search_section(run),
         _reproduce_section(run),
@@ -192,11 +205,55 @@ def _search_section(run: Record) -> Html:
 def _search_figures(run: Record) -> list[Html]:
     progress = _figure(
         "Reward by episode",
-        f"Each dot is a plan; the line is the best so far. Reward: {_REWARD[run.config.reward]}.",
+        f"Each dot is a plan; the line is the best so far. Reward: {_reward(run)}.",
         "progress",
         figures.progress_figure([episode.reward for episode in run.episodes]),
     )
+    if run.front is not None:
+        return [progress, _front(run, run.front)]
     return [progress, _tradeoff(run.episodes, run.best)]
+
+
+def _front(run: Record, front: Front) -> Html:
+    cost, scored = run.config.costs[0], "accuracy" in front.dense_quality
+    name = "accuracy" if scored else run.config.signal
+    plans = [(_kept(plan, cost), plan.quality[name]) for plan in front.plans]
+    drawn = figures.front_figure(
+        (
+            [getattr(e, f"kept_{cost}") for e in run.episodes],
+            [e.quality[name] for e in run.episodes],
+        ),
+        ([kept for kept, _ in plans], [quality for _, quality in plans]),
+        front.dense_quality.get(name),
+        cost_label=f"{text.QUANTITY[cost]} kept",
+        quality_label=f"search-val {name.replace('_', '-')}",
+    )
+    caption = (
+        "Every plan before finetuning, and those that no other beats in both cost and "
+        f"{run.config.signal.replace('_', '-')}; the star is the dense network. "
+    )
+    return _figure("Cost against quality", caption, "front", drawn)
+
+
+def _kept(plan: Plan, cost: str) -> float:
+    return plan.macs / plan.dense_macs if cost == "macs" else plan.params / plan.dense_params
+
+
+def _front_section(run: Record, front: Front) -> Html:
+    head, rows = front_rows(front)
+    command = tag("code", shlex.join(["amc", "finetune", str(run.path), "--budget", "flops=0.42"]))
+    note = join("Before finetuning. ", command, " takes the best of them within a budget.")
+    return join(tag("h2", "Plans to choose from"), table(head, rows, "front"), tag("p", note))
+
+
+def _reward(run: Record) -> str:
+    floor = run.config.min_accuracy
+    if floor is None:
+        return _REWARD[run.config.reward]
+    cost = text.QUANTITY[run.config.minimise]
+    return (
+        f"1 minus the share of {cost} kept; below an accuracy of {floor:g}, minus what is missing"
+    )
 
 
 def _tradeoff(episodes: Sequence[Episode], best: int) -> Html:

@@ -38,6 +38,7 @@ class RunFolder:
         self.config = path / "config.toml"
         self.episodes = path / "episodes.jsonl"
         self.plan = path / "plan.json"
+        self.front = path / "front.json"
         self.policy = path / "policy"
         self.pruned = path / "pruned.safetensors"
         self.finetuned = path / "model.safetensors"

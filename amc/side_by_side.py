@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from amc import text
+from amc.front import Front
 from amc.results import Results
 
 _ABSENT = "–"
@@ -29,6 +30,28 @@ def compare(results: Results) -> list[tuple[str, list[Cell]]]:
     lines.append(("Parameters", _counts(results, "params")))
     lines.append(("Latency, batch 1", _latencies(results)))
     return lines
+
+
+def front_rows(front: Front) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of a table of the plans of a front, the best first, and the dense network."""
+    names = list(front.dense_quality)
+    head = ["", "MACs", "Parameters", *(name.replace("_", "-").capitalize() for name in names)]
+    if not front.plans:
+        return head, []
+    first = front.plans[0]
+    dense = ["dense", text.count(first.dense_macs), text.count(first.dense_params)]
+    rows = [[*dense, *(_quality(name, front.dense_quality) for name in names)]]
+    for number, plan in enumerate(reversed(front.plans), start=1):
+        shares = [plan.macs / plan.dense_macs, plan.params / plan.dense_params]
+        quality = [_quality(name, plan.quality) for name in names]
+        rows.append([str(number), *map(text.percent, shares), *quality])
+    return head, rows
+
+
+def _quality(name: str, quality: Mapping[str, float]) -> str:
+    if name not in quality:
+        return _ABSENT
+    return text.percent(quality[name]) if name == "accuracy" else text.number(quality[name])
 
 
 def _accuracies(results: Results, name: str) -> list[Cell]:

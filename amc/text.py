@@ -53,13 +53,28 @@ def milliseconds(value: float) -> str:
     return f"{_three_digits(value)} ms" if value < 999.5 else f"{value:,.0f} ms"
 
 
-def budget(limits: Mapping[str, float | int]) -> str:
-    """``{"macs": 0.5, "params": 1200000}`` as ``MACs ≤ 50%, parameters ≤ 1.20 M``."""
+Bound = float | int | tuple[float | int, float | int]
+"""An upper bound on a cost or the ends of a range: fractions (floats) or counts (integers)."""
+
+
+def budget(limits: Mapping[str, Bound]) -> str:
+    """``{"macs": (0.3, 0.8), "params": 1200000}`` as ``MACs ≤ 30% to 80%, parameters ≤ 1.20 M``."""
     parts = []
-    for name, limit in limits.items():
-        bound = f"{100 * limit:.4g}%" if isinstance(limit, float) else count(limit)
-        parts.append(f"{QUANTITY.get(name, name)} ≤ {bound}")
+    for name, bound in limits.items():
+        ends = bound if isinstance(bound, tuple) else (bound,)
+        shown = [f"{100 * x:.4g}%" if isinstance(x, float) else count(x) for x in ends]
+        parts.append(f"{QUANTITY.get(name, name)} ≤ {' to '.join(shown)}")
     return ", ".join(parts) or "no budget"
+
+
+def bound(value: Bound) -> str:
+    """As a user writes it: ``0.5``, ``0.3:0.8``, ``1200000``."""
+    return ":".join(str(end) for end in (value if isinstance(value, tuple) else (value,)))
+
+
+def limits_name(limits: Mapping[str, Bound]) -> str:
+    """``{"macs": (0.3, 0.8), "params": 0.5}`` as ``macs0.3-0.8-params0.5``, for a folder."""
+    return "-".join(f"{name}{bound(x).replace(':', '-')}" for name, x in limits.items())
 
 
 def _three_digits(value: float) -> str:

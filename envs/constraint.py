@@ -7,14 +7,15 @@ can still be reached if everything that follows is pruned to the maximum.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from amc.budget import project
 from amc.errors import BudgetError, ConfigError
+from amc.projection import Projector
 
 if TYPE_CHECKING:
     from amc.budget import Budget
@@ -27,15 +28,27 @@ class Constraint(ABC):
 
     def __init__(self, units: Sequence[Unit], cost: CostTable, budget: Budget) -> None:
         self.units = units
-        self.budget = budget
+        self.projector = Projector(units)
+        self._cost = cost
         self._allowed = [np.array(unit.widths) for unit in units]
-        least = [unit.widths[0] for unit in units]
+        self._narrowest = np.array([unit.widths[0] for unit in units])
+        self.budget = self._checked(budget)
+
+    def under(self, budget: Budget) -> Self:
+        """The same constraint with another budget. Raises :class:`BudgetError` as the first did."""
+        other = copy.copy(self)
+        other.budget = self._checked(budget)
+        return other
+
+    def _checked(self, budget: Budget) -> Budget:
+        least = self._narrowest
         if not budget.met(least):
             raise BudgetError(
                 f"the budget {dict(budget.limits)} cannot be met: the narrowest network needs"
-                f" {cost.macs(least)} MACs and {cost.params(least)} parameters;"
+                f" {self._cost.macs(least)} MACs and {self._cost.params(least)} parameters;"
                 " raise the budget or lower min_keep"
             )
+        return budget
 
     @abstractmethod
     def wish(self, index: int, action: float) -> float:
@@ -96,7 +109,8 @@ class Projection(Constraint):
         """Scale all wishes onto the budget; without limits they are taken as they are."""
         if not self.budget.limits:
             return tuple(chosen)
-        return project(wishes, self.units, self.budget)
+        (widths,) = self.projector(wishes[None], self.budget).tolist()
+        return tuple(widths)
 
 
 class Sequential(Constraint):

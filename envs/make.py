@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from amc.budget import parse_budget, resolve
-from amc.config import Bounds, DataConfig, EvaluateConfig, ModelConfig, SearchConfig
+from amc.config import Bound, Bounds, DataConfig, EvaluateConfig, ModelConfig, SearchConfig
 from amc.cost import CostTable
 from amc.envs.pruning import PruningEnv
-from amc.envs.reward import make_reward
+from amc.envs.reward import FloorReward, make_reward
+from amc.errors import ConfigError
 from amc.find import find_units
 from amc.task import PlanEvaluator, Task, image_task
+from amc.units import Units
 
 
 def make_env(
@@ -19,8 +21,9 @@ def make_env(
     """Trace and verify ``task.model``, and put its units, costs and quality into an environment.
 
     ``on_unit(done, total)`` reports progress. Raises :class:`UnitError` where nothing can be
-    pruned, :class:`BudgetError` for a budget out of reach, and :class:`ConfigError` for an
-    importance that looks at images which the task does not have.
+    pruned, :class:`BudgetError` for a budget out of reach, and :class:`ConfigError` for an accuracy
+    that the dense network itself does not have, or an importance that looks at images which the
+    task does not have.
     """
     units = find_units(
         task.model,
@@ -33,15 +36,43 @@ def make_env(
         **{name: getattr(config, name) for name in Bounds.model_fields},
     )
     cost = CostTable(units)
+    evaluate = PlanEvaluator(task, units)
+    limits, reward = config.budget, make_reward(config.reward)
+    if config.min_accuracy is not None:
+        _check_floor(config.min_accuracy, evaluate(units.dense_widths))
+        limits = _from_least(limits, config.minimise, units, cost)
+        reward = FloorReward(config.min_accuracy, config.minimise, cost.dense(config.minimise))
     return PruningEnv(
         units,
         cost,
-        resolve(config.budget, units, cost),
-        PlanEvaluator(task, units),
-        make_reward(config.reward),
+        resolve(limits, units, cost),
+        evaluate,
+        reward,
         [unit.scores for unit in units],
         config.constraint,
     )
+
+
+def _check_floor(floor: float, dense: Mapping[str, float]) -> None:
+    accuracy = dense.get("accuracy")
+    if accuracy is None:
+        raise ConfigError(f"min_accuracy {floor:g}: this task's evaluation gives no accuracy")
+    if accuracy < floor:
+        raise ConfigError(
+            f"min_accuracy {floor:g}: the dense network itself has {accuracy:.4f} on search-val; "
+            "ask for less"
+        )
+
+
+def _from_least(
+    limits: Mapping[str, Bound], minimise: str, units: Units, cost: CostTable
+) -> dict[str, Bound]:
+    """Budgets from the least achievable on: who looks for the cheapest network tries all costs."""
+    bound = limits.get(minimise, cost.dense(minimise))
+    if not isinstance(bound, tuple):
+        most = int(bound * cost.dense(minimise)) if isinstance(bound, float) else bound
+        bound = (cost.function(minimise)([unit.widths[0] for unit in units]), most)
+    return {minimise: bound, **{name: x for name, x in limits.items() if name != minimise}}
 
 
 def make_named(

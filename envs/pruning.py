@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import gymnasium
@@ -12,15 +12,17 @@ import numpy as np
 from gymnasium import spaces
 
 from amc.config import Constraint
+from amc.envs.constraint import Constraint as _Constraint
 from amc.envs.constraint import make_constraint
 from amc.envs.features import HIGH, LOW, Observer
 from amc.envs.walk import Proposal, Walk, retrace
 from amc.errors import EvaluationError, UnitError
 
 if TYPE_CHECKING:
-    from amc.budget import Budget
+    from amc.budget import Budget, Budgets
     from amc.cost import CostTable
     from amc.envs.reward import Reward
+    from amc.projection import Projector
     from amc.units import Units
 
 Evaluate = Callable[[tuple[int, ...]], Mapping[str, float]]
@@ -48,6 +50,8 @@ class Episode:
     reward: float
     seconds: dict[str, float]
     """Wall time of ``project`` and ``evaluate``."""
+    budget: dict[str, float] = field(default_factory=dict)
+    """Upper bounds under which it was walked, in absolute terms."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, dicts and numbers; the inverse of :meth:`from_json`."""
@@ -103,7 +107,8 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     ## Starting state
 
-    The first unit of the dense network. Nothing is random: an episode is determined by its actions.
+    The first unit of the dense network. Where the budget is a range, each ``reset()`` draws the
+    episode's from it, uniformly (before the first, it is the middle one); nothing else is random.
 
     ## Episode end
 
@@ -123,7 +128,7 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     |--------------|---------|
     | `units`      | the units, in forward order |
     | `cost`       | closed-form MACs and parameters of any widths |
-    | `budget`     | upper bounds; `reset(options={"budget": ...})` replaces it |
+    | `budgets`    | upper bounds, or a range of them; `reset(options={"budget": ...})` replaces it |
     | `evaluate`   | widths to quality; called once an episode, memoised by the caller if at all |
     | `reward`     | quality and absolute cost to a number |
     | `importance` | per unit, the scores of its channels |
@@ -139,7 +144,7 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self,
         units: Units,
         cost: CostTable,
-        budget: Budget,
+        budgets: Budgets,
         evaluate: Evaluate,
         reward: Reward,
         importance: Sequence[np.ndarray],
@@ -156,7 +161,9 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.reward = reward
         self.importance = importance
         self._observe = Observer(units, cost, importance)
-        self._set_budget(budget)
+        self.budgets = budgets
+        (middle,) = budgets.spread(1)
+        self._constraint = make_constraint(constraint, units, cost, middle)
         self.observation_space = spaces.Box(LOW, HIGH, dtype=np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (1,), dtype=np.float32)
         self._episodes = 0
@@ -165,10 +172,14 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Return to the first unit; ``options={"budget": Budget}`` changes the budget for good."""
+        """Return to the first unit, under a budget that is drawn where there is a range.
+
+        ``options={"budget": ...}``, a budget or a range, takes the old one's place for good.
+        """
         super().reset(seed=seed)
         if options and "budget" in options:
-            self._set_budget(options["budget"])
+            self.budgets = options["budget"]
+        self._constraint = self._constraint.under(self.budgets.draw(self.np_random))
         self._walk = self.walk()
         return self._walk.observation, {}
 
@@ -179,28 +190,46 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if not self._walk.finished:
             return observation, 0.0, False, False, {}
         episode = self.score(self._walk.propose())
-        observations, actions = self.retrace(episode.widths)
+        observations, actions = self.retrace(episode.widths, self.budget)
         executed = {"observations": observations, "actions": actions}
         info = {"plan": episode.to_json(), "executed": executed}
         return observation, episode.reward, True, False, info
 
-    def walk(self) -> Walk:
-        """A walk under the present budget, for searchers that have several plans evaluated at once.
+    @property
+    def budget(self) -> Budget:
+        """The present episode's; what the methods below take where they are given none."""
+        return self._constraint.budget
+
+    @property
+    def projector(self) -> Projector:
+        """What puts wishes on a budget, many at once."""
+        return self._constraint.projector
+
+    def walk(self, budget: Budget | None = None) -> Walk:
+        """A walk under ``budget``, for searchers that have several plans evaluated at once.
 
         Independent of :meth:`step`; :meth:`conclude` makes an episode of its proposal.
         """
-        return Walk(self._constraint, self._observe)
+        return Walk(self._under(budget), self._observe)
 
-    def retrace(self, widths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def retrace(
+        self, widths: Sequence[int], budget: Budget | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """See :func:`amc.envs.walk.retrace`."""
-        return retrace(self._constraint, self._observe, widths)
+        return retrace(self._under(budget), self._observe, widths)
 
-    def decode(self, actions: np.ndarray) -> Proposal:
+    def decode(self, actions: np.ndarray, budget: Budget | None = None) -> Proposal:
         """The plan of a walk that takes ``actions`` (units,), whatever it observes."""
-        walk = self.walk()
+        walk = self.walk(budget)
         for action in actions:
             walk.decide(float(action))
         return walk.propose()
+
+    def round(self, wishes: np.ndarray, budget: Budget) -> np.ndarray:
+        """Widths (n, units) that wishes (n, units) become; without limits the nearest allowed."""
+        if not budget.limits:
+            return np.array([self.decode(self.encode(row), budget).widths for row in wishes])
+        return self.projector(wishes, budget)
 
     def encode(self, keeps: Sequence[float]) -> np.ndarray:
         """The actions (units,) float64 that wish ``keeps``, kept fractions of the units."""
@@ -211,13 +240,14 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """(units,) the kept fractions that action -1 wishes."""
         return self._constraint.least_keep
 
-    def uniform_keep(self) -> tuple[float, ...]:
+    def uniform_keep(self, budget: Budget | None = None) -> tuple[float, ...]:
         """Kept fractions of the uniform plan: the same wish everywhere, on the budget."""
-        ones = np.ones(len(self.units))
-        widths = make_constraint("projection", self.units, self.cost, self.budget).finish(
-            ones, [unit.width for unit in self.units]
-        )
-        return tuple(k / unit.width for k, unit in zip(widths, self.units, strict=True))
+        (widths,) = self.projector(np.ones((1, len(self.units))), budget or self.budget)
+        return tuple(int(k) / unit.width for k, unit in zip(widths, self.units, strict=True))
+
+    def uniform(self, budget: Budget | None = None) -> Proposal:
+        """The uniform plan, as a walk proposes it."""
+        return self.decode(self.encode(self.uniform_keep(budget)), budget)
 
     def score(self, proposal: Proposal) -> Episode:
         """Evaluate a proposal. Raises :class:`EvaluationError`, naming its widths."""
@@ -251,8 +281,8 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             quality=dict(quality),
             reward=reward,
             seconds={"project": proposal.project_seconds, "evaluate": evaluate_seconds},
+            budget=dict(proposal.budget.limits),
         )
 
-    def _set_budget(self, budget: Budget) -> None:
-        self.budget = budget
-        self._constraint = make_constraint(self.constraint, self.units, self.cost, budget)
+    def _under(self, budget: Budget | None) -> _Constraint:
+        return self._constraint if budget is None else self._constraint.under(budget)

@@ -77,6 +77,27 @@ class ErrorLogReward:
         return -error * math.log(cost)
 
 
+@dataclass(frozen=True)
+class FloorReward:
+    """The cheapest network of at least some accuracy: 1 - cost where it is held.
+
+    The cost is a fraction of the dense network's. A plan below the floor earns minus what is
+    missing: less than any that holds it, and more the nearer it comes.
+    """
+
+    accuracy: float
+    """The floor, in [0, 1]."""
+    cost: Literal["macs", "params"]
+    dense: float
+    """What the dense network costs."""
+    ceiling: ClassVar[float] = 1.0
+
+    def __call__(self, quality: Mapping[str, float], kept: Mapping[str, float]) -> float:
+        """See :class:`Reward`."""
+        missing = self.accuracy - _finite(quality, "accuracy")
+        return -missing if missing > 0 else 1.0 - _finite(kept, self.cost) / self.dense
+
+
 _REWARDS: dict[str, Callable[[], Reward]] = {
     "kl": lambda: QualityReward("kl"),
     "accuracy": lambda: QualityReward("accuracy"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -55,9 +54,14 @@ class FakeCost:
         self._dense, self._area, self._inputs = tuple(dense), area, inputs
         self.dense_macs, self.dense_params = self.macs(dense), self.params(dense)
 
+    def totals(self, quantity: str, widths: Any) -> Any:
+        widths = np.asarray(widths)
+        sizes = np.concatenate([np.full_like(widths[..., :1], self._inputs), widths], axis=-1)
+        params = (sizes[..., 1:] * sizes[..., :-1]).sum(axis=-1) + 10 * sizes[..., -1]
+        return params * (self._area if quantity == "macs" else 1)
+
     def params(self, widths: Sequence[int]) -> int:
-        sizes = [self._inputs, *(int(w) for w in widths)]
-        return sum(a * b for a, b in itertools.pairwise(sizes)) + 10 * sizes[-1]
+        return int(self.totals("params", widths))
 
     def macs(self, widths: Sequence[int]) -> int:
         return self._area * self.params(widths)

@@ -10,7 +10,7 @@ from tests.fakes import fake_env, rollout
 
 
 def filled(episodes: int, capacity: int, *, ranked: bool) -> tuple[EpisodeBuffer, list[dict]]:  # type: ignore[type-arg]
-    env = fake_env((8, 12, 6), (0.1, 0.3, 0.2))
+    env = fake_env((24, 36, 18), (0.1, 0.3, 0.2))
     buffer = EpisodeBuffer(
         capacity * 3,
         env.observation_space,
@@ -18,7 +18,7 @@ def filled(episodes: int, capacity: int, *, ranked: bool) -> tuple[EpisodeBuffer
         generator=np.random.default_rng(0),
         ranked=ranked,
     )
-    generator, infos = np.random.default_rng(1), []
+    generator, infos = np.random.default_rng(3), []
     for _ in range(episodes):
         actions = generator.uniform(-1, 1, 3).astype(np.float32)
         _, reward, info = rollout(env, actions)

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from amc.budget import Budget, parse_budget, project, resolve
+from amc.budget import Budget, parse_budget, resolve
 from amc.cost import CostTable
 from amc.errors import BudgetError, ConfigError
 from amc.find import read_units
+from amc.projection import project
 from amc.units import Units
 
 
@@ -32,6 +33,10 @@ from amc.units import Units
         ("flops=0.5,params=.3", {"macs": 0.5, "params": 0.3}),
         ("macs=0.5G", {"macs": 500_000_000}),
         (["flops=0.5", "params=2M"], {"macs": 0.5, "params": 2_000_000}),
+        ("flops=0.3:0.8", {"macs": (0.3, 0.8)}),
+        ("flops=10M:30M", {"macs": (10_000_000, 30_000_000)}),
+        ("flops=.3:1 params=0.5", {"macs": (0.3, 1.0), "params": 0.5}),
+        (["params=0.2:0.6", "flops=2G"], {"params": (0.2, 0.6), "macs": 2 * 10**9}),
     ],
 )
 def test_budgets_that_are_understood(text, limits):
@@ -59,6 +64,12 @@ def test_budgets_that_are_understood(text, limits):
         ("flops=0.0", BudgetError, "a fraction must be in"),
         ("flops=1.5", BudgetError, "a fraction must be in"),
         ("flops=0M", BudgetError, "a fraction must be in"),
+        ("flops=0.8:0.3", BudgetError, "macs=0.8:0.3: a range runs from the lower end to the"),
+        ("flops=0.5:0.5", BudgetError, "a range runs from the lower end"),
+        ("flops=0.3:20M", BudgetError, "macs=0.3:20000000: give two fractions, or two counts"),
+        ("flops=0.3:", ConfigError, "'' is neither"),
+        ("flops=0.3:0.5:0.8", ConfigError, "'flops=0.3:0.5:0.8': a range has two ends, LOW:HIGH"),
+        ("flops=0.3:1.5", BudgetError, "a fraction must be in"),
     ],
 )
 def test_budgets_that_are_refused(text, error, message):
@@ -99,6 +110,63 @@ def test_resolving_fractions_and_counts():
         assert budget.met(widths) == (costs["macs"] <= dense["macs"] / 2 and costs["params"] <= 300)
 
 
+def test_a_range_draws_evenly_between_its_ends():
+    units, cost = three_units()
+    dense = by_hand(*WIDTHS)
+    budgets = resolve({"macs": (0.3, 0.8), "params": (200, 300)}, units, cost)
+    generator = np.random.default_rng(0)
+    drawn = [budgets.draw(generator).limits for _ in range(2000)]
+    macs = np.array([limits["macs"] for limits in drawn]) / dense["macs"]
+    params = np.array([limits["params"] for limits in drawn])
+    for values, low, high in ((macs, 0.3, 0.8), (params, 200, 300)):
+        quantiles = np.quantile(values, [0, 0.25, 0.5, 0.75, 1])
+        assert quantiles == pytest.approx(np.linspace(low, high, 5), abs=0.03 * (high - low))
+        assert low <= values.min()
+        assert values.max() <= high
+    assert abs(np.corrcoef(macs, params)[0, 1]) < 0.06
+    again = np.random.default_rng(0)
+    assert [budgets.draw(again).limits for _ in range(5)] == drawn[:5]
+    spread = [budget.limits for budget in budgets.spread()]
+    assert [limits["params"] for limits in spread] == list(range(200, 301, 10))
+    assert spread[5]["macs"] / dense["macs"] == pytest.approx(0.55)
+    assert [budget.limits for budget in budgets.spread(1)] == [spread[5]]
+    assert budgets.fractions["macs"] == pytest.approx((0.3, 0.8))
+
+
+def test_one_budget_is_a_range_of_one_and_draws_nothing():
+    units, cost = three_units()
+    budget = resolve({"macs": 0.5}, units, cost)
+    generator = np.random.default_rng(0)
+    state = generator.bit_generator.state
+    assert budget.draw(generator) is budget
+    assert generator.bit_generator.state == state
+    assert budget.spread() == budget.spread(5) == [budget]
+    assert budget.fractions == {"macs": 0.5}
+
+
+def test_the_low_end_of_a_range_must_be_within_reach():
+    units, cost = three_units()
+    units = units.limited(min_keep=0.3)
+    least = by_hand(2, 2, 3)["macs"]
+    with pytest.raises(BudgetError, match=f"the least achievable is {least:,} "):
+        resolve({"macs": (0.01, 0.5)}, units, cost)
+    low = resolve({"macs": (least, 10 * least)}, units, cost).spread(2)[0]
+    assert project(np.full(3, 0.5), units, low) == (2, 2, 3)
+    with pytest.raises(BudgetError, match="runs from the lower end"):
+        resolve({"macs": (0.8, 0.3)}, units, cost)
+
+
+def test_slack_is_what_the_scarcest_bound_has_left():
+    units, cost = three_units()
+    budget = resolve({"macs": 0.5, "params": 300}, units, cost)
+    widths = np.array(list(itertools.product(*(range(1, n + 1) for n in WIDTHS))))
+    costs = [by_hand(*row) for row in widths.tolist()]
+    half = by_hand(*WIDTHS)["macs"] / 2
+    expected = [min(1 - c["macs"] / half, 1 - c["params"] / 300) for c in costs]
+    np.testing.assert_allclose(budget.slack(widths), expected, atol=1e-12)
+    assert np.isinf(Budget({}, cost).slack(widths)).all()
+
+
 @pytest.mark.parametrize("quantity", ["macs", "params"])
 def test_an_unreachable_budget_names_the_least_achievable_which_is_achievable(quantity):
     units, cost = three_units()
@@ -123,137 +191,6 @@ def test_fractions_outside_of_their_range_are_refused(limit):
     units, cost = three_units()
     with pytest.raises(BudgetError, match=r"must be in \(0, 1\]; write a count as an integer"):
         resolve({"macs": limit}, units, cost)
-
-
-def scaled(units: Units, wishes: np.ndarray, budget: Budget) -> np.ndarray:
-    """Oracle: walk up all scales at which some unit changes its width, as long as that fits.
-
-    A unit of wish w and width W leaves an allowed width for the next where scale * w * W crosses
-    the middle between them.
-    """
-    grids = [unit.widths for unit in units]
-    crossings = [
-        ((high + low) / 2 / (wish * unit.width), number)
-        for number, (unit, wish, grid) in enumerate(zip(units, wishes, grids, strict=True))
-        for low, high in itertools.pairwise(grid)
-    ]
-    ranks = [0] * len(units)
-    for _, number in sorted(crossings):
-        ranks[number] += 1
-        if not budget.met([grid[rank] for grid, rank in zip(grids, ranks, strict=True)]):
-            ranks[number] -= 1
-            break
-    return np.array([grid[rank] for grid, rank in zip(grids, ranks, strict=True)])
-
-
-@pytest.mark.parametrize("bounds", [{}, {"min_keep": 0.3}, {"round_to": 2}], ids=repr)
-@pytest.mark.parametrize("quantities", [("macs",), ("params",), ("macs", "params")], ids=repr)
-def test_the_projection_against_all_width_combinations(bounds, quantities):
-    units, cost = three_units()
-    units = units.limited(**bounds)
-    grids = [unit.widths for unit in units]
-    combinations = list(itertools.product(*grids))
-    dense, least = by_hand(*WIDTHS), by_hand(*(grid[0] for grid in grids))
-    generator = np.random.default_rng(0)
-    for _ in range(15):
-        wishes = generator.uniform(0.05, 1.0, 3)
-        spent = 0
-        for part in np.linspace(0.02, 1.0, 12):
-            limits = {q: least[q] + round(part * (dense[q] - least[q])) for q in quantities}
-            budget = resolve(limits, units, cost)
-            kept = project(wishes, units, budget)
-            fitting = [
-                widths
-                for widths in combinations
-                if all(by_hand(*widths)[q] <= limit for q, limit in limits.items())
-            ]
-            assert kept in fitting
-            # No other fitting plan keeps at least as much of every unit.
-            assert not [w for w in fitting if w != kept and np.greater_equal(w, kept).all()]
-            assert (np.array(kept) >= scaled(units, wishes, budget)).all()
-            if len(quantities) == 1:  # a larger budget is never spent less
-                assert by_hand(*kept)[quantities[0]] >= spent
-                spent = by_hand(*kept)[quantities[0]]
-
-
-@pytest.mark.parametrize(
-    ("round_to", "grids"),
-    [
-        (6, [(2, 4), (2, 4, 6), (6, 8), (6, 10)]),
-        ({"conv": 6, "linear": 4}, [(2, 4), (2, 4, 6), (6, 8), (4, 8, 10)]),
-        ({"all": 2, "linear": 1}, [(2, 4), (2, 4, 6), (2, 4, 6, 8), tuple(range(1, 11))]),
-    ],
-    ids=repr,
-)
-def test_plans_observe_multiples_of_channels_by_kind(round_to, grids):
-    """Against all combinations of the widths worked out by hand: groups of 3, 3, 1, 1 channels."""
-    model = nn.Sequential(
-        nn.Conv2d(3, 12, 1),
-        nn.Conv2d(12, 18, 3, groups=3),
-        nn.Conv2d(18, 8, 1),
-        *(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-        *(nn.Linear(8, 10), nn.Linear(10, 2)),
-    )
-    units = read_units(model, torch.ones(1, 3, 6, 6)).limited(round_to=round_to)
-    cost = CostTable(units)
-    combinations = np.array(list(itertools.product(*grids)))
-    macs = np.array([cost.macs(widths) for widths in combinations])
-    generator = np.random.default_rng(0)
-    for limit in np.linspace(macs.min(), macs.max(), 12).astype(int).tolist():
-        fitting = combinations[macs <= limit]
-        budget = resolve({"macs": limit}, units, cost)
-        for wishes in generator.uniform(0.05, 1.0, (10, 4)):
-            kept = np.array(project(wishes, units, budget))
-            assert (fitting == kept).all(1).any()
-            assert ((fitting >= kept).all(1) == (fitting == kept).all(1)).all()
-
-
-def test_a_loose_budget_keeps_everything_and_none_is_no_bound():
-    units, cost = three_units()
-    wishes = np.array([0.1, 0.9, 0.2])
-    assert project(wishes, units, resolve({"macs": 1.0}, units, cost)) == WIDTHS
-    assert project(wishes, units, Budget({}, cost)) == WIDTHS
-
-
-@pytest.mark.parametrize("part", [0.2, 0.35, 0.5, 0.65, 0.8])
-@pytest.mark.parametrize("name", ["resnet20", "mobilenet_v2", "googlenet"])
-def test_equal_wishes_give_nearly_equal_keep_whatever_their_size(subject, name, part):
-    s = subject(name)
-    budget = resolve({"macs": part}, s.units, s.cost)
-    kept = np.array(project(np.full(len(s.units), 0.3), s.units, budget))
-    dense = np.array(s.units.dense_widths)
-    middle = np.median(kept / dense)
-    assert (np.abs(kept - middle * dense) <= 1.5 + 0.01 * dense).all()
-    assert kept.tolist() == list(project(np.full(len(s.units), 0.9), s.units, budget))
-
-
-def test_random_wishes_land_on_the_budget_from_below(subject):
-    s = subject("resnet20")
-    units = s.units.limited(min_keep=0.1)
-    budget = resolve({"macs": 0.5}, units, s.cost)
-    generator = np.random.default_rng(0)
-    spent = []
-    for _ in range(200):
-        wishes = generator.uniform(0.1, 1.0, len(units))
-        kept = project(wishes, units, budget)
-        assert all(k in unit.widths for k, unit in zip(kept, units, strict=True))
-        spent.append(s.cost.macs(kept) / budget.limits["macs"])
-    assert max(spent) <= 1
-    # Where only the widest stream can still grow, one step of it is worth over 2%.
-    assert min(spent) > 0.98
-    assert np.mean(np.array(spent) > 0.99) > 0.95
-
-
-def test_larger_wishes_keep_more(subject):
-    s = subject("vgg11_bn")
-    budget = resolve({"macs": 0.4}, s.units, s.cost)
-    even = np.array(project(np.full(len(s.units), 0.4), s.units, budget))
-    for number in range(len(s.units)):
-        wishes = np.full(len(s.units), 0.4)
-        wishes[number] = 0.8
-        kept = np.array(project(wishes, s.units, budget))
-        assert kept[number] > even[number]
-        assert (np.delete(kept, number) <= np.delete(even, number) + 2).all()
 
 
 def test_a_budget_shows_its_bounds():

@@ -29,7 +29,9 @@ from amc.errors import ConfigError
 FULL = SearchConfig(
     model=ModelConfig(spec="amc:resnet20", arguments={"shortcut": "B"}, weights="w.pth"),
     data=DataConfig(spec="imagefolder:data", mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0)),
-    budget={"macs": 0.5, "params": 200_000},
+    budget={"macs": 0.5, "params": (200_000, 300_000)},
+    min_accuracy=0.9,
+    minimise="params",
     episodes=7,
     agent="ddpg",
     preset="amc-paper",
@@ -56,6 +58,29 @@ def test_fractions_and_counts_stay_apart(tmp_path):
     save_toml(SearchConfig(budget={"macs": 1.0, "params": 1}), path)
     budget = SearchConfig.parse(load_toml(path)).budget
     assert [type(limit) for limit in budget.values()] == [float, int]
+    save_toml(SearchConfig(budget={"macs": (0.3, 1.0), "params": (1, 5)}), path)
+    assert SearchConfig.parse(load_toml(path)).budget == {"macs": (0.3, 1.0), "params": (1, 5)}
+
+
+@pytest.mark.parametrize(
+    ("values", "ranged", "signal", "costs"),
+    [
+        ({"budget": {"macs": 0.5}}, False, "kl", ("macs",)),
+        ({"budget": {"params": (0.2, 0.5), "macs": 0.5}}, True, "kl", ("params", "macs")),
+        ({"budget": {"macs": 10**6}, "reward": "accuracy"}, False, "accuracy", ("macs",)),
+        ({"reward": "amc-params"}, True, "accuracy", ("params",)),
+        ({"min_accuracy": 0.9}, True, "accuracy", ("macs",)),
+        (
+            {"min_accuracy": 0.9, "minimise": "params", "budget": {"macs": 0.5}},
+            True,
+            "accuracy",
+            ("params",),
+        ),
+    ],
+)
+def test_what_tells_plans_of_a_search_apart(values, ranged, signal, costs):
+    config = SearchConfig.parse(values)
+    assert (config.ranged, config.signal, config.costs) == (ranged, signal, costs)
 
 
 def test_a_bare_multiple_stands_for_all_kinds():
@@ -91,7 +116,8 @@ def test_extra_tables_are_saved_beside_the_settings(tmp_path):
     ("values", "message"),
     [
         ({"episods": 5}, r"episods: Extra inputs are not permitted \(got 5\)"),
-        ({"episodes": 0}, r"episodes: .*greater than or equal to 1 \(got 0\)"),
+        ({"episodes": -1}, r"episodes: .*greater than or equal to 0 \(got -1\)"),
+        ({"episodes": 0}, r"^run.toml: a search without episodes needs a policy to replay$"),
         ({"episodes": "many"}, r"episodes: .*valid integer.*\(got 'many'\)"),
         ({"agent": "sac"}, r"agent: .*'ddpg', 'uniform', .* or 'gp' \(got 'sac'\)"),
         ({"min_keep": 1.5}, r"min_keep: .*less than or equal to 1"),

@@ -123,6 +123,18 @@ def test_costs_grow_with_every_width(subject, name):
         assert s.cost.params(more) > s.cost.params(widths)
 
 
+@pytest.mark.parametrize("name", ["resnet20", "mobilenet_v3_small", "densenet121"])
+def test_many_plans_at_once(subject, name):
+    s = subject(name)
+    widths = np.random.default_rng(0).integers(1, s.units.dense_widths, (20, len(s.units)))
+    for quantity in ("macs", "params"):
+        one_by_one = [s.cost.function(quantity)(row) for row in widths]
+        assert s.cost.totals(quantity, widths).tolist() == one_by_one
+    assert [s.cost.layer_macs(row).sum() for row in widths] == s.cost.totals(
+        "macs", widths
+    ).tolist()
+
+
 def test_an_unknown_quantity_is_named():
     with pytest.raises(ConfigError, match="unknown cost 'flops'; known are macs, params"):
         cost_of(Block(), 1, 3, 2, 2).function("flops")

@@ -55,3 +55,11 @@ def test_budget_tells_fractions_from_counts() -> None:
     assert text.budget({"macs": 0.5, "params": 1_200_000}) == "MACs ≤ 50%, parameters ≤ 1.20 M"
     assert text.budget({"macs": 1.0}) == "MACs ≤ 100%"
     assert text.budget({}) == "no budget"
+    assert text.budget({"macs": (0.3, 0.8)}) == "MACs ≤ 30% to 80%"
+    assert text.budget({"params": (200_000, 1_200_000)}) == "parameters ≤ 200 k to 1.20 M"
+
+
+def test_bounds_as_a_user_writes_them() -> None:
+    limits: dict[str, text.Bound] = {"macs": (0.3, 0.8), "params": 1_200_000}
+    assert [text.bound(x) for x in limits.values()] == ["0.3:0.8", "1200000"]
+    assert text.limits_name(limits) == "macs0.3-0.8-params1200000"

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from amc.envs.reward import ErrorLogReward, make_reward
+from amc.envs.reward import ErrorLogReward, FloorReward, make_reward
 from amc.errors import ConfigError, EvaluationError
 
 QUALITY = {"accuracy": 0.75, "cross_entropy": 0.9, "kl": 0.4}
@@ -28,6 +28,18 @@ def test_values(name: str, value: float) -> None:
 def test_cheaper_at_equal_accuracy_earns_more() -> None:
     reward = make_reward("amc-flops")
     assert reward(QUALITY, {"macs": 1e6}) > reward(QUALITY, {"macs": 2e6})
+
+
+def test_the_cheapest_that_holds_the_floor_earns_most_and_any_below_it_least() -> None:
+    reward = FloorReward(0.8, "macs", 40e6)
+    assert reward({"accuracy": 0.8}, {"macs": 10e6}) == 0.75
+    assert reward({"accuracy": 0.95}, {"macs": 20e6}) == 0.5
+    assert reward({"accuracy": 0.8}, {"macs": 40e6}) == 0  # the dense network
+    assert reward({"accuracy": 0.75}, {"macs": 1e6}) == pytest.approx(-0.05)
+    assert reward({"accuracy": 0.1}, {"macs": 1e6}) == pytest.approx(-0.7)
+    assert FloorReward(0.8, "params", 1e5)({"accuracy": 0.8}, {"params": 4e4}) == pytest.approx(0.6)
+    with pytest.raises(EvaluationError, match="accuracy is missing"):
+        reward({"kl": 0.1}, {"macs": 1e6})
 
 
 def test_unknown_name() -> None:

@@ -1,0 +1,116 @@
+"""The plans of one search that are worth having: no other costs less and is better.
+
+Rewards of different budgets do not compare, so that a search over a range of budgets has no single
+best plan. ``front.json`` holds them all, ready to be applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from amc.config import Bound, Limit, SearchConfig, Settings, explain
+from amc.envs.pruning import Episode
+from amc.envs.reward import QualityReward
+from amc.errors import BudgetError, ConfigError, PlanError
+from amc.files import replacing
+from amc.plan import Plan
+
+
+class Front(Settings):
+    """``front.json``: plans from the cheapest and worst to the best, and what they come from."""
+
+    format: Literal["amc.front/1"] = "amc.front/1"
+    dense_quality: dict[str, float]
+    """Search-val quality of the dense network."""
+    plans: tuple[Plan, ...]
+
+    @classmethod
+    def load(cls, path: Path) -> Front:
+        """Read ``front.json``; raises :class:`PlanError` where it is missing or not sound."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise PlanError(
+                f"{path}: no such file; only a search over a range of budgets has several plans to "
+                "choose from"
+            ) from None
+        except ValidationError as error:
+            raise PlanError(f"{path}: not a sound front: {explain(error)}") from None
+
+    def save(self, path: Path) -> None:
+        """Write ``front.json``, replacing an older one in one step."""
+        with replacing(path) as draft:
+            draft.write_text(self.model_dump_json() + "\n")
+
+    def within(self, limits: Mapping[str, Bound]) -> Plan:
+        """The best plan that costs no more than ``limits``.
+
+        Raises :class:`BudgetError` where all cost more, and :class:`ConfigError` for a range.
+        """
+        for plan in reversed(self.plans):
+            costs = {
+                "macs": (plan.macs, plan.macs / plan.dense_macs),
+                "params": (plan.params, plan.params / plan.dense_params),
+            }
+            if all(_met(*costs[name], bound) for name, bound in limits.items()):
+                return plan
+        kept = [(p.macs / p.dense_macs, p.params / p.dense_params) for p in self.plans]
+        least = ", ".join(
+            f"{100 * min(shares):.1f}% of the {name}"
+            for name, shares in zip(("MACs", "parameters"), zip(*kept, strict=True), strict=True)
+        )
+        raise BudgetError(
+            f"none of the {len(kept)} plans is within this budget; the least: {least}"
+        )
+
+
+def nondominated(episodes: Iterable[Episode], config: SearchConfig) -> list[Episode]:
+    """The episodes that no other beats in the quality and in every cost that the search bounds.
+
+    From the worst to the best, one for each quality.
+    """
+    judge = QualityReward(config.signal)
+
+    def costs(episode: Episode) -> tuple[float, ...]:
+        return tuple(getattr(episode, name) for name in config.costs)
+
+    # The better comes first, and of two equally good ones the cheaper: only those that are kept
+    # already can dominate.
+    ranked = sorted(episodes, key=lambda e: (-judge(e.quality, {}), costs(e), e.number))
+    kept: list[Episode] = []
+    for episode in ranked:
+        own = costs(episode)
+        if all(any(a < b for a, b in zip(own, costs(e), strict=True)) for e in kept):
+            kept.append(episode)
+    return kept[::-1]
+
+
+def merit(episode: Episode, config: SearchConfig) -> tuple[bool, float]:
+    """What ``plan.json`` has most of: the reward, under a range that of plans within its middle."""
+    middle = {name: _middle(bound) for name, bound in config.budget.items()}
+    costs = {
+        "macs": (episode.macs, episode.kept_macs),
+        "params": (episode.params, episode.kept_params),
+    }
+    within = config.min_accuracy is not None or all(
+        _met(*costs[name], limit) for name, limit in middle.items()
+    )
+    return within, episode.reward
+
+
+def _middle(bound: Bound) -> Limit:
+    if not isinstance(bound, tuple):
+        return bound
+    low, high = bound
+    return (low + high) / 2 if isinstance(low, float) else round((low + high) / 2)
+
+
+def _met(count: int, kept: float, bound: Bound) -> bool:
+    if isinstance(bound, tuple):
+        raise ConfigError(f"{bound[0]}:{bound[1]}: choose a plan by one bound, not by a range")
+    # A fraction of a fraction may differ from the bound by rounding.
+    return kept <= bound * (1 + 1e-12) if isinstance(bound, float) else count <= bound

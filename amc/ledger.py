@@ -1,0 +1,118 @@
+"""What a search keeps: every episode, the best of them and their front, in memory and on disk."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from torch import Tensor
+
+from amc.agents import Agent
+from amc.agents.callbacks import JsonlRecorder, TensorBoardMonitor
+from amc.agents.policy import Policy
+from amc.config import SearchConfig
+from amc.envs.pruning import Episode, PruningEnv
+from amc.front import Front, merit, nondominated
+from amc.plan import Plan, plan_of
+from amc.run import RunFolder
+from amc.task import Task
+
+OnEpisode = Callable[[Episode, Episode], None]
+"""Called after each episode with it and the best so far."""
+
+
+class Ledger:
+    """Keeps the episodes of one search; from :meth:`write_to` on also in a run's folder."""
+
+    best: Episode
+
+    def __init__(
+        self,
+        task: Task,
+        env: PruningEnv,
+        config: SearchConfig,
+        weights_sha256: str,
+        on_episode: OnEpisode | None,
+    ) -> None:
+        self._task, self._env, self._config = task, env, config
+        self._sha256 = weights_sha256
+        self._on_episode = on_episode
+        self._folder: RunFolder | None = None
+        self._writers: list[JsonlRecorder | TensorBoardMonitor] = []
+        self._front: list[tuple[Episode, Plan]] = []
+        self.history: list[Episode] = []
+
+    def write_to(self, folder: RunFolder, agent: Agent, stack: contextlib.ExitStack) -> None:
+        """Record what follows in ``folder``, which has what came before; ``stack`` closes files."""
+        monitor = TensorBoardMonitor(
+            folder.tensorboard,
+            self._env.units,
+            agent.diagnostics,
+            self._config.hyperparameters(),
+            resumed_episodes=len(self.history),
+        )
+        for episode in self.history:
+            monitor(episode)
+        self._folder, self._writers = folder, [JsonlRecorder(folder.episodes), monitor]
+        for writer in self._writers:
+            stack.enter_context(contextlib.closing(writer))
+
+    def record(self, episode: Episode) -> None:
+        """Note an episode: its line first, of which all else can be made again."""
+        config = self._config
+        improved = not self.history or merit(episode, config) > merit(self.best, config)
+        if improved:
+            self.best = episode
+        self.history.append(episode)
+        for write in self._writers:
+            write(episode)
+        if improved and self._folder is not None:
+            self.best_plan().save(self._folder.plan)
+        if config.ranged:
+            self._extend_front(episode)
+        if self._on_episode is not None:
+            self._on_episode(episode, self.best)
+
+    def finish(self, policy: Policy | None) -> None:
+        """Leave the best plan in the folder, wherever the search was stopped, and the policy."""
+        if self._folder is None:
+            return
+        self.best_plan().save(self._folder.plan)
+        if (front := self.front()) is not None:
+            front.save(self._folder.front)
+        if policy is not None:
+            policy.save(self._folder.policy)
+
+    def front(self) -> Front | None:
+        """The plans of the front, from the worst to the best; None under one budget."""
+        if not self._config.ranged:
+            return None
+        dense = self._env.evaluate(self._env.units.dense_widths)
+        return Front(dense_quality=dict(dense), plans=tuple(plan for _, plan in self._front))
+
+    def best_plan(self) -> Plan:
+        """The best episode as a plan."""
+        return self._plan(self.best)
+
+    def _extend_front(self, episode: Episode) -> None:
+        front = nondominated([*(other for other, _ in self._front), episode], self._config)
+        if episode not in front:
+            return
+        plans = {other.number: plan for other, plan in self._front}
+        plans[episode.number] = self._plan(episode)
+        self._front = [(other, plans[other.number]) for other in front]
+        if self._folder is not None and (found := self.front()) is not None:
+            found.save(self._folder.front)
+
+    def _plan(self, episode: Episode) -> Plan:
+        inputs, cost = self._task.example_inputs, self._env.cost
+        return plan_of(
+            self._env.units,
+            episode.widths,
+            macs=(episode.macs, cost.dense_macs),
+            params=(episode.params, cost.dense_params),
+            weights_sha256=self._sha256,
+            model=self._task.config,
+            quality=episode.quality,
+            input_shape=tuple(inputs.shape) if isinstance(inputs, Tensor) else None,
+        )

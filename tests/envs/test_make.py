@@ -54,7 +54,7 @@ def test_the_reported_costs_are_those_of_the_sliced_network():
     env.reset()
     for _ in env.units:
         _, _, _, _, info = env.step(np.zeros(1, np.float32))
-    small = slice_model(env.evaluate._task.model, env.units, info["plan"]["widths"])
+    small = slice_model(env.evaluate._model, env.units, info["plan"]["widths"])
     assert sum(p.numel() for p in small.parameters()) == info["plan"]["params"]
 
 

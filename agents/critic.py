@@ -91,7 +91,7 @@ class PlanCritic:
         def loss() -> float:
             optimiser.zero_grad()
             value = self._negative_log_posterior(logs)
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             return value.item()
 
         optimiser.step(loss)
@@ -114,4 +114,5 @@ def _covariance(a: Tensor, b: Tensor, logs: Tensor) -> Tensor:
     units = a.shape[1]
     squares = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square() / units
     similar = torch.exp(-squares / (2 * length.square()))
-    return linear.square() * (a @ b.T) / units + radial.square() * similar
+    covariance: Tensor = linear.square() * (a @ b.T) / units + radial.square() * similar
+    return covariance

@@ -143,8 +143,9 @@ class ExpertIteration:
 
     def _keeps(self, widths: Sequence[tuple[int, ...]]) -> np.ndarray:
         """Kept fractions (n, units); of a unit that goes altogether, its least wish."""
-        keeps = np.array(widths) / [unit.width for unit in self._env.units]
-        return np.maximum(keeps, self._env.least_keep)
+        dense = [unit.width for unit in self._env.units]
+        keeps: np.ndarray = np.maximum(np.array(widths) / dense, self._env.least_keep)
+        return keeps
 
     def _uniform(self, budget: Budget) -> np.ndarray:
         return self._env.encode(self._env.uniform_keep(budget))

@@ -21,7 +21,7 @@ from amc.plan import Plan
 from amc.record import Record
 from amc.results import Results
 from amc.run import RunFolder
-from amc.side_by_side import compare
+from amc.side_by_side import compare, front_rows
 
 _NOTHING = Html("")
 

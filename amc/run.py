@@ -134,7 +134,10 @@ def _lock(handle: int, path: Path) -> None:
 def check_free(path: Path) -> None:
     """Raise :class:`RunError` where ``path`` holds something already."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise RunError(f"{path} exists and is not empty; choose another --run, or remove it")
+        raise RunError(
+            f"{path} exists and is not empty; choose another --run, remove it, or go on with the "
+            "search that it holds (--resume)"
+        )
 
 
 def free_name(folder: Path, name: str, suffix: str = "") -> Path:

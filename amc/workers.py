@@ -17,6 +17,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
@@ -77,8 +78,8 @@ class WorkerPool:
         Raises :class:`ConfigError` where one does not become ready.
         """
         if not self._workers:
-            # All boot at once; only then the first is sent its copy.
-            self._workers = [_Worker(self._threads) for _ in range(self._count)]
+            for _ in range(self._count):  # all boot at once, before the first is sent its copy
+                self._workers.append(_Worker(self._threads))
             for worker in self._workers:
                 worker.send_payload(self._payload)
             for worker in self._workers:
@@ -192,31 +193,34 @@ class _Worker:
 
     def kill(self) -> None:
         """End the process, whatever it is doing."""
-        self.connection.close()
         self._process.kill()
         self._process.join()
+        self.connection.close()
 
 
 def _serve(connection: Connection, threads: int, files: Sequence[Path]) -> None:
     """A worker's life: unpack the evaluation, then answer widths with their quality."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    payload = io.BytesIO(connection.recv_bytes())
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone: nobody asks any more
+        evaluate = _unpack(connection.recv_bytes(), files)
+        if isinstance(evaluate, _Failed):
+            connection.send(evaluate)
+            return
+        connection.send("ready")
+        while True:
+            connection.send(_evaluate(evaluate, connection.recv()))
+
+
+def _unpack(payload: bytes, files: Sequence[Path]) -> Evaluate | _Failed:
     try:
         for file in files:  # whose classes are about to be unpickled
             import_file(file)
         # Not a stranger's file: the parent's own objects.
-        evaluate: Evaluate = torch.load(payload, weights_only=False)
-    except Exception as error:  # unpickling runs the constructors of a user's classes
-        connection.send(_describe(error))
-        return
-    connection.send("ready")
-    while True:
-        try:
-            widths = connection.recv()
-        except EOFError:
-            return
-        connection.send(_evaluate(evaluate, widths))
+        evaluate: Evaluate = torch.load(io.BytesIO(payload), weights_only=False)
+    except Exception as error:  # unpickling runs the code of a user's classes
+        return _describe(error)
+    return evaluate
 
 
 def _evaluate(evaluate: Evaluate, widths: tuple[int, ...]) -> Scored | _Failed:
@@ -242,6 +246,7 @@ def _without_interrupts() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    resource_tracker.ensure_running()  # which would lift the block, were it started within it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

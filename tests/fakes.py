@@ -66,12 +66,6 @@ class FakeCost:
     def macs(self, widths: Sequence[int]) -> int:
         return self._area * self.params(widths)
 
-    def totals(self, quantity: str, widths: np.ndarray) -> np.ndarray:
-        inputs = np.full((len(widths), 1), float(self._inputs))
-        sizes = np.concatenate([inputs, np.asarray(widths, dtype=float)], axis=1)
-        params = (sizes[:, :-1] * sizes[:, 1:]).sum(1) + 10 * sizes[:, -1]
-        return params * (self._area if quantity == "macs" else 1)
-
     def function(self, quantity: str) -> Any:
         return {"macs": self.macs, "params": self.params}[quantity]
 

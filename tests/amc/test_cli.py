@@ -66,6 +66,8 @@ SMALL = ("search", "amc:smallcnn", "--data", "digits", "--images", "40", "--epoc
         (("compare", "amc:smallcnn", "--evaluations", "20,many"), "evaluations.1: "),
         (("compare", "amc:smallcnn", "--run", "/"), "/ holds something else"),
         (("compare", "amc:resnet21", "--agents", "uniform", "--seeds", "1"), "resnet20"),
+        (("search",), "amc search --resume RUN"),
+        (("search", "--resume", "absent"), "config.toml"),
         (("finetune", "."), "config.toml"),
         (("report", "absent"), "absent"),
         (("apply", "absent.json"), "absent.json"),
@@ -193,6 +195,7 @@ def test_ctrl_c_leaves_a_usable_run(tmp_path, weights):
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "the best plan so far" in " ".join(output.split())
+    assert f"go on: amc search --resume {path}" in " ".join(output.split())
     assert "Traceback" not in output
     episodes = [json.loads(line) for line in (path / "episodes.jsonl").read_text().splitlines()]
     best = max(episodes, key=lambda episode: episode["reward"])

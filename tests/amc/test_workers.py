@@ -102,7 +102,10 @@ if __name__ == "__main__":
     with WorkerPool(Sleeper(), 1) as pool:
         pool.start()
         print("ready", flush=True)
-        pool([(1,)])
+        try:
+            pool([(1,)])
+        finally:
+            time.sleep(0.5)  # in which a worker that was interrupted, too, would say so
 """
 
 

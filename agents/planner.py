@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 _POPULATION = 256
 _ELITE = 16
-_ROUNDED = 64
+_RETURNED = 64
 _ROUNDS = 6
-_FIRST_STD, _STD_DECAY = 0.5, 0.6
+_FIRST_STD, _STD_DECAY, _LAST_STD = 0.5, 0.6, 0.2
 _BISECTIONS = 25
 
 
@@ -37,16 +37,18 @@ class Planner:
     def improve(
         self, critic: PlanCritic, budget: Budget, starts: np.ndarray, optimism: float
     ) -> np.ndarray:
-        """Actions ``(n, units)``, best first, by :meth:`PlanCritic.optimistic`.
+        """Actions ``(n, units)``: the best by :meth:`PlanCritic.optimistic`, best first, and others
+        near them, because many are the same plan once they are rounded.
 
         ``starts`` are actions ``(k, units)`` around which the first population is drawn.
         """
         population = starts
         for round_ in range(_ROUNDS):
-            population = self._spread(population[:_ELITE], _FIRST_STD * _STD_DECAY**round_)
+            std = _FIRST_STD * _STD_DECAY**round_
+            population = self._spread(population[:_ELITE], std, _POPULATION)
             worth = critic.optimistic(self.relaxed(population, budget), optimism)
             population = population[np.argsort(-worth, kind="stable")]
-        return population[:_ROUNDED]
+        return self._spread(population[:_ELITE], _LAST_STD, _RETURNED)
 
     def relaxed(self, actions: np.ndarray, budget: Budget) -> np.ndarray:
         """Kept fractions ``(n, units)``: the wishes, scaled onto the budget, not rounded."""
@@ -68,9 +70,9 @@ class Planner:
         fits: np.ndarray = budget.slack(keeps * self._dense) >= 0
         return fits
 
-    def _spread(self, centres: np.ndarray, std: float) -> np.ndarray:
-        """The centres themselves, and perturbed copies of them up to the population's size."""
-        copies = centres[self._generator.integers(len(centres), size=_POPULATION - len(centres))]
+    def _spread(self, centres: np.ndarray, std: float, count: int) -> np.ndarray:
+        """The centres themselves, and perturbed copies of them: ``count`` in all."""
+        copies = centres[self._generator.integers(len(centres), size=count - len(centres))]
         changed = self._generator.random(copies.shape) < 0.5
         noise = std * self._generator.standard_normal(copies.shape)
         return np.concatenate([centres, np.clip(copies + changed * noise, -1.0, 1.0)])

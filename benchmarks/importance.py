@@ -23,7 +23,6 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from amc.agents.baselines import play
 from amc.config import EvaluateConfig
 from amc.data import load_data
 from amc.envs.make import make_env
@@ -94,12 +93,10 @@ def find_plans(task: Task, budget: str, count: int) -> tuple[Units, list[tuple[i
     plans = []
     for number in range(count):
         away = SPREAD * rng.standard_normal(len(uniform)) * (number > count // 2)
-        actions = rng.uniform(-1, 1, (len(uniform), 1))
-
-        def near(index: int, away: np.ndarray = away) -> np.ndarray:
-            return np.clip(env.action_for(uniform[index]) + away[index], -1, 1)
-
-        plans.append(play(env, near if number >= count // 2 else actions.__getitem__).widths)
+        actions = rng.uniform(-1, 1, len(uniform))
+        if number >= count // 2:
+            actions = np.clip(env.encode(uniform) + away, -1, 1)
+        plans.append(env.decode(actions).widths)
     assert all(env.budget.met(widths) for widths in plans)
     return env.units, plans
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from amc.budget import Budget, project
+from amc.budget import Budget
+from amc.projection import project
 from amc.units import Units
 
 BAND = 0.01

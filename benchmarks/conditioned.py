@@ -1,0 +1,133 @@
+"""One policy for a range of budgets, without a search, against a search at each budget.
+
+Trains one policy over ``--range`` (``--episodes`` evaluated plans in all), lets it walk once under
+each of ten budgets that it was not trained on, and searches anew at each (``--search-episodes``).
+Each result is a line of ``results/conditioned-NETWORK.jsonl``, and is not computed again. Ends with
+the table (``.md``) and the picture (``.svg``).
+
+    python benchmarks/conditioned.py --weights W --images DIR --search-val FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import RESULTS, add_inputs, append_line, configs, read_lines
+from matplotlib.figure import Figure
+
+from amc.agents.policy import Policy
+from amc.agents.replay import play
+from amc.budget import parse_budget, resolve
+from amc.config import EvaluateConfig
+from amc.data import load_data
+from amc.envs.make import make_env
+from amc.envs.pruning import Episode
+from amc.pipeline import make_config, search
+from amc.task import Task, image_task
+
+
+def main() -> None:
+    """Do what is missing, then report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_inputs(parser)
+    parser.add_argument("--range", default="flops=0.3:0.8")
+    parser.add_argument("--episodes", type=int, default=400)
+    parser.add_argument("--search-episodes", type=int, default=150)
+    parser.add_argument("--budgets", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--run", type=Path, default=Path("runs/conditioned"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    model_config, data_config = configs(arguments)
+    task = image_task(model_config, load_data(data_config), EvaluateConfig(), seed=0)
+    if not (arguments.run / "policy" / "policy.json").exists():
+        search(
+            task,
+            arguments.range,
+            run=arguments.run,
+            resume=arguments.run.exists(),
+            **(
+                {}
+                if arguments.run.exists()
+                else {"episodes": arguments.episodes, "seed": arguments.seed}
+            ),
+        )
+    compare(arguments, task, Policy.load(arguments.run))
+    report(arguments.network)
+
+
+def compare(arguments: argparse.Namespace, task: Task, policy: Policy) -> None:
+    """The policy's plan, the uniform one and a search's, at each budget without a line."""
+    path = RESULTS / f"conditioned-{arguments.network}.jsonl"
+    env = make_env(task, make_config(arguments.range))
+    (low, high), *_ = parse_budget(arguments.range).values()  # type: ignore[misc]
+    unseen = np.random.default_rng(1).uniform(low, high, arguments.budgets).round(3).tolist()
+    done = {line["flops"] for line in read_lines(path)}
+    for flops in unseen:
+        if flops in done:
+            continue
+        budget: Any = resolve({"macs": flops}, env.units, env.cost)
+        replayed, uniform = env.score(play(policy, env, budget)), env.score(env.uniform(budget))
+        found = search(
+            task, f"flops={flops}", episodes=arguments.search_episodes, seed=arguments.seed
+        )
+        plans = {"policy": replayed, "search": found.best, "uniform": uniform}
+        append_line(path, {"flops": flops, **{name: facts(e) for name, e in plans.items()}})
+        print(flops, {name: facts(e) for name, e in plans.items()}, flush=True)
+
+
+def facts(episode: Episode) -> dict[str, Any]:
+    """What is compared."""
+    quality = {name: episode.quality[name] for name in ("accuracy", "kl")}
+    return {**quality, "kept_macs": episode.kept_macs, "widths": list(episode.widths)}
+
+
+def report(network: str) -> None:
+    """The table and the picture."""
+    lines = sorted(
+        read_lines(RESULTS / f"conditioned-{network}.jsonl"), key=lambda line: line["flops"]
+    )
+    names = ("policy", "search", "uniform")
+    rows = ["| flops | " + " | ".join(f"{n}: accuracy (KL), kept MACs" for n in names) + " |"]
+    rows.append("|---|" + "---|" * len(names))
+    for line in lines:
+        cells = (
+            f"{line[n]['accuracy']:.1%} ({line[n]['kl']:.3f}), {line[n]['kept_macs']:.2%}"
+            for n in names
+        )
+        rows.append(f"| {line['flops']:.3f} | {' | '.join(cells)} |")
+    missed = [line["search"]["accuracy"] - line["policy"]["accuracy"] for line in lines]
+    slack = [1 - line["policy"]["kept_macs"] / line["flops"] for line in lines]
+    rows += [
+        "",
+        f"The search's accuracy is {np.mean(missed) * 100:.2f} points above the policy's in the "
+        f"mean, {np.max(missed) * 100:.2f} at most; the policy's plans leave "
+        f"{np.max(slack):.2%} of the budget at most, and exceed it by "
+        f"{max(0.0, -np.min(slack)):.2%}.",
+    ]
+    (RESULTS / f"conditioned-{network}.md").write_text("\n".join(rows) + "\n")
+    print("\n".join(rows))
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, mark in zip(names, ("o", "x", "."), strict=True):
+        axes.plot(
+            [line["flops"] for line in lines],
+            [line[name]["accuracy"] for line in lines],
+            marker=mark,
+            label={"policy": "one policy, no evaluation", "search": "a search each"}.get(
+                name, name
+            ),
+        )
+    axes.set_xlabel("budget: fraction of the dense network's MACs")
+    axes.set_ylabel("search-val accuracy before finetuning")
+    axes.legend(frameon=False)
+    figure.savefig(RESULTS / f"conditioned-{network}.svg")
+
+
+if __name__ == "__main__":
+    main()

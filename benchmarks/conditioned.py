@@ -29,6 +29,12 @@ from amc.envs.pruning import Episode
 from amc.pipeline import make_config, search
 from amc.task import Task, image_task
 
+LABELS = {
+    "policy": "one policy, no evaluation",
+    "search": "a search at each budget",
+    "uniform": "the uniform plan",
+}
+
 
 def main() -> None:
     """Do what is missing, then report."""
@@ -46,17 +52,11 @@ def main() -> None:
     model_config, data_config = configs(arguments)
     task = image_task(model_config, load_data(data_config), EvaluateConfig(), seed=0)
     if not (arguments.run / "policy" / "policy.json").exists():
-        search(
-            task,
-            arguments.range,
-            run=arguments.run,
-            resume=arguments.run.exists(),
-            **(
-                {}
-                if arguments.run.exists()
-                else {"episodes": arguments.episodes, "seed": arguments.seed}
-            ),
-        )
+        if arguments.run.exists():
+            search(task, run=arguments.run, resume=True)
+        else:
+            length = {"episodes": arguments.episodes, "seed": arguments.seed}
+            search(task, arguments.range, run=arguments.run, **length)
     compare(arguments, task, Policy.load(arguments.run))
     report(arguments.network)
 
@@ -92,7 +92,7 @@ def report(network: str) -> None:
     lines = sorted(
         read_lines(RESULTS / f"conditioned-{network}.jsonl"), key=lambda line: line["flops"]
     )
-    names = ("policy", "search", "uniform")
+    names = tuple(LABELS)
     rows = ["| flops | " + " | ".join(f"{n}: accuracy (KL), kept MACs" for n in names) + " |"]
     rows.append("|---|" + "---|" * len(names))
     for line in lines:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from amc.agents import Agent
-from amc.budget import Budget
+from amc.budget import resolve
 from amc.envs.pruning import Episode, PruningEnv
 from amc.envs.reward import make_reward
 
@@ -95,20 +95,20 @@ def fake_env(
     dense: Sequence[int] = DENSE_9,
     sensitivity: Sequence[float] = SENSITIVITY_9,
     *,
-    limits: Mapping[str, float] | None = None,
+    limits: Mapping[str, float | tuple[float, float]] | None = None,
     constraint: str = "projection",
     reward: str = "kl",
     evaluate: Any = None,
 ) -> PruningEnv:
-    """``limits`` are fractions of the dense network; by default half the MACs."""
+    """``limits`` are fractions of the dense network, or ranges of them; default: half the MACs."""
     units, cost = fake_units(dense), FakeCost(dense)
     fractions = {"macs": 0.5} if limits is None else limits
-    budget: Any = Budget({q: f * cost.dense(q) for q, f in fractions.items()}, cost)  # type: ignore[arg-type]
+    budgets: Any = resolve(fractions, units, cost)  # type: ignore[arg-type]
     generator = np.random.default_rng(0)
     return PruningEnv(
         units,  # type: ignore[arg-type]
         cost,  # type: ignore[arg-type]
-        budget,
+        budgets,
         evaluate or FakeQuality(dense, sensitivity),
         make_reward(reward),
         [generator.gamma(2.0, size=width) for width in dense],

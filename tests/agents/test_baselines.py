@@ -85,6 +85,30 @@ def test_many_plans_at_once(name: str) -> None:
         assert max(e.reward for e in history) > history[0].reward
 
 
+def test_uniform_plans_are_spread_over_a_range() -> None:
+    env = fake_env(limits={"macs": (0.3, 0.8)})
+    agent = make_agent("uniform", env, AgentConfig(), 0)
+    history = play(agent, env, 50)
+    shares = np.linspace(0.3, 0.8, 11)
+    assert [e.budget["macs"] / env.cost.dense_macs for e in history] == pytest.approx(shares)
+    assert all(
+        0.98 * share < e.kept_macs <= share for e, share in zip(history, shares, strict=True)
+    )
+    assert all(max(e.executed_keep) - min(e.executed_keep) < 0.17 for e in history)
+
+
+def test_random_budgets_do_not_depend_on_how_many_are_asked_for_at_once() -> None:
+    def widths(counts: list[int]) -> list[tuple[int, ...]]:
+        env = fake_env(limits={"macs": (0.3, 0.8)})
+        agent = make_agent("random", env, AgentConfig(), 0)
+        return [proposal.widths for count in counts for proposal in agent.ask(count)]
+
+    assert widths([1] * 12) == widths([5, 7])
+    kept = [fake_env().cost.macs(w) / fake_env().cost.dense_macs for w in widths([40])]
+    assert 0.28 < min(kept) < 0.4
+    assert 0.7 < max(kept) <= 0.8
+
+
 def test_the_evaluator_is_called_once_an_episode() -> None:
     quality = FakeQuality((8, 8), (0.1, 0.2))
     played("random", env=fake_env((8, 8), (), evaluate=quality), n=7)

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -139,6 +141,21 @@ def test_exploration_follows_the_schedule() -> None:
         play(agent, env, 1)
     assert seen == pytest.approx([0.5, 0.5, 0.5, 0.5 * 0.97, 0.48])
     assert set(agent.diagnostics()) == {"exploration/std", "losses/actor", "losses/critic"}
+
+
+def test_under_a_range_each_walk_is_learned_under_its_own_budget() -> None:
+    env = fake_env(limits={"macs": (0.3, 0.8)})
+    agent = DDPGAgent(env, AgentConfig(hidden=(16,), warmup_episodes=99), 0)
+    proposals = agent.ask(6)
+    assert proposals[0] == replace(env.uniform(proposals[0].budget), project_seconds=ANY)
+    agent.tell([env.score(proposal) for proposal in proposals])
+    buffer = agent.model.replay_buffer
+    assert buffer is not None
+    seen = buffer.observations[: 6 * 9, 0, 17].reshape(6, 9)
+    shares = [p.budget.limits["macs"] / env.cost.dense_macs for p in proposals]
+    np.testing.assert_allclose(seen, np.repeat(np.array(shares)[:, None], 9, 1), rtol=1e-6)
+    assert len(set(shares)) == 6
+    assert agent.policy.trained_on["budget"]["macs"] == pytest.approx((0.3, 0.8))
 
 
 def test_learning_goes_on_and_the_policy_is_a_copy() -> None:

@@ -8,15 +8,18 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from amc.agents.replay import play
 from amc.apply import apply_plan
-from amc.config import AgentConfig, DDPGConfig
+from amc.config import AgentConfig, DDPGConfig, SearchConfig
 from amc.cost import CostTable
+from amc.envs.make import make_env
 from amc.errors import BudgetError, ConfigError, EvaluationError, RunError
 from amc.find import find_units
+from amc.front import Front
 from amc.pipeline import search
 from amc.plan import Plan
 from amc.run import RunFolder
-from amc.task import Task
+from amc.task import PlanEvaluator, Task
 
 
 def tiny_task(break_at=None, error=None):
@@ -59,8 +62,6 @@ def brute_force(task, budget_macs):
     units = find_units(task.model, task.example_inputs, min_keep=0.1)
     cost = CostTable(units)
     choices = itertools.product(*(unit.widths for unit in units))
-    from amc.task import PlanEvaluator
-
     quality = PlanEvaluator(task, units)
     return sorted(quality(widths)["kl"] for widths in choices if cost.macs(widths) <= budget_macs)
 
@@ -150,6 +151,136 @@ def test_a_taken_folder_is_left_alone(tmp_path):
 def test_bad_settings_say_the_remedy(budget, settings, error, words):
     with pytest.raises(error, match=words):
         search(tiny_task(), budget, **settings)
+
+
+@pytest.mark.parametrize("agent", ["ddpg", "random", "uniform"])
+def test_a_range_gives_a_front_whose_plans_can_be_cut(tmp_path, agent):
+    task = tiny_task()
+    result = search(
+        task,
+        "flops=0.3:0.8",
+        agent=agent,
+        episodes=30,
+        seed=0,
+        run=tmp_path / "run",
+        agent_settings=QUICK,
+    )
+    assert len(result.history) == (11 if agent == "uniform" else 30)
+    dense = result.plan.dense_macs
+    limits = [episode.budget["macs"] / dense for episode in result.history]
+    assert 0.3 <= min(limits) < 0.4
+    assert 0.7 < max(limits) <= 0.8
+    assert all(e.kept_macs <= limit for e, limit in zip(result.history, limits, strict=True))
+    plans = result.front.plans
+    assert len(plans) >= 4
+    for cheap, dear in itertools.pairwise(plans):
+        assert cheap.macs < dear.macs
+        assert cheap.quality["kl"] > dear.quality["kl"]
+    for episode in result.history:  # nothing recorded beats what the front has within its cost
+        assert result.front.within({"macs": episode.macs}).quality["kl"] <= episode.quality["kl"]
+    assert result.front.dense_quality["kl"] == pytest.approx(0, abs=1e-9)
+    middle = result.front.within({"macs": 0.55})
+    assert result.plan == middle == Plan.load(tmp_path / "run" / "plan.json")
+    assert Front.load(tmp_path / "run" / "front.json") == result.front
+    small = apply_plan(plans[1], task).model
+    with FlopCounterMode(display=False) as counter:
+        small(task.example_inputs)
+    assert counter.get_total_flops() // 2 == plans[1].macs
+
+
+def test_several_bounds_are_all_met_and_the_scarcest_is_spent():
+    wide = wider_task()
+    limits = {"macs": 0.4, "params": 0.4}
+    result = search(wide, "flops=0.4 params=0.4", agent="random", episodes=12, seed=0)
+    for episode in result.history:
+        spent = [episode.kept_macs / limits["macs"], episode.kept_params / limits["params"]]
+        assert 0.995 <= max(spent) <= 1
+    binding = {e.kept_macs > e.kept_params for e in result.history}
+    assert binding == {True, False}  # each is the scarcest for some
+
+
+def wider_task():
+    generator = torch.Generator().manual_seed(0)
+    widths = (3, 16, 24, 32, 48, 64)
+    layers = []
+    for inputs, outputs in itertools.pairwise(widths):
+        layers += [nn.Conv2d(inputs, outputs, 3, 1 + (outputs == 32), 1), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 200))
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+    inputs = torch.randn(1, 3, 16, 16, generator=generator)
+    return Task(model.eval(), inputs, lambda _: {"kl": 0.0, "accuracy": 0.5})
+
+
+def test_a_policy_is_replayed_on_another_network(tmp_path):
+    trained = search(
+        tiny_task(), "flops=0.3:0.8", episodes=12, run=tmp_path / "run", agent_settings=QUICK
+    )
+    described = json.loads((tmp_path / "run" / "policy" / "policy.json").read_text())
+    assert described["trained_on"]["budget"]["macs"] == pytest.approx([0.3, 0.8])
+    other = wider_task()
+    for source in (tmp_path / "run", tmp_path / "run" / "policy"):
+        result = search(other, "flops=0.42", episodes=0, policy=str(source))
+        (episode,) = result.history
+        assert result.plan.macs == episode.macs
+        assert 0.41 < episode.kept_macs <= 0.42
+    expected = play(trained.policy, make_env(other, result_config()), None)
+    assert episode.widths == expected.widths
+    with pytest.warns(UserWarning, match=r"30.0% to 80.0% of the macs, and is asked for 20.0%"):
+        search(other, "flops=0.2", episodes=0, policy=str(tmp_path / "run"))
+    begun = search(other, "flops=0.42", episodes=2, policy=str(tmp_path / "run"))
+    assert begun.history[0].widths == episode.widths
+    with pytest.raises(ConfigError, match="a search without episodes needs a policy"):
+        search(other, "flops=0.42", episodes=0)
+    with pytest.raises(ConfigError, match=r"policy\.json: not a readable JSON file"):
+        search(other, "flops=0.42", episodes=0, policy=str(tmp_path))
+
+
+def result_config():
+    return SearchConfig(budget={"macs": 0.42})
+
+
+def least_that_holds(task, accuracy, quantity):
+    units = find_units(task.model, task.example_inputs, min_keep=0.1)
+    cost, quality = CostTable(units), PlanEvaluator(task, units)
+    choices = itertools.product(*(unit.widths for unit in units))
+    return min(cost.function(quantity)(w) for w in choices if quality(w)["accuracy"] >= accuracy)
+
+
+@pytest.mark.parametrize("agent", ["ddpg", "random", "uniform"])
+@pytest.mark.parametrize("quantity", ["macs", "params"])
+def test_the_cheapest_network_of_some_accuracy(agent, quantity):
+    task = tiny_task()
+    result = search(
+        task,
+        min_accuracy=0.97,
+        minimise=quantity,
+        agent=agent,
+        episodes=60,
+        seed=0,
+        agent_settings=QUICK,
+    )
+    least = least_that_holds(task, 0.97, quantity)
+    held = [e for e in result.history if e.quality["accuracy"] >= 0.97]
+    assert 0 < len(held) < len(result.history)
+    found = getattr(result.plan, quantity)
+    assert result.plan.quality["accuracy"] >= 0.97
+    assert found == min(getattr(e, quantity) for e in held)
+    dense = getattr(result.plan, f"dense_{quantity}")
+    assert least <= found < dense
+    if agent != "uniform":
+        assert found - least < 0.5 * (dense - least)
+    bounded = search(task, "flops=0.7", min_accuracy=0.8, agent=agent, episodes=10)
+    assert all(e.kept_macs <= 0.7 for e in bounded.history)
+
+
+def test_a_floor_that_the_dense_network_does_not_hold_and_one_that_no_plan_does():
+    task = tiny_task()
+    with pytest.raises(ConfigError, match=r"min_accuracy 0.9: the dense .* has 0.5000 on search"):
+        search(wider_task(), min_accuracy=0.9, episodes=3)
+    result = search(task, "flops=0.3", min_accuracy=0.999, agent="random", episodes=10)
+    assert result.best.quality["accuracy"] == max(e.quality["accuracy"] for e in result.history)
+    assert result.best.reward == pytest.approx(result.best.quality["accuracy"] - 0.999)
 
 
 def test_without_a_budget_error_is_weighed_against_cost():

@@ -18,10 +18,11 @@ from tests.fakes import DENSE_9, FakeCost, fake_env, rollout
 CONSTRAINTS = ("projection", "sequential")
 
 
+@pytest.mark.parametrize("limits", [{"macs": 0.5}, {"macs": (0.3, 0.8), "params": (0.2, 0.9)}])
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
-def test_checkers_find_nothing(constraint: str) -> None:
-    check_env(fake_env(constraint=constraint), skip_render_check=True)
-    check_env_sb3(fake_env(constraint=constraint))
+def test_checkers_find_nothing(constraint: str, limits: Any) -> None:
+    check_env(fake_env(constraint=constraint, limits=limits), skip_render_check=True)
+    check_env_sb3(fake_env(constraint=constraint, limits=limits))
 
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
@@ -101,6 +102,59 @@ def test_a_new_budget_at_reset() -> None:
     assert (after[17], after[18]) == (1, np.float32(0.3))
     _, _, info = rollout(env, np.zeros(9))
     assert 0.28 < info["plan"]["kept_params"] <= 0.3
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_each_episode_draws_its_budget_from_a_range(constraint: str) -> None:
+    env = fake_env(limits={"macs": (0.3, 0.8), "params": 0.6}, constraint=constraint)
+    dense = env.cost.dense_macs
+    assert env.budget.limits["macs"] == pytest.approx(0.55 * dense)  # before the first reset
+
+    def drawn(seed: int) -> list[float]:
+        limits = []
+        for episode in range(12):
+            observation, _ = env.reset(seed=seed if episode == 0 else None)
+            assert observation[17] == np.float32(env.budget.limits["macs"] / dense)
+            for _ in range(9):
+                *_, info = env.step(np.array([1.0], np.float32))
+            found = Episode.from_json(info["plan"])
+            assert found.budget == env.budget.limits
+            assert found.budget["params"] == 0.6 * env.cost.dense_params
+            assert env.budget.met(found.widths)
+            limits.append(found.budget["macs"] / dense)
+        return limits
+
+    first, again, other = drawn(0), drawn(0), drawn(1)
+    assert first == again != other
+    assert 0.3 <= min(first) < 0.45
+    assert 0.65 < max(first) <= 0.8
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_walks_under_budgets_of_their_own(constraint: str) -> None:
+    env = fake_env(limits={"macs": (0.3, 0.8)}, constraint=constraint)
+    generator = np.random.default_rng(0)
+    for budget in env.budgets.spread(4):
+        share = budget.limits["macs"] / env.cost.dense_macs
+        proposal = env.decode(generator.uniform(-1, 1, 9), budget)
+        assert proposal.budget is budget
+        episode = env.score(proposal)
+        assert episode.budget == budget.limits
+        assert episode.kept_macs <= share
+        observations, actions = env.retrace(episode.widths, budget)
+        assert observations[:, 17] == pytest.approx(share)
+        assert env.decode(actions[:, 0], budget).widths == episode.widths
+        uniform = env.uniform(budget)
+        assert 0.97 * share < env.score(uniform).kept_macs <= share
+        assert max(env.uniform_keep(budget)) - min(env.uniform_keep(budget)) < 0.17
+    assert env.walk().propose.__self__._constraint.budget is env.budget  # type: ignore[attr-defined]
+
+
+def test_episodes_of_before_there_were_ranges_are_read() -> None:
+    env = fake_env()
+    values = rollout(env, np.zeros(9))[2]["plan"]
+    del values["budget"]
+    assert Episode.from_json(values).budget == {}
 
 
 def test_without_a_budget_the_wishes_are_taken() -> None:

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from amc.agents import make_agent
+from amc.agents.policy import Policy, make_actor
+from amc.agents.replay import Replay, play
+from amc.config import AgentConfig
+from amc.errors import ConfigError
+from tests.fakes import DENSE_9, fake_env
+from tests.fakes import play as play_agent
+
+
+def policy(budget: object = None, constraint: str = "projection", hidden: int = 16) -> Policy:
+    """An untrained actor with a strong opinion on every unit."""
+    actor = make_actor((hidden,))
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in actor.parameters():
+            parameter.normal_(std=0.4, generator=generator)
+    return Policy(actor, constraint, {"budget": budget or {"macs": 0.5}})  # type: ignore[arg-type]
+
+
+def test_the_policy_s_plan_is_the_walk_of_its_actions() -> None:
+    env, chosen = fake_env(), policy()
+    (episode,) = play_agent(Replay(env, chosen), env, 10)
+    observation, _ = env.reset()
+    for _ in DENSE_9:
+        observation, _, _, _, info = env.step(chosen.act(observation))
+    assert tuple(info["plan"]["widths"]) == episode.widths
+    assert 0.49 < episode.kept_macs <= 0.5
+    assert episode.widths != env.uniform().widths
+
+
+def test_a_range_is_replayed_at_evenly_spaced_budgets() -> None:
+    env = fake_env(limits={"macs": (0.3, 0.8)})
+    chosen = policy({"macs": [0.3, 0.8]})
+    history = play_agent(Replay(env, chosen), env, 100)
+    limits = [episode.budget["macs"] / env.cost.dense_macs for episode in history]
+    assert limits == pytest.approx(np.linspace(0.3, 0.8, 11))
+    assert all(
+        0.98 * limit < e.kept_macs <= limit for e, limit in zip(history, limits, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("trained", "said"),
+    [
+        ({"macs": 0.5}, None),
+        ({"macs": [0.3, 0.8]}, None),
+        ({"macs": 0.3}, "was trained at 30.0% of the macs, and is asked for 50.0%"),
+        ({"macs": [0.6, 0.8]}, "at 60.0% to 80.0% of the macs"),
+        ({"macs": 0.5, "params": 0.3}, "at 30.0% of the params, and is asked for 100.0%"),
+        ({"params": [0.3, 1.0]}, "at 100.0% of the macs"),
+    ],
+)
+def test_other_budgets_than_in_training_are_a_warning(trained: object, said: str | None) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Replay(fake_env(), policy(trained))
+    messages = [str(warning.message) for warning in caught]
+    assert len(messages) == (said is not None)
+    assert all(said in message for message in messages if said)
+
+
+def test_what_does_not_fit_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="trained with the constraint 'sequential', not 'proj"):
+        Replay(fake_env(), policy(constraint="sequential"))
+    with pytest.raises(ConfigError, match=r"trained_on\.budget: macs"):
+        Replay(fake_env(), policy({"macs": "half"}))
+    with pytest.raises(ConfigError, match="'random' starts from no policy"):
+        make_agent("random", fake_env(), AgentConfig(), 0, policy())
+
+
+def test_a_search_starts_with_the_policy_s_own_plan_and_learns_from_there() -> None:
+    env, chosen = fake_env(), policy()
+    settings = AgentConfig(warmup_episodes=1, gradient_steps=5)
+    agent = make_agent("ddpg", env, settings, 0, chosen)
+    begun = agent.policy
+    assert begun is not None
+    assert begun.hidden == (16,)  # the policy's, whatever the settings say
+    observation = env.reset()[0]
+    np.testing.assert_array_equal(begun.act(observation), chosen.act(observation))
+    (first,) = play_agent(agent, env, 1)
+    assert first.widths == play(chosen, env, env.budget).widths
+    play_agent(agent, env, 2)
+    assert agent.policy is not None
+    assert agent.policy.act(observation) != chosen.act(observation)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _STARTS = 8
 _NEAR = 0.1
+_BISECTIONS = 6
 
 
 class ExpertIteration:
@@ -75,8 +76,12 @@ class ExpertIteration:
         proposals: list[Proposal] = []
         for _ in range(count):
             budget = self._env.budgets.draw(self._exploration)
-            warm = len(self._episodes) >= self._settings.warmup_episodes
-            proposals.append(self._planned(budget, proposals) if warm else self._begin(budget))
+            if len(self._episodes) < self._settings.warmup_episodes:
+                proposals.append(self._begin(budget))
+                continue
+            if self._env.reward.target_loss is not None:
+                budget = self._cheapest(self._env.reward.target_loss)
+            proposals.append(self._planned(budget, proposals))
         return proposals
 
     def tell(self, episodes: Sequence[Episode]) -> None:
@@ -107,6 +112,17 @@ class ExpertIteration:
         new = next((i for i, widths in enumerate(plans) if widths not in known), 0)
         return self._env.decode(actions[new], budget)
 
+    def _cheapest(self, target_loss: float) -> Budget:
+        """The lowest budget of the range at which a plan should reach ``target_loss``."""
+        low, high = 0.0, 1.0
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            budget = self._env.budgets.at(middle)
+            widths, _ = self._plan(budget, optimism=0.0)
+            worth, _ = self._critic.predict(self._keeps(widths[:1]))
+            low, high = (low, middle) if worth[0] >= -math.log(target_loss) else (middle, high)
+        return self._env.budgets.at(high)
+
     def _plan(self, budget: Budget, optimism: float) -> tuple[list[tuple[int, ...]], np.ndarray]:
         """What the planner makes of the actor's walk and of the best plans so far.
 
@@ -134,12 +150,16 @@ class ExpertIteration:
     def _fit(self, pending: Sequence[tuple[int, ...]] = ()) -> None:
         """Fit the critic to all episodes, and to pending widths as it values them itself."""
         keeps = self._keeps([episode.widths for episode in self._episodes])
-        losses = self._env.reward.ceiling - np.array([e.reward for e in self._episodes])
+        losses = np.array([self._loss(episode) for episode in self._episodes])
         if pending:
             believed = self._keeps(pending)
             losses = np.append(losses, np.exp(-self._critic.predict(believed)[0]))
             keeps = np.concatenate([keeps, believed])
         self._critic.fit(keeps, losses)
+
+    def _loss(self, episode: Episode) -> float:
+        cost = {"macs": episode.macs, "params": episode.params}
+        return self._env.reward.loss(episode.quality, cost)
 
     def _keeps(self, widths: Sequence[tuple[int, ...]]) -> np.ndarray:
         """Kept fractions (n, units); of a unit that goes altogether, its least wish."""

@@ -81,8 +81,8 @@ def _ends(name: str, bound: Bound) -> tuple[Limit, Limit]:
 class Budget:
     """Upper bounds on the costs of one network, in absolute terms.
 
-    :meth:`draw`, :meth:`spread` and :attr:`fractions` are those of a :class:`BudgetRange`, too: a
-    search under one budget is a search under a range of one.
+    :meth:`draw`, :meth:`spread`, :meth:`at` and :attr:`fractions` are those of a
+    :class:`BudgetRange`, too: a search under one budget is a search under a range of one.
     """
 
     limits: Mapping[str, float]
@@ -116,6 +116,10 @@ class Budget:
         """Itself, once."""
         return [self]
 
+    def at(self, part: float) -> Self:  # noqa: ARG002
+        """Itself."""
+        return self
+
     @property
     def fractions(self) -> dict[str, Bound]:
         """Each bound as a fraction of the dense network."""
@@ -142,7 +146,11 @@ class BudgetRange:
     def spread(self, count: int = SPREAD) -> list[Budget]:
         """``count`` of them from the lowest to the highest, evenly; for 1 the middle."""
         parts = [0.5] if count == 1 else [i / (count - 1) for i in range(count)]
-        return [self._at(dict.fromkeys(self.low.limits, part)) for part in parts]
+        return [self.at(part) for part in parts]
+
+    def at(self, part: float) -> Budget:
+        """The one that is this fraction of the way from the lowest to the highest."""
+        return self._at(dict.fromkeys(self.low.limits, part))
 
     @property
     def fractions(self) -> dict[str, Bound]:

@@ -18,8 +18,14 @@ class Reward(Protocol):
     """``reward(quality, kept)``: higher is better."""
 
     @property
-    def ceiling(self) -> float:
-        """What no plan's reward exceeds: that of a network which is right about everything."""
+    def target_loss(self) -> float | None:
+        """The loss that the cheapest network is sought for; None where the budget decides."""
+
+    def loss(self, quality: Mapping[str, float], kept: Mapping[str, float]) -> float:
+        """How far a plan is from a network that is right about everything, from 0 up.
+
+        A critic learns this, because unlike some rewards it changes smoothly with the widths.
+        """
 
     def __call__(self, quality: Mapping[str, float], kept: Mapping[str, float]) -> float:
         """Value a plan.
@@ -43,10 +49,12 @@ class QualityReward:
 
     signal: Literal["accuracy", "cross_entropy", "kl"]
 
-    @property
-    def ceiling(self) -> float:
+    target_loss: ClassVar[None] = None
+
+    def loss(self, quality: Mapping[str, float], kept: Mapping[str, float]) -> float:  # noqa: ARG002
         """See :class:`Reward`."""
-        return 1.0 if self.signal == "accuracy" else 0.0
+        value = _finite(quality, self.signal)
+        return 1.0 - value if self.signal == "accuracy" else value
 
     def __call__(self, quality: Mapping[str, float], kept: Mapping[str, float]) -> float:  # noqa: ARG002
         """See :class:`Reward`."""
@@ -63,7 +71,11 @@ class ErrorLogReward:
     """
 
     cost: Literal["macs", "params", "latency_ms"]
-    ceiling: ClassVar[float] = 0.0
+    target_loss: ClassVar[None] = None
+
+    def loss(self, quality: Mapping[str, float], kept: Mapping[str, float]) -> float:
+        """See :class:`Reward`."""
+        return -self(quality, kept)
 
     def __call__(self, quality: Mapping[str, float], kept: Mapping[str, float]) -> float:
         """See :class:`Reward`."""
@@ -90,7 +102,15 @@ class FloorReward:
     cost: Literal["macs", "params"]
     dense: float
     """What the dense network costs."""
-    ceiling: ClassVar[float] = 1.0
+
+    @property
+    def target_loss(self) -> float:
+        """See :class:`Reward`."""
+        return 1.0 - self.accuracy
+
+    def loss(self, quality: Mapping[str, float], kept: Mapping[str, float]) -> float:  # noqa: ARG002
+        """See :class:`Reward`."""
+        return 1.0 - _finite(quality, "accuracy")
 
     def __call__(self, quality: Mapping[str, float], kept: Mapping[str, float]) -> float:
         """See :class:`Reward`."""

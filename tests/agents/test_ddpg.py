@@ -145,7 +145,7 @@ def test_exploration_follows_the_schedule() -> None:
 
 def test_under_a_range_each_walk_is_learned_under_its_own_budget() -> None:
     env = fake_env(limits={"macs": (0.3, 0.8)})
-    agent = DDPGAgent(env, AgentConfig(hidden=(16,), warmup_episodes=99), 0)
+    agent = DDPGAgent(env, DDPGConfig(hidden=(16,), warmup_episodes=99), 0)
     proposals = agent.ask(6)
     assert proposals[0] == replace(env.uniform(proposals[0].budget), project_seconds=ANY)
     agent.tell([env.score(proposal) for proposal in proposals])

@@ -9,8 +9,11 @@ import pytest
 
 from amc.agents.baselines import RandomSearch
 from amc.agents.expert import ExpertIteration
+from amc.agents.replay import play as play_policy
+from amc.budget import Budget, BudgetRange
 from amc.config import ExpertConfig
 from amc.envs.pruning import Episode
+from amc.envs.reward import FloorReward
 from amc.errors import ConfigError
 from tests.fakes import FakeCost, FakeQuality, fake_env, fake_units, play
 
@@ -96,3 +99,48 @@ def test_without_a_budget_the_reward_weighs_cost() -> None:
 def test_it_needs_the_projection() -> None:
     with pytest.raises(ConfigError, match="choose --constraint projection, or --agent ddpg"):
         ExpertIteration(fake_env(constraint="sequential"), ExpertConfig(), 0)
+
+
+def test_the_cheapest_network_of_an_accuracy_that_brute_force_knows() -> None:
+    dense, floor = (10, 12, 8), 0.8
+    env = fake_env(dense, (0.4, 0.02, 0.15))
+    env.reward = FloorReward(floor, "macs", env.cost.dense_macs)
+    plans = list(itertools.product(*(unit.widths for unit in env.units)))
+    held = [env.cost.macs(w) for w in plans if env.evaluate(w)["accuracy"] >= floor]
+    least, most = env.cost.macs(plans[0]), env.cost.dense_macs
+    cost: Any = env.cost
+    env.budgets = BudgetRange(Budget({"macs": least}, cost), Budget({"macs": most}, cost))
+    for seed in range(3):
+        history = play(ExpertIteration(env, ExpertConfig(), seed), env, 30)
+        good = [episode.macs for episode in history if episode.quality["accuracy"] >= floor]
+        assert min(good) <= 1.03 * min(held)
+
+
+def test_a_range_is_learned_as_a_whole() -> None:
+    env = fake_env()
+    cost: Any = env.cost
+    dense = env.cost.dense_macs
+    env.budgets = BudgetRange(
+        Budget({"macs": 0.3 * dense}, cost), Budget({"macs": 0.8 * dense}, cost)
+    )
+    agent = ExpertIteration(env, ExpertConfig(), 0)
+    history = play(agent, env, 80)
+    assert len({episode.budget["macs"] for episode in history}) == 80
+    for fraction in (0.35, 0.5, 0.65):
+        budget: Any = Budget({"macs": fraction * env.cost.dense_macs}, cost)
+        alone = env.score(play_policy(agent.policy, env, budget))
+        uniform = env.score(env.uniform(budget))
+        searched = max(e.reward for e in run(1, 40, limits={"macs": fraction}))
+        assert 0.99 * fraction < alone.kept_macs <= fraction
+        assert alone.reward - uniform.reward > 0.75 * (searched - uniform.reward)
+
+
+def test_a_given_policy_makes_the_first_plan_and_is_explored_around() -> None:
+    env = fake_env()
+    teacher = ExpertIteration(env, ExpertConfig(), 0)
+    play(teacher, env, 40)
+    agent = ExpertIteration(env, ExpertConfig(hidden=(8,)), 1, teacher.policy)
+    history = play(agent, env, 6)
+    assert history[0].widths == play_policy(teacher.policy, env, env.budget).widths
+    scratch = run(1, 6)
+    assert max(e.reward for e in history) > max(e.reward for e in scratch)

@@ -32,6 +32,8 @@ def test_cheaper_at_equal_accuracy_earns_more() -> None:
 
 def test_the_cheapest_that_holds_the_floor_earns_most_and_any_below_it_least() -> None:
     reward = FloorReward(0.8, "macs", 40e6)
+    assert reward.target_loss == pytest.approx(0.2)
+    assert reward.loss({"accuracy": 0.7}, {"macs": 20e6}) == pytest.approx(0.3)
     assert reward({"accuracy": 0.8}, {"macs": 10e6}) == 0.75
     assert reward({"accuracy": 0.95}, {"macs": 20e6}) == 0.5
     assert reward({"accuracy": 0.8}, {"macs": 40e6}) == 0  # the dense network

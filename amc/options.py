@@ -18,27 +18,49 @@ _SPEC = typer.Argument(
 Spec = Annotated[str, _SPEC]
 SpecUnlessResumed = Annotated[str | None, _SPEC]
 Weights = Annotated[
-    str | None, typer.Option(help="Trained weights: .safetensors, or .pth / .pt holding tensors")
+    str | None,
+    typer.Option(
+        help="Trained weights: .safetensors, or .pth / .pt holding tensors; default: random, or "
+        "what your own function loads"
+    ),
 ]
 ModelArg = Annotated[
-    list[str], typer.Option("--model-arg", help="Argument of the model's factory, KEY=VALUE")
+    list[str],
+    typer.Option("--model-arg", help="Argument of the model's factory, KEY=VALUE; repeatable"),
 ]
 Data = Annotated[
-    str, typer.Option(help="digits, imagefolder:DIR (train/ and test/) or cifar10:DIR")
+    str, typer.Option(help="digits (embedded), imagefolder:DIR (train/ and test/) or cifar10:DIR")
 ]
 SearchVal = Annotated[
-    str | None, typer.Option(help="File of search-val paths, or the fraction to hold out")
+    str | None,
+    typer.Option(
+        help="Training images held out as search-val, on which plans are scored: a file of paths, "
+        "or a fraction; default: 0.1"
+    ),
 ]
-ImageSize = Annotated[int | None, typer.Option(min=1, help="Resize folder images to this side")]
-Download = Annotated[bool, typer.Option("--download", help="Let cifar10 be downloaded")]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(min=1, help="Resize and crop folder images to this side, in pixels"),
+]
+Download = Annotated[bool, typer.Option("--download", help="Download what cifar10:DIR lacks")]
 
 # The plan
 
 Budget = Annotated[
     list[str],
     typer.Option(
-        help="Upper bound: flops=0.5 (a fraction), params=1.2M, or a range, flops=0.3:0.8, from "
-        "which each episode draws; repeatable. Default: flops=0.5",
+        help="Upper bound on flops (multiply-accumulates) or params: a fraction of MODEL's "
+        "(flops=0.5), a count (params=1.2M), or a range from which each episode draws its own "
+        "(flops=0.3:0.8); repeatable. Default: flops=0.5, with --min-accuracy none",
+        rich_help_panel=_PLAN,
+    ),
+]
+CompareBudget = Annotated[
+    list[str],
+    typer.Option(
+        "--budget",
+        help="Upper bound on flops (multiply-accumulates) or params: a fraction of MODEL's "
+        "(flops=0.5) or a count (params=1.2M); repeatable",
         rich_help_panel=_PLAN,
     ),
 ]
@@ -47,40 +69,51 @@ MinAccuracy = Annotated[
     typer.Option(
         min=0,
         max=1,
-        help="Find the cheapest network that has this accuracy on search-val, within the budget, "
-        "if one is given",
+        help="Find the cheapest network that has at least this accuracy on search-val before "
+        "finetuning; a --budget holds as well",
         rich_help_panel=_PLAN,
     ),
 ]
 Minimise = Annotated[
-    str, typer.Option(help="What is cheap then: macs or params", rich_help_panel=_PLAN)
+    str,
+    typer.Option(
+        help="With --min-accuracy, what the cheapest has least of: macs or params",
+        rich_help_panel=_PLAN,
+    ),
 ]
 NoBudget = Annotated[
     bool,
-    typer.Option("--no-budget", help="Weigh error against cost (amc-flops)", rich_help_panel=_PLAN),
+    typer.Option(
+        "--no-budget",
+        help="No upper bound: the reward weighs error against cost (--reward amc-flops)",
+        rich_help_panel=_PLAN,
+    ),
 ]
 MinKeep = Annotated[
     float,
-    typer.Option(min=0, max=1, help="Least kept fraction of a unit", rich_help_panel=_PLAN),
+    typer.Option(min=0, max=1, help="Least fraction of a unit to keep", rich_help_panel=_PLAN),
 ]
 MinWidth = Annotated[
     int,
     typer.Option(
-        min=1, help="Least kept width of a unit, in groups of channels", rich_help_panel=_PLAN
+        min=1,
+        help="Least width of a unit to keep, in groups of channels (a head is one group)",
+        rich_help_panel=_PLAN,
     ),
 ]
 RoundTo = Annotated[
     list[str],
     typer.Option(
-        help="Kept channels are multiples of this: 8 (all units) or by kind, conv=8 (conv, linear, "
-        "embedding, stream, heads); repeatable",
+        help="Keep multiples of so many channels: 8 (all units), or by kind of unit, conv=8 (conv, "
+        "linear, embedding, stream, heads); repeatable",
         rich_help_panel=_PLAN,
     ),
 ]
 Exclude = Annotated[
     list[str],
     typer.Option(
-        help="Unit or layer to leave alone, by name or shell pattern, or kind:stream; repeatable",
+        help="Units to leave alone: a name or shell pattern of theirs or of a layer (layer1.*), or "
+        "kind:stream; repeatable",
         rich_help_panel=_PLAN,
     ),
 ]
@@ -88,7 +121,7 @@ GentleEnds = Annotated[
     bool,
     typer.Option(
         "--gentle-ends",
-        help="Keep at least half of the stem, and of what the output layer reads",
+        help="Keep at least half of what the first layer writes and the output layer reads",
         rich_help_panel=_PLAN,
     ),
 ]
@@ -96,15 +129,16 @@ AllowDrop = Annotated[
     bool,
     typer.Option(
         "--allow-drop",
-        help="Residual branches may go altogether, so that a block becomes its shortcut",
+        help="Let residual branches go altogether, so that a block becomes its shortcut",
         rich_help_panel=_PLAN,
     ),
 ]
 Importance = Annotated[
     str | None,
     typer.Option(
-        help="How channels are ranked. By training images: taylor (default), activation, entropy. "
-        "By weights: contribution, l1, l2, bn-scale, geometric-median. Or: random",
+        help="How a unit's channels are ranked; the last go first. By training images: taylor "
+        "(default), activation, entropy. By weights: contribution, l1, l2, bn-scale, "
+        "geometric-median. Or: random",
         rich_help_panel=_PLAN,
     ),
 ]
@@ -114,15 +148,15 @@ Importance = Annotated[
 Agent = Annotated[
     str | None,
     typer.Option(
-        help="expert, ddpg; baselines: uniform, random, knapsack, greedy, cma-es, tpe, gp",
+        help="Who proposes plans: expert (default), ddpg (default of --preset amc-paper), or a "
+        "baseline: uniform, random, knapsack, greedy, cma-es, tpe, gp (amc compare --help)",
         rich_help_panel=_AGENT,
     ),
 ]
 Agents = Annotated[
     str,
     typer.Option(
-        help="Searchers, separated by commas: expert, ddpg (with settings: ddpg:amc-paper), "
-        "uniform, random, knapsack, greedy, cma-es, tpe, gp; the first is tested against the rest",
+        help="Agents of the table above, with commas; the first is tested against every other",
         rich_help_panel=_AGENT,
     ),
 ]
@@ -130,23 +164,29 @@ Seeds = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Searches with each agent; one suffices where nothing is random",
+        help="Searches with each agent; one where nothing is random (uniform, knapsack, greedy)",
         rich_help_panel=_AGENT,
     ),
 ]
 Evaluations = Annotated[
     str,
     typer.Option(
-        help="Compare after so many evaluated plans; the last is the length of a search",
+        help="Compare after so many evaluated plans; the largest is the length of a search",
         rich_help_panel=_AGENT,
     ),
 ]
-Preset = Annotated[str, typer.Option(help="Settings: default or amc-paper", rich_help_panel=_AGENT)]
+Preset = Annotated[
+    str,
+    typer.Option(
+        help="Settings of the agent: default, or amc-paper (the paper's, for ddpg)",
+        rich_help_panel=_AGENT,
+    ),
+]
 Episodes = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Plans to try; default: the preset's; 0: only what --policy proposes",
+        help="Plans to try; default: 150 (amc-paper: 400); 0: only what --policy proposes",
         rich_help_panel=_AGENT,
     ),
 ]
@@ -154,21 +194,27 @@ Policy = Annotated[
     str | None,
     typer.Option(
         metavar="RUN-or-POLICY",
-        help="Start from the policy of another run, on whatever network",
+        help="Start from the policy that another run has learned, on whatever network",
         rich_help_panel=_AGENT,
     ),
 ]
+_QUALITY = (
+    "What scores a plan: kl (how far its outputs are from MODEL's), accuracy or cross_entropy"
+)
 Reward = Annotated[
     str,
     typer.Option(
-        help="kl, accuracy, cross_entropy; without budget amc-flops, amc-params",
+        help=f"{_QUALITY}; with --no-budget: amc-flops (its default) or amc-params",
         rich_help_panel=_AGENT,
     ),
 ]
+CompareReward = Annotated[str, typer.Option("--reward", help=_QUALITY, rich_help_panel=_AGENT)]
 Constraint = Annotated[
     str,
     typer.Option(
-        help="projection, or sequential (the AMC paper's Algorithm 1)", rich_help_panel=_AGENT
+        help="How plans meet the budget: projection (all units at once) or sequential (one after "
+        "the other: the AMC paper's Algorithm 1)",
+        rich_help_panel=_AGENT,
     ),
 ]
 Images = Annotated[
@@ -178,7 +224,7 @@ CalibrationImages = Annotated[
     int,
     typer.Option(
         min=0,
-        help="Training images that re-estimate BatchNorm statistics",
+        help="Training images that re-estimate the BatchNorm statistics of every plan; 0: MODEL's",
         rich_help_panel=_AGENT,
     ),
 ]
@@ -195,7 +241,7 @@ Reconstruct = Annotated[
 # Finetuning
 
 Epochs = Annotated[
-    int, typer.Option(min=0, help="Epochs; 0: no finetuning", rich_help_panel=_TUNING)
+    int, typer.Option(min=0, help="Epochs of finetuning; 0: none", rich_help_panel=_TUNING)
 ]
 LearningRate = Annotated[
     float, typer.Option("--lr", help="Peak learning rate", rich_help_panel=_TUNING)
@@ -222,8 +268,8 @@ Resume = Annotated[
     Path | None,
     typer.Option(
         metavar="RUN",
-        help="Go on with the interrupted search in this folder, as it began; beside it only "
-        "--episodes (more), --device, --threads and --allow-factory",
+        help="Instead of MODEL: go on with the interrupted search in this folder, as it began; "
+        "beside it only --episodes (more), --device, --threads and --allow-factory",
         rich_help_panel=_RUN,
     ),
 ]
@@ -257,12 +303,15 @@ Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn", rich
 Bf16 = Annotated[
     bool | None,
     typer.Option(
-        "--bf16/--no-bf16", help="Default: where the hardware has it", rich_help_panel=_RUN
+        "--bf16/--no-bf16",
+        help="Compute in bfloat16; default: where the hardware has it",
+        rich_help_panel=_RUN,
     ),
 ]
 Device = Annotated[str, typer.Option(help="cpu or cuda", rich_help_panel=_RUN)]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads; default: all", rich_help_panel=_RUN)
+    int | None,
+    typer.Option(min=1, help="CPU threads; default: as PyTorch chooses", rich_help_panel=_RUN),
 ]
 Workers = Annotated[
     int,

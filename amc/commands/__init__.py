@@ -1,0 +1,1 @@
+"""The commands of ``amc``, one a file: thin wrappers; heavy imports are inside them."""

@@ -17,7 +17,8 @@ _PRIOR_MEAN = torch.log(torch.tensor([0.6, 0.6, 2.0, 0.15], dtype=torch.float64)
 _PRIOR_STD = torch.tensor([0.5, 0.5, 0.5, 0.3], dtype=torch.float64)
 _JITTER = 1e-6
 _REFIT_GROWTH = 1.1
-_LEAST_LOSS = 1e-3
+LEAST_LOSS = 1e-3
+"""Losses below this are as good as none."""
 
 
 class PlanCritic:
@@ -47,7 +48,7 @@ class PlanCritic:
     def fit(self, keeps: np.ndarray, losses: np.ndarray) -> None:
         """Learn from plans: kept fractions ``(n, units)`` in (0, 1], losses ``(n,)`` from 0 up."""
         self._inputs = _inputs(keeps)
-        worth = -torch.from_numpy(np.maximum(losses, _LEAST_LOSS)).log()
+        worth = -torch.from_numpy(np.maximum(losses, LEAST_LOSS)).log()
         self._mean, self._scale = worth.mean(), worth.std(correction=0).clamp(min=1e-9)
         self._targets = (worth - self._mean) / self._scale
         if len(worth) >= _REFIT_GROWTH * self._fitted_on:

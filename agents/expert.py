@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from amc.agents.apprentice import Apprentice
-from amc.agents.critic import PlanCritic
+from amc.agents.critic import LEAST_LOSS, PlanCritic
 from amc.agents.planner import Planner
 from amc.agents.policy import Policy
 from amc.agents.replay import check_fit
@@ -66,6 +66,7 @@ class ExpertIteration:
         self._begins_with_actor = policy is not None
         self._episodes: list[Episode] = []
         self._asked = 0
+        self._diagnostics: dict[str, float] = {}
 
     def ask(self, count: int) -> list[Proposal]:
         """Plans, each under a budget of its own where there is a range.
@@ -86,6 +87,8 @@ class ExpertIteration:
 
     def tell(self, episodes: Sequence[Episode]) -> None:
         """Fit the critic to all episodes, plan with it, and let the actor learn from the plan."""
+        if len(self._episodes) >= self._settings.warmup_episodes:
+            self._examine(episodes)
         self._episodes += episodes
         if len(self._episodes) < self._settings.warmup_episodes:
             return
@@ -95,6 +98,15 @@ class ExpertIteration:
         observations, actions = self._env.retrace(widths[0], budget)
         self._apprentice.watch(observations[:-1], actions)
         self._apprentice.train(self._settings.gradient_steps, self._settings.batch_size)
+
+    def _examine(self, episodes: Sequence[Episode]) -> None:
+        """How wrong the critic was about plans that it has not learned from, and how uncertain."""
+        mean, std = self._critic.predict(self._keeps([episode.widths for episode in episodes]))
+        worth = -np.log(np.maximum([self._loss(episode) for episode in episodes], LEAST_LOSS))
+        self._diagnostics |= {
+            "losses/critic": float(np.abs(mean - worth).mean()),
+            "exploration/critic_std": float(std.mean()),
+        }
 
     def _begin(self, budget: Budget) -> Proposal:
         std = self._settings.noise_std if self._asked else 0.0
@@ -193,5 +205,6 @@ class ExpertIteration:
         )
 
     def diagnostics(self) -> dict[str, float]:
-        """The actor's error in imitating the planner."""
-        return {"losses/actor": self._apprentice.loss}
+        """The critic's error and uncertainty about the last plans, before they were evaluated, in
+        units of the loss's logarithm; and the actor's squared error in imitating the planner."""
+        return {**self._diagnostics, "losses/actor": self._apprentice.loss}

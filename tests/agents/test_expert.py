@@ -72,6 +72,9 @@ def test_a_batch_holds_different_plans_that_the_critic_likes() -> None:
     assert np.median([e.reward for e in done]) > np.median([e.reward for e in warm[:6]])
     agent.tell(done)
     assert agent.policy.trained_on["episodes"] == 16
+    told = agent.diagnostics()
+    assert set(told) == {"losses/actor", "losses/critic", "exploration/critic_std"}
+    assert told["losses/critic"] < 0.5  # of the logarithm: the critic has understood something
 
 
 def test_a_seed_determines_the_episodes() -> None:

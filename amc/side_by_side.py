@@ -35,7 +35,7 @@ def compare(results: Results) -> list[tuple[str, list[Cell]]]:
 def front_rows(front: Front) -> tuple[list[str], list[list[str]]]:
     """Head and rows of a table of the plans of a front, the best first, and the dense network."""
     names = list(front.dense_quality)
-    head = ["", "MACs", "Parameters", *(name.replace("_", "-").capitalize() for name in names)]
+    head = ["", "MACs", "Parameters", *(_heading(name) for name in names)]
     if not front.plans:
         return head, []
     first = front.plans[0]
@@ -46,6 +46,10 @@ def front_rows(front: Front) -> tuple[list[str], list[list[str]]]:
         quality = [_quality(name, plan.quality) for name in names]
         rows.append([str(number), *map(text.percent, shares), *quality])
     return head, rows
+
+
+def _heading(name: str) -> str:
+    return "KL" if name == "kl" else name.replace("_", "-").capitalize()
 
 
 def _quality(name: str, quality: Mapping[str, float]) -> str:

@@ -8,7 +8,7 @@ import torch
 
 from amc.agents import make_agent
 from amc.agents.policy import Policy, make_actor
-from amc.agents.replay import Replay, play
+from amc.agents.replay import PolicyWalks, play
 from amc.config import AgentConfig
 from amc.errors import ConfigError
 from tests.fakes import DENSE_9, fake_env
@@ -27,7 +27,7 @@ def policy(budget: object = None, constraint: str = "projection", hidden: int = 
 
 def test_the_policy_s_plan_is_the_walk_of_its_actions() -> None:
     env, chosen = fake_env(), policy()
-    (episode,) = play_agent(Replay(env, chosen), env, 10)
+    (episode,) = play_agent(PolicyWalks(env, chosen), env, 10)
     observation, _ = env.reset()
     for _ in DENSE_9:
         observation, _, _, _, info = env.step(chosen.act(observation))
@@ -39,7 +39,7 @@ def test_the_policy_s_plan_is_the_walk_of_its_actions() -> None:
 def test_a_range_is_replayed_at_evenly_spaced_budgets() -> None:
     env = fake_env(limits={"macs": (0.3, 0.8)})
     chosen = policy({"macs": [0.3, 0.8]})
-    history = play_agent(Replay(env, chosen), env, 100)
+    history = play_agent(PolicyWalks(env, chosen), env, 100)
     limits = [episode.budget["macs"] / env.cost.dense_macs for episode in history]
     assert limits == pytest.approx(np.linspace(0.3, 0.8, 11))
     assert all(
@@ -61,7 +61,7 @@ def test_a_range_is_replayed_at_evenly_spaced_budgets() -> None:
 def test_other_budgets_than_in_training_are_a_warning(trained: object, said: str | None) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        Replay(fake_env(), policy(trained))
+        PolicyWalks(fake_env(), policy(trained))
     messages = [str(warning.message) for warning in caught]
     assert len(messages) == (said is not None)
     assert all(said in message for message in messages if said)
@@ -69,9 +69,9 @@ def test_other_budgets_than_in_training_are_a_warning(trained: object, said: str
 
 def test_what_does_not_fit_is_an_error() -> None:
     with pytest.raises(ConfigError, match="trained with the constraint 'sequential', not 'proj"):
-        Replay(fake_env(), policy(constraint="sequential"))
+        PolicyWalks(fake_env(), policy(constraint="sequential"))
     with pytest.raises(ConfigError, match=r"trained_on\.budget: macs"):
-        Replay(fake_env(), policy({"macs": "half"}))
+        PolicyWalks(fake_env(), policy({"macs": "half"}))
     with pytest.raises(ConfigError, match="'random' starts from no policy"):
         make_agent("random", fake_env(), AgentConfig(), 0, policy())
 

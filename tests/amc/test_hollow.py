@@ -10,13 +10,14 @@ from torch.nn import Conv1d, Conv2d, Conv3d, Linear
 from torch.utils.flop_counter import FlopCounterMode
 
 from amc.apply import cut
-from amc.budget import project, resolve
+from amc.budget import resolve
 from amc.cost import CostTable
 from amc.errors import UnitError
 from amc.export import load_model, save_model
 from amc.find import find_units
 from amc.models import ModelConfig, build_model
 from amc.plan import Plan, plan_of, weights_sha256
+from amc.projection import project
 from amc.slim import slice_model
 from amc.verification import verify
 

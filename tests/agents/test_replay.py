@@ -9,7 +9,7 @@ import torch
 from amc.agents import make_agent
 from amc.agents.policy import Policy, make_actor
 from amc.agents.replay import PolicyWalks, play
-from amc.config import AgentConfig
+from amc.config import AgentConfig, DDPGConfig, ExpertConfig
 from amc.errors import ConfigError
 from tests.fakes import DENSE_9, fake_env
 from tests.fakes import play as play_agent
@@ -76,10 +76,14 @@ def test_what_does_not_fit_is_an_error() -> None:
         make_agent("random", fake_env(), AgentConfig(), 0, policy())
 
 
-def test_a_search_starts_with_the_policy_s_own_plan_and_learns_from_there() -> None:
+@pytest.mark.parametrize("name", ["expert", "ddpg"])
+def test_a_search_starts_with_the_policy_s_own_plan_and_learns_from_there(name: str) -> None:
     env, chosen = fake_env(), policy()
-    settings = AgentConfig(warmup_episodes=1, gradient_steps=5)
-    agent = make_agent("ddpg", env, settings, 0, chosen)
+    settings = AgentConfig(
+        expert=ExpertConfig(warmup_episodes=2),
+        ddpg=DDPGConfig(warmup_episodes=1, gradient_steps=5),
+    )
+    agent = make_agent(name, env, settings, 0, chosen)
     begun = agent.policy
     assert begun is not None
     assert begun.hidden == (16,)  # the policy's, whatever the settings say

@@ -137,7 +137,7 @@ def test_a_plan_that_drops_units_is_applied_saved_and_loaded(tmp_path):
         model=ModelConfig(spec="amc:resnet20"),
     )
     plan.save(tmp_path / "plan.json")
-    small, error = cut(Plan.load(tmp_path / "plan.json"), model, x)
+    small, _, error = cut(Plan.load(tmp_path / "plan.json"), model, x)
     assert error < 1e-5
     save_model(small, plan, tmp_path / "small.safetensors")
     loaded, _ = load_model(tmp_path / "small.safetensors")

@@ -80,7 +80,7 @@ def front_table(front: Front) -> Table:
 
 def _render(run: Record) -> str:
     name = run.path.resolve().name
-    budget = text.budget(run.config.budget)
+    budget = _aim(run)
     header = tag(
         "header",
         tag("p", f"{budget} · {run.started.isoformat()} · {name}"),
@@ -97,6 +97,15 @@ def _render(run: Record) -> str:
         _reproduce_section(run),
     )
     return page(f"{run.network}, {budget}", body)
+
+
+def _aim(run: Record) -> str:
+    """What was asked for."""
+    floor, budget = run.config.min_accuracy, text.budget(run.config.budget)
+    if floor is None:
+        return budget
+    held = f"accuracy ≥ {text.percent(floor)}"
+    return f"{held}, {budget}" if run.config.budget else held
 
 
 def _headline(run: Record) -> Html:
@@ -133,6 +142,11 @@ def _notes(run: Record) -> Html:
     """What a reader would expect and does not find, and how to get it."""
     asked, done = run.config.episodes, len(run.episodes)
     notes: list[str] = []
+    floor = run.config.min_accuracy
+    if floor is not None and done:
+        reached = run.episodes[run.best].quality.get("accuracy", 0.0)
+        held = "is held" if reached >= floor else "is held by none of the plans"
+        notes.append(f"An accuracy of {floor:g} on search-val {held}; the plan has {reached:.4f}.")
     if 0 < done < asked and run.config.agent not in UNSEEDED:
         notes.append(f"Stopped after {done} of {asked} episodes: the plan is the best of those.")
     command = tag("code", shlex.join(["amc", "finetune", str(run.path)]))

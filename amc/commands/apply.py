@@ -9,6 +9,7 @@ import typer
 
 from amc import options as opt
 from amc.commands.shared import console, recover_plan
+from amc.errors import ConfigError
 
 
 def apply(
@@ -25,7 +26,9 @@ def apply(
     """Slice the plan from the original weights, verify it against its masked twin, and save it.
 
     For a run, BatchNorm is recalibrated and the result tested; for a bare plan.json the sliced
-    weights are saved as they are.
+    weights are saved as they are. Of a search over a range of budgets, the best plan within one:
+
+        amc apply runs/NAME --budget flops=0.42
     """
     from amc.config import FinetuneConfig
     from amc.recover import apply_file, choose, open_task
@@ -36,6 +39,8 @@ def apply(
         task = open_task(folder, allow_factory=allow_factory)
         recover_plan(task, folder, FinetuneConfig(epochs=0))
         return
+    if budget:
+        raise ConfigError(f"--budget: {source} is one plan; give the run's folder to choose from")
     target = out or source.with_name("pruned.safetensors")
     error = apply_file(source, target, weights=weights, allow_factory=allow_factory)
     console.print(f"verified (relative error {error:.1e}), saved as {target}")

@@ -36,7 +36,8 @@ def test_command_says_every_setting_that_an_option_has() -> None:
     config = SearchConfig(
         model=ModelConfig(spec="my nets/net.py:make", arguments={"depth": 20}, weights="w x.pth"),
         data=DataConfig(spec="imagefolder:data", search_val=0.2, image_size=64, download=True),
-        budget={"macs": 0.4, "params": 1_200_000},
+        budget={"macs": (0.3, 0.8), "params": 1_200_000},
+        policy="runs/other",
         episodes=77,
         seed=3,
         agent="random",
@@ -64,7 +65,8 @@ def test_command_says_every_setting_that_an_option_has() -> None:
         "search_val": "0.2",
         "image_size": 64,
         "download": True,
-        "budget": ["macs=0.4", "params=1200000"],
+        "budget": ["macs=0.3:0.8", "params=1200000"],
+        "policy": "runs/other",
         "episodes": 77,
         "seed": 3,
         "agent": "random",
@@ -106,6 +108,19 @@ def test_defaults_are_left_out_and_no_budget_is_said() -> None:
         "--reward amc-flops",
         "--epochs 0",
     ]
+
+
+def test_a_floor_needs_no_budget() -> None:
+    config = SearchConfig(
+        model=ModelConfig(spec="amc:resnet20"),
+        data=DataConfig(),
+        min_accuracy=0.9,
+        minimise="params",
+    )
+    values = parse(command_line(config, None))
+    assert (values["min_accuracy"], values["minimise"]) == (0.9, "params")
+    assert values["budget"] == []
+    assert not values["no_budget"]
 
 
 def test_what_no_option_says_is_listed() -> None:

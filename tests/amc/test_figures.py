@@ -72,6 +72,18 @@ def test_tradeoff_names_the_episodes_on_request() -> None:
     np.testing.assert_allclose(scale.cmap(scale.norm([1, 2, 3])), dots.get_facecolors())
 
 
+def test_front_draws_all_plans_the_front_as_a_line_and_the_dense_network() -> None:
+    episodes, front = ([0.3, 0.5, 0.4], [0.6, 0.7, 0.5]), ([0.3, 0.5], [0.6, 0.7])
+    labels = {"cost_label": "MACs kept", "quality_label": "accuracy"}
+    figure = figures.front_figure(episodes, front, 0.9, **labels)
+    assert line(figure, "episode") == episodes
+    assert line(figure, "front") == front
+    assert line(figure, "dense") == ([1.0], [0.9])
+    assert axes_of(figure).yaxis.get_major_formatter()(0.7) == "70%"
+    unknown = figures.front_figure(episodes, ([0.3], [-3.0]), None, **labels)
+    assert "dense" not in {one.get_label() for one in axes_of(unknown).lines}
+
+
 def test_finetuning_draws_accuracies_and_the_dense_line() -> None:
     figure = figures.finetune_figure([0.8, 0.9, 0.91], 0.92)
     assert line(figure, "finetuned") == ([1, 2, 3], [0.8, 0.9, 0.91])

@@ -1,5 +1,7 @@
 """From a finished search to a finetuned network on disk, on the embedded digits."""
 
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -7,10 +9,11 @@ from safetensors.torch import save_file
 from amc.config import DataConfig, EvaluateConfig, FinetuneConfig, ModelConfig
 from amc.errors import ModelError, PlanError, RunError
 from amc.export import load_model
+from amc.front import Front
 from amc.models import build_model
 from amc.pipeline import make_config, search
 from amc.plan import Plan
-from amc.recover import apply_file, open_task, recover
+from amc.recover import apply_file, choose, open_task, recover
 from amc.results import Results
 from amc.run import RunFolder
 from amc.task import image_task
@@ -99,6 +102,27 @@ def test_a_python_file_is_not_run_because_a_plan_names_it(finished, tmp_path):
     plan.model_copy(update={"model": evil}).save(tmp_path / "plan.json")
     with pytest.raises(ModelError, match="--allow-factory"):
         apply_file(tmp_path / "plan.json", tmp_path / "small.safetensors")
+
+
+def test_a_plan_of_a_front_gets_a_folder_of_its_own(finished, tmp_path):
+    run, task, _ = finished
+    folder = RunFolder(tmp_path)
+    shutil.copy(run.config, folder.config)
+    plan = Plan.load(run.plan)
+    with pytest.raises(PlanError, match="only a search over a range"):
+        choose(folder, ["flops=0.5"])
+    assert choose(folder, []) is folder
+    other = plan.model_copy(update={"macs": plan.dense_macs // 4})
+    Front(dense_quality={}, plans=(other, plan)).save(folder.front)
+    chosen = choose(folder, ["flops=0.3", "params=0.99"])
+    assert chosen.path == tmp_path / "macs0.3-params0.99"
+    assert Plan.load(chosen.plan) == other
+    results = recover(task, other, FinetuneConfig(epochs=0), RunFolder.open(chosen.path))
+    assert Results.load(chosen.results) == results
+    assert chosen.network() == chosen.pruned
+    assert "before finetuning" in chosen.report.read_text()
+    choose(folder, ["flops=0.3", "params=0.99"])
+    assert chosen.network().is_file()  # what is there stays
 
 
 def test_a_runs_network_is_the_finetuned_one_where_there_is_one(finished, tmp_path):

@@ -16,8 +16,9 @@ from amc.config import DataConfig, FinetuneConfig, ModelConfig, SearchConfig, sa
 from amc.envs.pruning import Episode
 from amc.errors import PlanError, RunError
 from amc.finetune import Epoch
+from amc.front import Front, nondominated
 from amc.plan import Plan, UnitPlan
-from amc.report import results_table, write_report
+from amc.report import front_table, results_table, write_report
 from amc.results import Results, Row, read_episodes
 
 DENSE = {"macs": 40_813_184, "params": 270_896}
@@ -284,6 +285,51 @@ def test_page_of_an_unfinished_run(
     assert said in page.text
     assert set(page.tables) == tables
     assert ("before finetuning" in page.text) == ("plan" in tables)
+
+
+def make_front(path: Path, config: SearchConfig) -> Front:
+    """``front.json`` of a run whose episodes are there."""
+    episodes = read_episodes(path / "episodes.jsonl")
+    plan = Plan.load(path / "plan.json")
+    front = Front(
+        dense_quality={"accuracy": 0.925, "kl": 0.007},
+        plans=tuple(
+            plan.model_copy(update={"macs": e.macs, "params": e.params, "quality": e.quality})
+            for e in nondominated(episodes, config)
+        ),
+    )
+    front.save(path / "front.json")
+    return front
+
+
+def test_plans_of_a_range_are_drawn_and_listed(tmp_path: Path) -> None:
+    config = make_config(budget={"macs": (0.3, 0.8)})
+    make_run(tmp_path / "run", config=config)
+    assert "front" not in Page(write_report(tmp_path / "run")).tables
+    front = make_front(tmp_path / "run", config)
+    page = Page(write_report(tmp_path / "run"))
+    head, dense, *rows = page.tables["front"]
+    assert head == ["", "MACs", "Parameters", "Accuracy", "KL"]
+    assert dense == ["dense", "40.8 M", "271 k", "92.5%", "0.007"]
+    assert [row[1] for row in rows] == [
+        f"{plan.macs / plan.dense_macs:.1%}" for plan in reversed(front.plans)
+    ]
+    assert [row[3] for row in rows] == [f"{p.quality['accuracy']:.1%}" for p in front.plans[::-1]]
+    assert "MACs ≤ 30% to 80%" in page.text
+    assert f"amc finetune {tmp_path / 'run'} --budget flops=0.42" in page.text
+    console = Console(record=True, width=100, file=io.StringIO())
+    console.print(front_table(front))
+    shown = console.export_text()
+    assert all(cell in shown for row in page.tables["front"] for cell in row)
+
+
+def test_a_floor_is_said_to_be_held_or_not(tmp_path: Path) -> None:
+    for floor, held in ((0.5, "An accuracy of 0.5 on search-val is held;"), (0.99, "by none of")):
+        path = tmp_path / str(floor)
+        make_run(path, config=make_config(budget={}, min_accuracy=floor))
+        text = Page(write_report(path)).text
+        assert held in text
+        assert f"accuracy ≥ {floor:.1%} ·" in text
 
 
 def test_run_from_python_objects_has_a_page(tmp_path: Path) -> None:

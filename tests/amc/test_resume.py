@@ -321,3 +321,18 @@ def test_the_command_does_what_is_missing(monkeypatch, capsys, tmp_path):
     code, _, error = command(monkeypatch, capsys, "search", "--resume", "run", "--seed", "1")
     assert code == 1
     assert "--resume with --seed" in error
+
+
+@pytest.mark.parametrize("agent", ["expert", "random"])
+@pytest.mark.parametrize("aim", [{"budget": "flops=0.3:0.8"}, {"min_accuracy": 0.97}], ids=repr)
+def test_ranges_and_floors_go_on_with_the_budgets_that_would_have_come(tmp_path, aim, agent):
+    given = {"episodes": EPISODES, "seed": 5, "agent": agent, "agent_settings": SETTINGS, **aim}
+    whole = search(tiny_task(), run=tmp_path / "whole", **given)
+    cut(tmp_path / "whole", tmp_path / "cut", 6)
+    (tmp_path / "cut" / "front.json").unlink()
+    result, _, calls = resumed(tmp_path / "cut")
+    assert timeless(result.history) == timeless(whole.history)
+    assert calls <= EPISODES - 6 + 1  # and the dense network
+    assert stored(tmp_path / "cut") == stored(tmp_path / "whole")
+    fronts = [(tmp_path / name / "front.json").read_text() for name in ("cut", "whole")]
+    assert fronts[0] == fronts[1]

@@ -114,9 +114,11 @@ def whole(tmp_path_factory):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+import torch
 from amc.task import Task
 from tests.amc.test_resume import start, tiny_task
 
+torch.set_num_threads(1)  # as in the tests, or the resumed search says that rounding may differ
 task, calls = tiny_task(), []
 
 def evaluate(candidate):

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
-import torch
-from torch import nn
 
-from amc.trace import as_inputs, eval_mode
+from amc.runtimes.base import Forward, host_time
+
+Clock = Literal["wall", "cpu"]
+Time = Callable[[Forward], tuple[float, float]]
+"""Runs one forward: its seconds by the wall clock, and of all processors together."""
+
+STALL = 1.1
+"""Wall time over CPU time from which on the process must have waited for its turn on a processor:
+threads that compute make CPU time the larger one."""
+ERROR = 0.02
+"""Standard error of a median, relative to it, from which on it tells too little."""
 
 
 @dataclass(frozen=True)
@@ -21,30 +28,77 @@ class Latency:
     median_ms: float
     spread_ms: float
     """Interquartile range."""
+    cpu_ms: float
+    """Median CPU time of the process, all its threads together."""
+    cpu_spread_ms: float
+    """Interquartile range of the same."""
+    turns: int
+
+    def ms(self, clock: Clock) -> float:
+        """The median by that clock."""
+        return self.median_ms if clock == "wall" else self.cpu_ms
+
+    def error(self, clock: Clock) -> float:
+        """Standard error of that median, relative to it.
+
+        Of n draws from a normal distribution of interquartile range q it is 0.93 q / sqrt(n): the
+        median's is 1.25 standard deviations over sqrt(n), and q is 1.35 of them.
+        """
+        spread = self.spread_ms if clock == "wall" else self.cpu_spread_ms
+        return 0.93 * spread / self.turns**0.5 / self.ms(clock) if self.ms(clock) else 0.0
 
 
 def measure(
-    models: Sequence[nn.Module], example_inputs: Any, *, repeats: int = 50, warmup: int = 5
+    forwards: Sequence[Forward],
+    *,
+    repeats: int = 30,
+    warmup: int = 5,
+    min_seconds: float = 1.0,
+    max_seconds: float = 30.0,
+    time: Time = host_time,
 ) -> list[Latency]:
-    """Latency of each model in eager PyTorch, float32, on the device of its weights.
+    """Latency of each forward; ``time`` is that of the runtime that they were loaded into.
 
-    The models take turns, so that a machine that slows down slows all of them; quote ratios rather
-    than the times themselves. ``example_inputs`` decides the batch size.
+    They take turns, so that a machine that slows down slows all of them: at least ``repeats`` turns
+    and ``min_seconds`` in all, and none after ``max_seconds`` unless there were fewer than
+    ``warmup``. Before that each has ``warmup`` turns that do not count.
     """
-    inputs = as_inputs(example_inputs)
-    seconds = np.zeros((len(models), warmup + repeats))
-    for turn in range(warmup + repeats):
-        for number, model in enumerate(models):
-            with torch.inference_mode(), eval_mode(model):
-                _synchronise()
-                start = time.perf_counter()
-                model(*inputs)
-                _synchronise()
-                seconds[number, turn] = time.perf_counter() - start
-    quartiles = np.percentile(seconds[:, warmup:] * 1e3, (25, 50, 75), axis=1)
-    return [Latency(float(q[1]), float(q[2] - q[0])) for q in quartiles.T]
+    turns: list[list[tuple[float, float]]] = []
+    total = 0.0
+    for turn in range(-warmup, 1_000_000):
+        if len(turns) >= repeats and total >= min_seconds:
+            break
+        if len(turns) >= max(1, warmup) and total >= max_seconds:
+            break
+        taken = [time(forward) for forward in forwards]
+        if turn >= 0:
+            turns.append(taken)
+            total += sum(wall for wall, _ in taken)
+    low, middle, high = np.percentile(np.array(turns) * 1e3, (25, 50, 75), axis=0)
+    return [
+        Latency(
+            median_ms=float(middle[number, 0]),
+            spread_ms=float(high[number, 0] - low[number, 0]),
+            cpu_ms=float(middle[number, 1]),
+            cpu_spread_ms=float(high[number, 1] - low[number, 1]),
+            turns=len(turns),
+        )
+        for number in range(len(forwards))
+    ]
 
 
-def _synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def judge(latencies: Sequence[Latency], device: str = "cpu") -> tuple[Clock, str]:
+    """Which clock can be trusted, and a warning in words; empty where all is well.
+
+    CPU time decides where the machine was too busy for the wall clock: that of a GPU's program says
+    nothing of the GPU, so that there the wall clock stays.
+    """
+    error = max(latency.error("wall") for latency in latencies)
+    waited = max(latency.median_ms / latency.cpu_ms for latency in latencies if latency.cpu_ms)
+    unsure = f"the medians are uncertain by {error:.1%} of themselves"
+    if device != "cpu":
+        return ("wall", f"{unsure}; measure again on an idle device" if error > ERROR else "")
+    if waited <= STALL and error <= ERROR:
+        return "wall", ""
+    why = f"forwards waited for a processor ({waited:.1f} times their CPU time)"
+    return "cpu", f"the machine is busy: {why if waited > STALL else unsure}; CPU time decides"

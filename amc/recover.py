@@ -6,6 +6,7 @@ import copy
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,14 +18,16 @@ from amc.errors import ConfigError, ModelError, PlanError, RunError
 from amc.export import read_card, save_model
 from amc.finetune import Epoch
 from amc.front import Front
-from amc.latency import measure
+from amc.latency import judge, measure
 from amc.models import build_model, check_allowed
 from amc.plan import Plan, weights_sha256
 from amc.report import write_report
 from amc.results import Results, Row
 from amc.run import RunFolder
+from amc.runtimes import load_all
 from amc.task import Task, image_task
 from amc.text import limits_name
+from amc.trace import as_inputs
 
 
 def open_task(
@@ -124,11 +127,7 @@ def recover(
         save_model(applied.model, plan, folder.pruned)
     say("testing dense and pruned")
     networks = {"dense": task.model, "pruned": applied.model}
-    results = Results(
-        rows=_rows(networks, plan, task),
-        device=str(next(task.model.parameters()).device),
-        verified_error=applied.verified_error,
-    )
+    results = Results(**_measured(networks, plan, task), verified_error=applied.verified_error)
     if not folder.finetuned.exists():
         results.save(folder.results)
     if recipe.epochs:
@@ -139,10 +138,8 @@ def recover(
         epochs = task.train(tuned, recipe, on_epoch=on_epoch, on_step=on_step)
         if plan.model is not None:
             save_model(tuned, plan, folder.finetuned, finetuned_epochs=recipe.epochs)
-        rows = _rows(networks, plan, task)
-        results = results.model_copy(
-            update={"rows": rows, "epochs": tuple(epochs), "recipe": recipe}
-        )
+        measured = _measured(networks, plan, task)
+        results = results.model_copy(update={**measured, "epochs": tuple(epochs), "recipe": recipe})
         results.save(folder.results)
     write_report(folder.path)
     return results
@@ -163,10 +160,19 @@ def recovered(folder: RunFolder, plan: Plan, recipe: FinetuneConfig) -> Results 
     return results if measured and card.plan == plan else None
 
 
-def _rows(networks: dict[str, nn.Module], plan: Plan, task: Task) -> tuple[Row, ...]:
-    """A row for each network; their latencies are measured in turns, so that they compare."""
-    latencies = measure(list(networks.values()), task.example_inputs)
-    return tuple(
+def _measured(networks: dict[str, nn.Module], plan: Plan, task: Task) -> dict[str, Any]:
+    """The fields of :class:`Results` that say what the networks are, and how that was measured.
+
+    Their latencies are measured in turns, in the runtime that a user would most likely deploy, so
+    that they compare.
+    """
+    device = str(next(task.model.parameters()).device)
+    runtime, forwards = load_all(
+        list(networks.values()), as_inputs(task.example_inputs), device=device
+    )
+    latencies = measure(forwards, time=runtime.time)
+    clock, noise = judge(latencies, device)
+    rows = tuple(
         Row(
             name=name,
             test_accuracy=task.test(model) if task.test else None,
@@ -176,6 +182,14 @@ def _rows(networks: dict[str, nn.Module], plan: Plan, task: Task) -> tuple[Row, 
             params=plan.dense_params if name == "dense" else plan.params,
             latency_ms=latency.median_ms,
             latency_spread_ms=latency.spread_ms,
+            cpu_ms=latency.cpu_ms,
         )
         for (name, model), latency in zip(networks.items(), latencies, strict=True)
     )
+    return {
+        "rows": rows,
+        "device": device,
+        "runtime": runtime.description,
+        "clock": clock,
+        "noise": noise,
+    }

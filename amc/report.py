@@ -21,7 +21,7 @@ from amc.plan import Plan
 from amc.record import Record
 from amc.results import Results
 from amc.run import RunFolder
-from amc.side_by_side import compare, front_rows
+from amc.side_by_side import compare, front_rows, measured_in
 
 _NOTHING = Html("")
 
@@ -52,7 +52,7 @@ def write_report(run: Path) -> Path:
 
 def results_table(results: Results) -> Table:
     """The same numbers as the page's, for a terminal."""
-    shown = Table()
+    shown = Table(caption=f"latency in {measured_in(results)}", caption_justify="left")
     shown.add_column("")
     for row in results.rows:
         shown.add_column(row.name, justify="right")
@@ -132,9 +132,10 @@ def _headline(run: Record) -> Html:
     parts = [kept, "; test accuracy ", _strong(text.percent(last.test_accuracy)), when]
     if dense and dense.test_accuracy is not None:
         parts.append(f" against {text.percent(dense.test_accuracy)} dense")
-    if dense and dense.latency_ms and last.latency_ms:
-        speed = dense.latency_ms / last.latency_ms
-        parts += ["; ", _strong(f"{speed:.2f}"), " times as fast"]
+    before_ms = results.time_ms(dense) if results and dense else None
+    after_ms = results.time_ms(last) if results else None
+    if before_ms and after_ms:
+        parts += ["; ", _strong(f"{before_ms / after_ms:.2f}"), " times as fast"]
     return join(*parts, ".")
 
 
@@ -166,7 +167,7 @@ def _results_section(results: Results) -> Html:
     ]
     note = (
         f"Changes are relative to the dense network. Latency: median and interquartile range of one"
-        f" forward on {results.device}, the networks in turns. The sliced network equals its masked"
+        f" forward, the networks in turns, in {measured_in(results)}. The sliced network equals its masked"
         f" twin to a relative error of {results.verified_error:.1e}."
     )
     return join(tag("h2", "Result"), table(head, rows, "results"), tag("p", note, class_="note"))

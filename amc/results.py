@@ -32,6 +32,8 @@ class Row(Settings):
     """Median of one forward at batch 1; None where it was not measured."""
     latency_spread_ms: float | None = None
     """Interquartile range of the same forwards."""
+    cpu_ms: float | None = None
+    """Median CPU time of the same forwards."""
 
 
 class Results(Settings):
@@ -41,6 +43,12 @@ class Results(Settings):
     rows: tuple[Row, ...]
     device: str
     """Where latency was measured."""
+    runtime: str | None = None
+    """In what, with version, threads and precision; None (older files): eager PyTorch."""
+    clock: Literal["wall", "cpu"] = "wall"
+    """By which clock the networks' latencies compare: CPU time where the machine was too busy."""
+    noise: str = ""
+    """How busy it was, in words; empty where it was not."""
     epochs: tuple[Epoch, ...] = ()
     """Finetuning; empty where there was none."""
     recipe: FinetuneConfig | None = None
@@ -66,6 +74,10 @@ class Results(Settings):
         """Write ``results.json``, replacing an older one in one step."""
         with replacing(path) as draft:
             draft.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+    def time_ms(self, row: Row) -> float | None:
+        """The latency of a row by the clock that decides."""
+        return row.latency_ms if self.clock == "wall" else row.cpu_ms
 
     def row(self, name: str) -> Row | None:
         """The row of that name, or None."""

@@ -29,6 +29,8 @@ def compare(results: Results) -> list[tuple[str, list[Cell]]]:
     lines.append(("MACs", _counts(results, "macs")))
     lines.append(("Parameters", _counts(results, "params")))
     lines.append(("Latency, batch 1", _latencies(results)))
+    if results.clock == "cpu":
+        lines.append(("CPU time, batch 1", _cpu_times(results)))
     return lines
 
 
@@ -82,6 +84,19 @@ def _latencies(results: Results) -> list[Cell]:
         notes = _relative(value, dense) + (() if spread is None else (f"spread {spread:.2g}",))
         cells.append(Cell(_ABSENT) if value is None else Cell(text.milliseconds(value), notes))
     return cells
+
+
+def _cpu_times(results: Results) -> list[Cell]:
+    return [
+        Cell(_ABSENT if value is None else text.milliseconds(value), _relative(value, dense))
+        for value, dense in _against_dense(results, "cpu_ms")
+    ]
+
+
+def measured_in(results: Results) -> str:
+    """Where and how latency was measured."""
+    runtime = results.runtime or f"eager PyTorch on {results.device}"
+    return f"{runtime}; {results.noise}" if results.noise else runtime
 
 
 def _relative(value: float, dense: float | None) -> tuple[str, ...]:

@@ -1,0 +1,76 @@
+"""Runtimes: where a network's latency is measured.
+
+To add one (TensorRT, ExecuTorch, a phone over adb), write a subclass of
+:class:`~amc.runtimes.base.Runtime` in a file of this package and put it into :data:`RUNTIMES`:
+``missing`` says whether it is there and what installs it, ``version`` which one it is, and
+``_load`` turns a network and its inputs into a function that runs one forward::
+
+    class TensorRT(Runtime):
+        name, title, devices = "tensorrt", "TensorRT", ("cuda",)
+
+        @classmethod
+        def missing(cls):
+            return None if find_spec("tensorrt") else "pip install tensorrt"
+
+        @property
+        def version(self):
+            return tensorrt.__version__
+
+        def _load(self, model, inputs):
+            engine = build(to_onnx(model, inputs))
+            return lambda: engine.run_and_wait()
+
+A device with a clock of its own, such as a phone whose benchmark tool prints milliseconds, gives
+the seconds of a forward in ``time``, and says in ``identity`` which device it is. ``profile``, which
+tells what each operation takes, may be left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from amc.errors import ConfigError, ModelError
+from amc.runtimes.base import Forward as Forward
+from amc.runtimes.base import Inputs as Inputs
+from amc.runtimes.base import Part as Part
+from amc.runtimes.base import Runtime as Runtime
+from amc.runtimes.onnxruntime_cpu import OnnxRuntime
+from amc.runtimes.openvino_cpu import OpenVino
+from amc.runtimes.torch_compile import TorchCompile
+from amc.runtimes.torch_eager import TorchEager
+
+RUNTIMES: dict[str, type[Runtime]] = {
+    runtime.name: runtime for runtime in (OnnxRuntime, TorchEager, TorchCompile, OpenVino)
+}
+"""By name, the default first."""
+
+
+def make_runtime(name: str, threads: int = 1, device: str = "cpu") -> Runtime:
+    """A runtime by its name.
+
+    Raises :class:`ConfigError` for an unknown name, and for a runtime that is not available here,
+    with what installs it.
+    """
+    if name not in RUNTIMES:
+        raise ConfigError(f"unknown backend {name!r}; known are {', '.join(RUNTIMES)}")
+    return RUNTIMES[name](threads, device)
+
+
+def load_all(
+    models: Sequence[nn.Module], inputs: Inputs, *, threads: int = 1, device: str = "cpu"
+) -> tuple[Runtime, list[Forward]]:
+    """The first runtime that is available, runs on ``device`` and runs all ``models``.
+
+    Raises :class:`ModelError` where the models do not even run in PyTorch.
+    """
+    for runtime in (OnnxRuntime, TorchEager):
+        if device.partition(":")[0] in runtime.devices and runtime.missing() is None:
+            found = runtime(threads, device)
+            try:
+                return found, [found.load(model, inputs) for model in models]
+            except ModelError:
+                if runtime is TorchEager:
+                    raise
+    raise ConfigError(f"no backend runs on {device!r}")

@@ -1,0 +1,51 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from amc.runtimes.base import Forward, Inputs, Runtime
+from amc.runtimes.onnx_format import NEEDED, arrays, missing_modules, to_onnx
+
+
+class OpenVino(Runtime):
+    """Intel's runtime, which other x86 and Arm processors run as well; here in float32."""
+
+    name = "openvino"
+    title = "OpenVINO"
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """What is not installed."""
+        absent = missing_modules(*NEEDED, "openvino")
+        return f"{', '.join(absent)} missing: pip install 'amc-agent[openvino]'" if absent else None
+
+    @property
+    def version(self) -> str:
+        """Of the package, without the build."""
+        import openvino
+
+        return str(openvino.__version__).partition("-")[0]
+
+    def _load(self, model: nn.Module, inputs: Inputs) -> Forward:
+        request = self._request(to_onnx(model, inputs), inputs)
+        return lambda: request.infer()
+
+    def _request(self, file: bytes, inputs: Inputs, **settings: bool) -> Any:
+        """A compiled network with its inputs in place."""
+        import openvino
+
+        core = openvino.Core()
+        options = {
+            "INFERENCE_NUM_THREADS": self.threads,
+            "NUM_STREAMS": 1,
+            # It would compute in bfloat16 where the processor can.
+            "INFERENCE_PRECISION_HINT": "f32",
+            **settings,
+        }
+        request = core.compile_model(core.read_model(file), "CPU", options).create_infer_request()
+        for number, array in enumerate(arrays(inputs)):
+            request.set_input_tensor(number, openvino.Tensor(array))
+        return request

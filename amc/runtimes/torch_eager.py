@@ -1,0 +1,67 @@
+"""PyTorch as it is, operation by operation, on the CPU or a GPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from amc.runtimes.base import Forward, Inputs, Runtime
+
+
+class TorchEager(Runtime):
+    """What a network does in the program that trained it."""
+
+    name = "torch"
+    title = "PyTorch"
+    devices = ("cpu", "cuda")
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Nothing: it is always there."""
+        return None
+
+    @property
+    def version(self) -> str:
+        """Of the package, without the build."""
+        return str(torch.__version__).partition("+")[0]
+
+    def _load(self, model: nn.Module, inputs: Inputs) -> Forward:
+        def forward() -> object:
+            with _threads(self.threads), torch.inference_mode():
+                outputs = model(*inputs)
+                if self.device != "cpu":
+                    torch.cuda.synchronize(self.device)
+                return outputs
+
+        return forward
+
+    def time(self, forward: Forward) -> tuple[float, float]:
+        """On a GPU, from one event on its stream to another around the forward."""
+        if self.device == "cpu":
+            return super().time(forward)
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        cpu = time.process_time()
+        with torch.cuda.device(self.device):
+            start.record()
+            forward()
+            end.record()
+            end.synchronize()
+        return start.elapsed_time(end) / 1e3, time.process_time() - cpu
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """PyTorch's threads are the process's: change them only for as long as a forward takes."""
+    before = torch.get_num_threads()
+    if before == number:
+        yield
+        return
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

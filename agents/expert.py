@@ -170,8 +170,7 @@ class ExpertIteration:
         self._critic.fit(keeps, losses)
 
     def _loss(self, episode: Episode) -> float:
-        cost = {"macs": episode.macs, "params": episode.params}
-        return self._env.reward.loss(episode.quality, cost)
+        return self._env.reward.loss(episode.quality, episode.costs)
 
     def _keeps(self, widths: Sequence[tuple[int, ...]]) -> np.ndarray:
         """Kept fractions (n, units); of a unit that goes altogether, its least wish."""

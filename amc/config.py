@@ -223,10 +223,11 @@ ImportanceName = Literal[
     "taylor",
     "random",
 ]
-Quantity = Literal["macs", "params"]
+Quantity = Literal["macs", "params", "latency_us"]
 
 Limit = float | int
-"""An upper bound: a fraction of the dense network (a float up to 1), or a count (an integer)."""
+"""An upper bound: a fraction of the dense network (a float up to 1), or a count (an integer: of
+multiply-accumulates, parameters or microseconds)."""
 Bound = Limit | tuple[Limit, Limit]
 """One for all episodes, or the ends of a range from which each episode draws its own."""
 

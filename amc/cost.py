@@ -3,7 +3,8 @@
 The kept size of a dimension is affine in the widths, size = constant + sum_u a_u k_u, where a_u is
 the number of channels that a group of unit u has there; a layer's MACs and a tensor's parameters
 are products of such sizes. A cost is therefore a matrix product and a few multiplications, and
-equals exactly what a count of the sliced network gives.
+equals exactly what a count of the sliced network gives. Latency, where there is a model of it
+(:mod:`amc.timing`), stands beside them under the same names.
 """
 
 from __future__ import annotations
@@ -12,18 +13,23 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from amc.config import Quantity
 from amc.errors import ConfigError
 from amc.units import Units
+
+Latency = Callable[[np.ndarray], np.ndarray]
+"""Kept widths (..., units) to microseconds (...)."""
 
 _Terms = tuple[np.ndarray, np.ndarray]
 """(terms,) coefficients, and (terms, 3) the forms whose product each multiplies."""
 
 
 class CostTable:
-    """MACs and parameters of a network as functions of the kept widths of its units."""
+    """MACs, parameters and, where it is given, latency as functions of the kept widths."""
 
-    def __init__(self, units: Units) -> None:
+    def __init__(self, units: Units, latency: Latency | None = None) -> None:
         self.units = units
+        self.latency = latency
         # Row 0 is the constant 1, which pads short products.
         self._forms: dict[tuple[int, ...], int] = {(*[0] * len(units), 1): 0}
         per_group: dict[tuple[str, int], np.ndarray] = {}
@@ -65,7 +71,9 @@ class CostTable:
         return np.array(coefficients, dtype=np.float64), np.array(factors).reshape(-1, 3)
 
     def totals(self, quantity: str, widths: np.ndarray) -> np.ndarray:
-        """(n,) ``macs`` or ``params`` of ``widths``, (n, units); whole numbers, as float64."""
+        """(...) float64 of ``widths``, (..., units): whole numbers, or ``latency_us``."""
+        if quantity == "latency_us" and self.latency is not None:
+            return self.latency(np.asarray(widths))
         coefficients, factors = self._totals[quantity]
         total: np.ndarray = self._products(factors, widths) @ coefficients
         return total
@@ -94,15 +102,24 @@ class CostTable:
         macs: np.ndarray = coefficients * self._products(factors, widths)
         return macs
 
-    def function(self, quantity: str) -> Callable[[Sequence[int] | np.ndarray], int]:
-        """``macs`` or ``params`` by name; raises :class:`ConfigError` for any other."""
-        functions = {"macs": self.macs, "params": self.params}
-        if quantity not in functions:
-            raise ConfigError(f"unknown cost {quantity!r}; known are {', '.join(functions)}")
-        return functions[quantity]
+    def latency_us(self, widths: Sequence[int] | np.ndarray) -> float:
+        """Predicted microseconds of one forward at these kept widths."""
+        return float(self.totals("latency_us", np.asarray(widths)))
 
-    def dense(self, quantity: str) -> int:
-        """The dense network's ``macs`` or ``params``."""
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """What is known of a plan."""
+        return ("macs", "params") if self.latency is None else ("macs", "params", "latency_us")
+
+    def function(self, quantity: str) -> Callable[[Sequence[int] | np.ndarray], float]:
+        """One of :attr:`quantities` by name; raises :class:`ConfigError` for any other."""
+        if quantity not in self.quantities:
+            raise ConfigError(f"unknown cost {quantity!r}; known are {', '.join(self.quantities)}")
+        found: Callable[[Sequence[int] | np.ndarray], float] = getattr(self, quantity)
+        return found
+
+    def dense(self, quantity: str) -> float:
+        """What the dense network costs."""
         return self.function(quantity)(self.units.dense_widths)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-QUANTITY = {"macs": "MACs", "params": "parameters"}
+QUANTITY = {"macs": "MACs", "params": "parameters", "latency_us": "latency"}
 """The word for each cost."""
 
 

@@ -17,10 +17,11 @@ from amc.errors import UnitError
 
 if TYPE_CHECKING:
     from amc.budget import Budget
+    from amc.config import Quantity
     from amc.cost import CostTable
     from amc.units import Unit
 
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 """Raised whenever a feature is added, dropped, moved or changes its meaning."""
 
 
@@ -49,13 +50,17 @@ FEATURES: tuple[Feature, ...] = (
         "macs_share", -1, 1, "log2 of (the unit's removable MACs over the units' mean), over 8"
     ),
     Feature("params_share", -1, 1, "the same for parameters"),
+    Feature("latency_share", -1, 1, "the same for latency"),
     Feature("macs_reduced", 0, 1, "fraction of all MACs removed by the earlier units"),
     Feature("macs_rest", 0, 1, "fraction of all MACs that this and the later units can remove"),
     Feature("params_reduced", 0, 1, "the same for parameters"),
     Feature("params_rest", 0, 1, "the same for parameters"),
+    Feature("latency_reduced", 0, 1, "the same for latency"),
+    Feature("latency_rest", 0, 1, "the same for latency"),
     Feature("previous_action", -1, 1, "the action on the unit before; 1 (keep all) at the first"),
     Feature("macs_budget", 0, 1, "allowed fraction of the dense MACs; 1 where not limited"),
     Feature("params_budget", 0, 1, "the same for parameters"),
+    Feature("latency_budget", 0, 1, "the same for latency"),
     Feature("tied", 0, 1, "log2 of the number of tied producers, over 6"),
     Feature("granularity", 0, 1, "log2 of the channels per group, over 10"),
     Feature("min_keep", 0, 1, "least kept fraction of the unit"),
@@ -68,11 +73,14 @@ FEATURES: tuple[Feature, ...] = (
 LOW = np.array([feature.low for feature in FEATURES], dtype=np.float32)
 HIGH = np.array([feature.high for feature in FEATURES], dtype=np.float32)
 _INDEX = {feature.name: i for i, feature in enumerate(FEATURES)}
-_QUANTITIES = ("macs", "params")
+_QUANTITIES = ("macs", "params", "latency")
 
 
 class Observer:
     """Observations of one network: a static row per unit, and what changes in an episode.
+
+    Where latency is not known it is taken to follow the MACs, its budget too, so that a policy that
+    was trained without a device has an opinion on one.
 
     Args:
         units: the units, in forward order.
@@ -95,7 +103,13 @@ class Observer:
         self._cost = cost
         self._dense = [unit.width for unit in units]
         self._least = [unit.widths[0] for unit in units]
-        self._totals = {"macs": cost.dense_macs, "params": cost.dense_params}
+        measured: Quantity = "latency_us" if "latency_us" in cost.quantities else "macs"
+        self._source: dict[str, Quantity] = {
+            "macs": "macs",
+            "params": "params",
+            "latency": measured,
+        }
+        self._totals = {name: cost.dense(source) for name, source in self._source.items()}
         self._static = np.stack(
             [
                 _static_row(unit, i / max(1, len(units) - 1), scores)
@@ -127,13 +141,13 @@ class Observer:
             now = self._total(quantity, open_end)
             row[_INDEX[f"{quantity}_reduced"]] = 1.0 - now / dense
             row[_INDEX[f"{quantity}_rest"]] = (now - self._total(quantity, closed_end)) / dense
-            row[_INDEX[f"{quantity}_budget"]] = budget.fraction(quantity)
+            row[_INDEX[f"{quantity}_budget"]] = budget.fraction(self._source[quantity])
         row[_INDEX["previous_action"]] = previous_action
         observation: np.ndarray = np.clip(row.astype(np.float32), LOW, HIGH)
         return observation
 
     def _total(self, quantity: str, widths: Sequence[int]) -> float:
-        return float(self._cost.macs(widths) if quantity == "macs" else self._cost.params(widths))
+        return self._cost.function(self._source[quantity])(widths)
 
     def _shares(self, quantity: str) -> np.ndarray:
         """log2 of what each unit can remove by itself, relative to the units' mean, over 8."""

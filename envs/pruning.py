@@ -33,8 +33,9 @@ Evaluate = Callable[[tuple[int, ...]], Mapping[str, float]]
 class Episode:
     """One finished walk: what was asked, what was done, what it cost and what it is worth.
 
-    The sequences hold one entry per unit. ``macs`` and ``params`` are counts, ``kept_macs`` and
-    ``kept_params`` fractions of the dense network.
+    The sequences hold one entry per unit. ``macs`` and ``params`` are counts, ``latency_us`` is
+    what the model of the device predicts (None without one); ``kept_macs`` and so on are fractions
+    of the dense network.
     """
 
     number: int
@@ -52,6 +53,14 @@ class Episode:
     """Wall time of ``project`` and ``evaluate``."""
     budget: dict[str, float] = field(default_factory=dict)
     """Upper bounds under which it was walked, in absolute terms."""
+    latency_us: float | None = None
+    kept_latency_us: float | None = None
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """Absolute costs by quantity, as far as they are known."""
+        known = {"macs": self.macs, "params": self.params, "latency_us": self.latency_us}
+        return {name: cost for name, cost in known.items() if cost is not None}
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, dicts and numbers; the inverse of :meth:`from_json`."""
@@ -84,19 +93,19 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     ## Observation space
 
-    ``Box(low, high, (25,), float32)``, see :data:`amc.envs.features.FEATURES` for each meaning.
+    ``Box(low, high, (29,), float32)``, see :data:`amc.envs.features.FEATURES` for each meaning.
 
     | num   | features                                                      | low | high |
     |-------|---------------------------------------------------------------|-----|------|
     | 0     | position of the unit                                          | 0   | 1    |
     | 1-3   | lead is linear, lead is depthwise, unit is a residual stream  | 0   | 1    |
     | 4-9   | output and input channels, height, width, stride, kernel (logs) | 0 | 1    |
-    | 10-11 | share of the removable MACs, parameters (logs)                | -1  | 1    |
-    | 12-15 | MACs reduced so far, MACs that can still go; the same for parameters | 0 | 1 |
-    | 16    | previous action                                               | -1  | 1    |
-    | 17-18 | budget of MACs, of parameters                                 | 0   | 1    |
-    | 19-21 | tied producers, granularity (logs), least keep                | 0   | 1    |
-    | 22-24 | importance held by the top 25, 50, 75% of the channels        | 0   | 1    |
+    | 10-12 | share of the removable MACs, parameters, latency (logs)       | -1  | 1    |
+    | 13-18 | MACs reduced so far, MACs that can still go; the same for parameters, latency | 0 | 1 |
+    | 19    | previous action                                               | -1  | 1    |
+    | 20-22 | budget of MACs, of parameters, of latency                     | 0   | 1    |
+    | 23-25 | tied producers, granularity (logs), least keep                | 0   | 1    |
+    | 26-28 | importance held by the top 25, 50, 75% of the channels        | 0   | 1    |
 
     "So far" refers to the wishes under `projection` and to the executed widths under `sequential`.
 
@@ -120,7 +129,7 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | key        | when       | what |
     |------------|------------|------|
     | `plan`     | at the end | :class:`Episode` as a dict: proposed and executed keep, widths, costs, quality, reward, seconds |
-    | `executed` | at the end | the walk in which the plan itself had been proposed (:func:`amc.envs.walk.retrace`): `observations` `(units + 1, 25)` and `actions` `(units, 1)` |
+    | `executed` | at the end | the walk in which the plan itself had been proposed (:func:`amc.envs.walk.retrace`): `observations` `(units + 1, 29)` and `actions` `(units, 1)` |
 
     ## Arguments
 
@@ -263,9 +272,12 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     ) -> Episode:
         """The episode that ends with this quality. Raises what the reward raises."""
         widths = proposal.widths
-        macs, params = int(self.cost.macs(widths)), int(self.cost.params(widths))
+        costs: dict[str, float] = {
+            name: self.cost.function(name)(widths) for name in self.cost.quantities
+        }
+        latency_us = costs.get("latency_us")
         try:
-            reward = self.reward(quality, {"macs": macs, "params": params})
+            reward = self.reward(quality, costs)
         except EvaluationError as error:
             raise EvaluationError(f"widths {list(widths)}: {error}") from error
         self._episodes += 1
@@ -274,10 +286,12 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             widths=widths,
             proposed_keep=proposal.wishes,
             executed_keep=tuple(k / u.width for k, u in zip(widths, self.units, strict=True)),
-            macs=macs,
-            params=params,
-            kept_macs=macs / self.cost.dense_macs,
-            kept_params=params / self.cost.dense_params,
+            macs=int(costs["macs"]),
+            params=int(costs["params"]),
+            kept_macs=costs["macs"] / self.cost.dense_macs,
+            kept_params=costs["params"] / self.cost.dense_params,
+            latency_us=latency_us,
+            kept_latency_us=latency_us and latency_us / self.cost.dense("latency_us"),
             quality=dict(quality),
             reward=reward,
             seconds={"project": proposal.project_seconds, "evaluate": evaluate_seconds},

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
+from amc.config import Quantity
 from amc.errors import ConfigError, EvaluationError
 
 
@@ -32,7 +33,7 @@ class Reward(Protocol):
 
         Args:
             quality: ``accuracy`` in [0, 1], ``cross_entropy`` and ``kl`` in nats per image.
-            kept: absolute cost of the pruned network: ``macs``, ``params``.
+            kept: absolute cost of the pruned network: ``macs``, ``params``, ``latency_us``.
 
         Raises:
             EvaluationError: a value is missing, is not finite, or does not fit the formula.
@@ -66,11 +67,11 @@ class QualityReward:
 class ErrorLogReward:
     """AMC's accuracy-guaranteed reward: -error * log(cost), He et al. 2018, equation 4.
 
-    The cost is absolute (MACs, parameters, milliseconds) and must exceed 1, so that the logarithm
+    The cost is absolute (MACs, parameters, microseconds) and must exceed 1, so that the logarithm
     is positive and a cheaper network of the same error earns more.
     """
 
-    cost: Literal["macs", "params", "latency_ms"]
+    cost: Quantity
     target_loss: ClassVar[None] = None
 
     def loss(self, quality: Mapping[str, float], kept: Mapping[str, float]) -> float:
@@ -99,7 +100,7 @@ class FloorReward:
 
     accuracy: float
     """The floor, in [0, 1]."""
-    cost: Literal["macs", "params"]
+    cost: Quantity
     dense: float
     """What the dense network costs."""
 
@@ -124,6 +125,7 @@ _REWARDS: dict[str, Callable[[], Reward]] = {
     "cross_entropy": lambda: QualityReward("cross_entropy"),
     "amc-flops": lambda: ErrorLogReward("macs"),
     "amc-params": lambda: ErrorLogReward("params"),
+    "amc-latency": lambda: ErrorLogReward("latency_us"),
 }
 
 

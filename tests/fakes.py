@@ -54,6 +54,8 @@ class FakeCost:
         self._dense, self._area, self._inputs = tuple(dense), area, inputs
         self.dense_macs, self.dense_params = self.macs(dense), self.params(dense)
 
+    quantities = ("macs", "params")
+
     def totals(self, quantity: str, widths: Any) -> Any:
         widths = np.asarray(widths)
         sizes = np.concatenate([np.full_like(widths[..., :1], self._inputs), widths], axis=-1)

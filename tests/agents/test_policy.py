@@ -50,7 +50,7 @@ def test_round_trip_is_exact(policy: Policy, tmp_path: Path) -> None:
             {"format": "amc.policy/2"},
             r"format: Input should be 'amc.policy/1' \(got 'amc.policy/2'\)",
         ),
-        ({"features_version": 99}, "version 99 of the features, this is version 1"),
+        ({"features_version": 99}, "version 99 of the features, this is version 2"),
         ({"features": ["position"]}, "train the policy again"),
         ({"hidden": [32, 17]}, "do not fit policy.json"),
         ({"constraint": "clip"}, "constraint"),

@@ -98,8 +98,8 @@ def test_a_new_budget_at_reset() -> None:
     tight = Budget({"params": 0.3 * cost.dense_params}, cost)  # type: ignore[arg-type]
     before, _ = env.reset()
     after, _ = env.reset(options={"budget": tight})
-    assert (before[17], before[18]) == (np.float32(0.5), 1)
-    assert (after[17], after[18]) == (1, np.float32(0.3))
+    assert (before[20], before[21]) == (np.float32(0.5), 1)
+    assert (after[20], after[21]) == (1, np.float32(0.3))
     _, _, info = rollout(env, np.zeros(9))
     assert 0.28 < info["plan"]["kept_params"] <= 0.3
 
@@ -114,7 +114,7 @@ def test_each_episode_draws_its_budget_from_a_range(constraint: str) -> None:
         limits = []
         for episode in range(12):
             observation, _ = env.reset(seed=seed if episode == 0 else None)
-            assert observation[17] == np.float32(env.budget.limits["macs"] / dense)
+            assert observation[20] == np.float32(env.budget.limits["macs"] / dense)
             for _ in range(9):
                 *_, info = env.step(np.array([1.0], np.float32))
             found = Episode.from_json(info["plan"])

@@ -1,0 +1,153 @@
+"""Measure a network's layers and some of its plans, and make a latency model of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from amc.latency import quickest
+from amc.runtimes import Runtime
+from amc.slim import slice_model
+from amc.timing.layers import LayerShape, TimedLayer, timed_layers
+from amc.timing.model import LatencyModel, LayerTable
+from amc.timing.store import LayerTimes
+from amc.timing.surface import Axis, cross, diagonal
+from amc.trace import as_inputs
+from amc.units import Unit, Units
+
+CALIBRATION = 24
+"""Whole networks that are measured: the dense one, and plans that keep a tenth to all."""
+_PRIOR = {"elements": 1e-3, "forward": 20.0}
+"""How far the coefficients may be from what they are without calibration: 0 microseconds for each
+element and forward, .3 around 1 for layer times."""
+_PRIOR_ROLE = 0.3
+_REWEIGHTINGS = 10
+_NOISE = 0.02
+"""Relative error of a measurement."""
+
+
+def build_model(
+    model: nn.Module,
+    example_inputs: Any,
+    units: Units,
+    runtime: Runtime,
+    times: LayerTimes,
+    *,
+    seed: int = 0,
+    on_stage: Callable[[str, int, int], None] = lambda *_: None,
+) -> LatencyModel:
+    """The latency model of ``model`` on ``runtime``, at the batch of ``example_inputs``.
+
+    ``on_stage(what, done, total)`` reports progress. Raises :class:`~amc.errors.ModelError` where
+    the runtime cannot run the network.
+    """
+    layers = timed_layers(model, example_inputs, units)
+    known: dict[Any, LayerTable] = {}
+    tables = []
+    for number, layer in enumerate(layers):
+        on_stage("layers", number, len(layers))
+        inputs, outputs = sizes(layer.in_form, units), sizes(layer.out_form, units)
+        key = (layer.shape, tuple(inputs), tuple(outputs))
+        if key not in known:
+            known[key] = measure_table(layer.shape, inputs, outputs, times)
+        tables.append(known[key])
+    on_stage("layers", len(layers), len(layers))
+    plans = calibration_plans(units, CALIBRATION, seed)
+    us = measure_plans(
+        model,
+        example_inputs,
+        units,
+        runtime,
+        plans,
+        lambda done, total: on_stage("whole networks", done, total),
+    )
+    return calibrated(layers, tables, np.array(plans), us)
+
+
+def measure_table(
+    shape: LayerShape, inputs: Sequence[int], outputs: Sequence[int], times: LayerTimes
+) -> LayerTable:
+    """The times of a layer over all sizes that its channels may take."""
+    rows, columns = Axis(inputs), Axis(outputs)
+
+    def measure(pairs: Sequence[tuple[int, int]]) -> list[float]:
+        return times.times(shape, pairs)
+
+    us = diagonal(rows, measure) if shape.groups == 0 else cross(rows, columns, measure)
+    return LayerTable(rows.sizes, columns.sizes, us)
+
+
+def measure_plans(
+    model: nn.Module,
+    example_inputs: Any,
+    units: Units,
+    runtime: Runtime,
+    plans: Sequence[Sequence[int]],
+    on_plan: Callable[[int, int], None] = lambda *_: None,
+) -> np.ndarray:
+    """(plans,) microseconds of the sliced networks, undisturbed."""
+    forwards = []
+    for number, widths in enumerate(plans):
+        on_plan(number, len(plans))
+        small = slice_model(model, units, widths)
+        forwards.append(runtime.load(small, as_inputs(example_inputs)))
+    # In turns, over and over: what disturbs the machine for seconds does not meet the same twice.
+    seconds = quickest(forwards, runtime.time, rounds=12, seconds=0.01)
+    on_plan(len(plans), len(plans))
+    return 1e6 * np.array(seconds)
+
+
+def sizes(form: Sequence[int], units: Units) -> list[int]:
+    """What an affine function of the widths can be, but 0: a layer that is gone takes no time."""
+    *slopes, constant = form
+    moving = [(slope, unit) for slope, unit in zip(slopes, units, strict=True) if slope]
+    if len(moving) == 1:
+        ((slope, unit),) = moving
+        found = {constant + slope * width for width in unit.widths}
+    else:
+        low = constant + sum(slope * unit.widths[0] for slope, unit in moving)
+        high = constant + sum(slope * unit.width for slope, unit in moving)
+        found = set(range(low, high + 1))
+    return sorted(found - {0})
+
+
+def calibration_plans(units: Units, count: int, seed: int) -> list[tuple[int, ...]]:
+    """The dense plan, and random ones from nearly all to a tenth of everything."""
+    generator = np.random.default_rng(seed)
+    plans = [units.dense_widths]
+    for most in np.linspace(1.0, 0.2, count - 1):
+        keeps = most * generator.uniform(0.4, 1.0, len(units))
+        plans.append(tuple(map(_nearest, units, keeps)))
+    return plans
+
+
+def _nearest(unit: Unit, keep: float) -> int:
+    return min(unit.widths, key=lambda width: abs(width - keep * unit.width))
+
+
+def calibrated(
+    layers: Sequence[TimedLayer],
+    tables: Sequence[LayerTable],
+    plans: np.ndarray,
+    us: np.ndarray,
+) -> LatencyModel:
+    """The model that fits plans (n, units) which take ``us`` (n,) microseconds.
+
+    Least squares of relative errors, with a normal prior on each coefficient.
+    """
+    raw = LatencyModel(layers, tables)
+    features = raw.features(plans) / us[:, None]
+    prior = np.array([float(name in raw.roles) for name in raw.names])
+    std = np.array([_PRIOR.get(name, _PRIOR_ROLE) for name in raw.names])
+    weights = np.ones(len(us))
+    for _ in range(_REWEIGHTINGS):
+        system = np.concatenate([features * weights[:, None] / _NOISE, np.diag(1 / std)])
+        aims = np.concatenate([weights / _NOISE, prior / std])
+        found, *_ = np.linalg.lstsq(system, aims, rcond=None)
+        # A forward that was disturbed in every round must not bend all others (Huber 1964).
+        error = np.abs(features @ found - 1) / _NOISE
+        weights = np.sqrt(1 / np.maximum(error, 1))
+    return LatencyModel(layers, tables, dict(zip(raw.names, found.tolist(), strict=True)))

@@ -1,0 +1,121 @@
+"""The latency of a plan: the times of its layers, and what a whole network adds to their sum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from amc.timing.layers import TimedLayer
+
+
+@dataclass(frozen=True, eq=False)
+class LayerTable:
+    """Microseconds of a layer over the sizes that its channels can take in one network."""
+
+    inputs: np.ndarray
+    """(m,) sizes, ascending."""
+    outputs: np.ndarray
+    """(n,) sizes, ascending; the same as the inputs where the layer is depthwise."""
+    us: np.ndarray
+    """(m, n), or (m,) where the layer is depthwise."""
+
+
+class LatencyModel:
+    """Microseconds of one forward as a function of the kept widths.
+
+    With t_l a layer's time in a network of its own and e_l the elements of its output, a plan takes
+
+        sum_l (a_role(l) t_l + b e_l) + c
+
+    microseconds: inside of a network a layer takes somewhat more or less than alone (``a``, by
+    role: convolutions, pointwise, depthwise, linear), its output is passed on to what is not in the
+    table, such as additions and poolings (``b``), and a forward has a fixed cost (``c``). The
+    coefficients are fitted to whole networks (:mod:`amc.timing.build`).
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[TimedLayer],
+        tables: Sequence[LayerTable],
+        coefficients: dict[str, float] | None = None,
+    ) -> None:
+        self.layers = tuple(layers)
+        self.roles = tuple(dict.fromkeys(layer.shape.role for layer in layers))
+        self._in = np.array([layer.in_form for layer in layers], dtype=np.float64).T
+        self._out = np.array([layer.out_form for layer in layers], dtype=np.float64).T
+        self._elements = np.array([_positions(layer) for layer in layers], dtype=np.float64)
+        self._flat, self._offset, self._stride = _flattened(tables)
+        self._rows = _ranks([table.inputs for table in tables])
+        self._columns = _ranks(
+            [table.outputs if table.us.ndim == 2 else np.zeros(0) for table in tables]
+        )
+        role = [self.roles.index(layer.shape.role) for layer in layers]
+        self._of_role = np.eye(len(self.roles))[role]
+        self.coefficients = coefficients or dict.fromkeys(self.roles, 1.0)
+        self._a = self._of_role @ [self.coefficients.get(role, 1.0) for role in self.roles]
+        self._b = self.coefficients.get("elements", 0.0)
+        self._c = self.coefficients.get("forward", 0.0)
+
+    def __call__(self, widths: np.ndarray) -> np.ndarray:
+        """(...) microseconds of kept widths (..., units); fractions count as the nearest width."""
+        times, elements = self._looked_up(widths)
+        total: np.ndarray = times @ self._a + self._b * elements.sum(axis=-1) + self._c
+        return total
+
+    def layer_us(self, widths: np.ndarray) -> np.ndarray:
+        """(..., layers) microseconds of each layer inside of the network."""
+        times, elements = self._looked_up(widths)
+        return np.asarray(times * self._a + self._b * elements)
+
+    def features(self, widths: np.ndarray) -> np.ndarray:
+        """(n, roles + 2): layer times by role, elements, and 1, of widths (n, units)."""
+        times, elements = self._looked_up(widths)
+        by_role = times @ self._of_role
+        total = elements.sum(axis=-1, keepdims=True)
+        return np.concatenate([by_role, total, np.ones_like(total)], axis=-1)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the coefficients of :meth:`features`."""
+        return (*self.roles, "elements", "forward")
+
+    def _looked_up(self, widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        whole = np.rint(np.asarray(widths, dtype=np.float64))
+        inputs = (whole @ self._in[:-1] + self._in[-1]).astype(np.int64)
+        outputs = (whole @ self._out[:-1] + self._out[-1]).astype(np.int64)
+        layer = np.arange(len(self.layers))
+        rows, columns = self._rows[layer, inputs], self._columns[layer, outputs]
+        times = self._flat[self._offset + rows * self._stride + columns]
+        gone = (inputs == 0) | (outputs == 0)
+        return np.where(gone, 0.0, times), outputs * self._elements
+
+
+def _positions(layer: TimedLayer) -> float:
+    """Elements of the output for each of its channels."""
+    shape = layer.shape
+    batch, *sides = shape.inputs
+    strides = shape.stride or (1,) * len(sides)
+    return float(batch * np.prod([-(-n // s) for n, s in zip(sides, strides, strict=True)]))
+
+
+def _flattened(tables: Sequence[LayerTable]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All tables in one row, where each begins there, and how far its rows are apart."""
+    distinct = {id(table): table for table in tables}
+    begins, position = {}, 0
+    for key, table in distinct.items():
+        begins[key], position = position, position + table.us.size
+    flat = np.concatenate([table.us.ravel() for table in distinct.values()])
+    strides = [table.us.shape[1] if table.us.ndim == 2 else 1 for table in tables]
+    return flat, np.array([begins[id(table)] for table in tables]), np.array(strides)
+
+
+def _ranks(axes: Sequence[np.ndarray]) -> np.ndarray:
+    """(layers, largest size + 1) index of the nearest size of an axis; 0 where it has none."""
+    most = max(int(axis[-1]) if len(axis) else 0 for axis in axes)
+    ranks = np.zeros((len(axes), most + 1), dtype=np.int64)
+    for row, axis in zip(ranks, axes, strict=True):
+        if len(axis):
+            row[:] = np.searchsorted((axis[1:] + axis[:-1]) / 2, np.arange(most + 1))
+    return ranks

@@ -10,24 +10,33 @@ from typing import Self
 
 import numpy as np
 
-from amc.config import Bound, Limit
+from amc.config import Bound, Limit, Quantity
 from amc.cost import CostTable
 from amc.errors import BudgetError, ConfigError
+from amc.text import QUANTITY, amount
 from amc.units import Units
 
-QUANTITIES = {"macs": "macs", "flops": "macs", "params": "params"}
+QUANTITIES: dict[str, Quantity] = {
+    "macs": "macs",
+    "flops": "macs",
+    "params": "params",
+    "latency": "latency_us",
+    "latency_us": "latency_us",
+}
 """What a user may write, and the cost it means: in this literature FLOPs are MACs."""
 
 SPREAD = 11
 """Budgets that stand for a whole range: every twentieth from .3 to .8."""
 
-_SUFFIX = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_COUNTS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_TIMES = {"": 1, "us": 1, "ms": 10**3, "s": 10**6}
 
 
 def parse_budget(text: str | Sequence[str]) -> dict[str, Bound]:
     """``"flops=0.3:0.8 params=1.2M"`` as ``{"macs": (0.3, 0.8), "params": 1200000}``.
 
-    A number up to 1 is a fraction of the dense network, an integer (with k, M or G) a count. Raises
+    A number up to 1 is a fraction of the dense network, an integer (with k, M or G) a count, and a
+    number with us, ms or s a time: ``"latency=12ms"`` is ``{"latency_us": 12000}``. Raises
     :class:`ConfigError` for an unknown quantity or a text that is not a number, and
     :class:`BudgetError` for a fraction outside (0, 1] and a range that does not rise.
     """
@@ -41,7 +50,7 @@ def parse_budget(text: str | Sequence[str]) -> dict[str, Bound]:
         name = QUANTITIES[key.lower()]
         if name in limits:
             raise ConfigError(f"budget {part!r}: {name} is bounded twice; give one bound")
-        low, *high = (_number(part, end) for end in value.split(":"))
+        low, *high = (_number(part, end, name) for end in value.split(":"))
         if len(high) > 1:
             raise ConfigError(f"budget {part!r}: a range has two ends, LOW:HIGH")
         limits[name] = (low, high[0]) if high else low
@@ -51,14 +60,18 @@ def parse_budget(text: str | Sequence[str]) -> dict[str, Bound]:
     return limits
 
 
-def _number(part: str, text: str) -> Limit:
-    match = re.fullmatch(r"([0-9]*\.?[0-9]+)([kmg]?)", text.lower())
-    if match is None:
-        raise ConfigError(f"budget {part!r}: {text!r} is neither a fraction nor a count (20M)")
-    number = float(match[1]) * _SUFFIX[match[2]]
+def _number(part: str, text: str, name: str) -> Limit:
+    timed = name == "latency_us"
+    suffixes, example = (_TIMES, "a time (12ms)") if timed else (_COUNTS, "a count (20M)")
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+)([a-z]*)", text.lower())
+    if match is None or match[2] not in suffixes:
+        raise ConfigError(f"budget {part!r}: {text!r} is neither a fraction nor {example}")
+    number = float(match[1]) * suffixes[match[2]]
     is_fraction = not match[2] and ("." in match[1] or number <= 1)
     if not number or (is_fraction and number > 1):
-        raise BudgetError(f"budget {part!r}: a fraction must be in (0, 1], a count above 1")
+        raise BudgetError(f"budget {part!r}: a fraction must be in (0, 1]; or give {example}")
+    if timed and not match[2] and not is_fraction:
+        raise ConfigError(f"budget {part!r}: {text} of what? Write us, ms or s behind it")
     return number if is_fraction else round(number)
 
 
@@ -128,7 +141,8 @@ class Budget:
     def __str__(self) -> str:
         bounds = self.limits.items()
         return ", ".join(
-            f"{name} ≤ {most:,.0f} ({self.fraction(name):.1%})" for name, most in bounds
+            f"{QUANTITY[name]} ≤ {amount(name, most)} ({self.fraction(name):.1%})"
+            for name, most in bounds
         )
 
 
@@ -189,8 +203,8 @@ def _absolute(name: str, limit: Limit, units: Units, cost: CostTable) -> float:
     if reachable > absolute:
         share = math.ceil(1000 * reachable / dense) / 1000  # rounded up, so that it can be met
         raise BudgetError(
-            f"{name} ≤ {absolute:,.0f} ({absolute / dense:.1%} of dense) cannot be "
-            f"met: the least achievable is {reachable:,} ({share:.1%}); raise the "
+            f"{QUANTITY[name]} ≤ {amount(name, absolute)} ({absolute / dense:.1%} of dense) cannot "
+            f"be met: the least achievable is {amount(name, reachable)} ({share:.1%}); raise the "
             "budget or lower the least kept fraction (min_keep)"
         )
     return absolute

@@ -209,7 +209,9 @@ class FinetuneConfig(Settings):
 
 
 Constraint = Literal["projection", "sequential"]
-RewardName = Literal["kl", "accuracy", "cross_entropy", "amc-flops", "amc-params"]
+RewardName = Literal["kl", "accuracy", "cross_entropy", "amc-flops", "amc-params", "amc-latency"]
+_WEIGHED = {"amc-params": "params", "amc-latency": "latency_us"}
+"""What a reward weighs error against, where that is not MACs."""
 UNSEEDED = ("uniform", "knapsack", "greedy")
 """Searchers without randomness; they end by themselves, where they have no new plan."""
 ImportanceName = Literal[
@@ -243,6 +245,15 @@ def _by_kind(given: Any) -> Any:
         if kind not in ("all", *UNIT_KINDS):
             raise ValueError(f"no unit is of kind {kind!r}; write all, {', '.join(UNIT_KINDS)}")
     return values
+
+
+class LatencyConfig(Settings):
+    """Where and how latency is measured (:mod:`amc.runtimes`)."""
+
+    backend: str = "onnxruntime"
+    batch: int = Field(1, ge=1)
+    threads: int = Field(1, ge=1)
+    device: str = "cpu"
 
 
 class Bounds(Settings):
@@ -291,7 +302,9 @@ class SearchConfig(Bounds):
     data: DataConfig | None = None
     """None where the task was handed over as an object."""
     budget: dict[str, Bound] = {}
-    """Upper bounds by quantity (``macs``, ``params``)."""
+    """Upper bounds by quantity (``macs``, ``params``, ``latency_us``)."""
+    latency: LatencyConfig = LatencyConfig()
+    """Where a bound on latency holds, and where the results are measured."""
     min_accuracy: float | None = Field(None, gt=0, le=1)
     """Find the cheapest network that is at least so accurate on search-val; the reward is then
     :class:`amc.envs.reward.FloorReward`. A budget holds as well."""
@@ -344,7 +357,12 @@ class SearchConfig(Bounds):
         """The quantities in which they differ, the first one to be shown."""
         if self.min_accuracy is not None:
             return (self.minimise,)
-        return tuple(self.budget) or ("params" if self.reward == "amc-params" else "macs",)
+        return tuple(self.budget) or (_WEIGHED.get(self.reward, "macs"),)
+
+    @property
+    def timed(self) -> bool:
+        """Whether latency has a part in what is looked for."""
+        return "latency_us" in (*self.budget, *self.costs)
 
     def hyperparameters(self) -> dict[str, bool | float | int | str]:
         """The settings by which runs are compared, flat: what TensorBoard's table shows."""

@@ -19,6 +19,11 @@ def count(value: float) -> str:
     return f"{value / 10**12:,.3g} T"
 
 
+def amount(quantity: str, value: float) -> str:
+    """A cost in full: ``20,317,440``, or of ``latency_us`` three digits, ``12.3 ms``."""
+    return milliseconds(value / 1e3) if quantity == "latency_us" else f"{value:,.0f}"
+
+
 def percent(fraction: float, digits: int = 1) -> str:
     """``0.4987`` as ``49.9%``."""
     return f"{100 * fraction:.{digits}f}%"
@@ -54,7 +59,8 @@ def milliseconds(value: float) -> str:
 
 
 Bound = float | int | tuple[float | int, float | int]
-"""An upper bound on a cost or the ends of a range: fractions (floats) or counts (integers)."""
+"""An upper bound on a cost or the ends of a range: fractions (floats) or counts (integers, of
+latency in microseconds)."""
 
 
 def budget(limits: Mapping[str, Bound]) -> str:
@@ -62,9 +68,15 @@ def budget(limits: Mapping[str, Bound]) -> str:
     parts = []
     for name, bound in limits.items():
         ends = bound if isinstance(bound, tuple) else (bound,)
-        shown = [f"{100 * x:.4g}%" if isinstance(x, float) else count(x) for x in ends]
+        shown = [_limit(name, x) for x in ends]
         parts.append(f"{QUANTITY.get(name, name)} ≤ {' to '.join(shown)}")
     return ", ".join(parts) or "no budget"
+
+
+def _limit(name: str, value: float | int) -> str:
+    if isinstance(value, float):
+        return f"{100 * value:.4g}%"
+    return milliseconds(value / 1e3) if name == "latency_us" else count(value)
 
 
 def bound(value: Bound) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -63,6 +63,13 @@ class LayerShape:
             return "depthwise"
         return "pointwise" if set(self.kernel) == {1} else "conv"
 
+    @property
+    def positions(self) -> float:
+        """Elements of the output for each of its channels, batch included."""
+        batch, *sides = self.inputs
+        strides = self.stride or (1,) * len(sides)
+        return float(batch * np.prod([-(-n // s) for n, s in zip(sides, strides, strict=True)]))
+
     def network(self, in_channels: int, out_channels: int) -> tuple[nn.Module, Tensor]:
         """A network of this one layer (and its activation), and an input for it."""
         batch, *rest = self.inputs
@@ -114,7 +121,17 @@ class TimedLayer:
     out_form: tuple[int, ...]
 
 
-def timed_layers(model: nn.Module, example_inputs: Any, units: Units) -> list[TimedLayer]:
+class RunLayer(NamedTuple):
+    """A layer of a forward, as it was called."""
+
+    weight: str
+    shape: LayerShape
+    inputs: int
+    """Channels."""
+    outputs: int
+
+
+def run_layers(model: nn.Module, example_inputs: Any) -> list[RunLayer]:
     """The convolutions and linear layers of one forward, in order, each as often as it runs.
 
     What else the network does (products of attention, norms, pooling) is not among them.
@@ -122,15 +139,21 @@ def timed_layers(model: nn.Module, example_inputs: Any, units: Units) -> list[Ti
     with torch.no_grad(), eval_mode(model), _Watch(model) as watch:
         model(*as_inputs(example_inputs))
     return [
-        TimedLayer(
-            name=weight.rpartition(".")[0],
-            shape=LayerShape(**found),
-            # The second dimension of a convolution's weight is the inputs of one group.
-            in_form=_form(units, weight, 1 if found["groups"] else 0, found["groups"] or 1),
-            out_form=_form(units, weight, 0, 1),
-        )
-        for weight, found in watch.layers
+        RunLayer(weight, LayerShape(**found), inputs, outputs)
+        for weight, found, inputs, outputs in watch.layers
     ]
+
+
+def timed_layers(model: nn.Module, example_inputs: Any, units: Units) -> list[TimedLayer]:
+    """What :func:`run_layers` finds, with sizes that follow the widths of ``units``."""
+    found = []
+    for layer in run_layers(model, example_inputs):
+        groups = layer.shape.groups
+        # The second dimension of a convolution's weight is the inputs of one group.
+        inputs = _form(units, layer.weight, 1 if groups else 0, groups or 1)
+        outputs = _form(units, layer.weight, 0, 1)
+        found.append(TimedLayer(layer.weight.rpartition(".")[0], layer.shape, inputs, outputs))
+    return found
 
 
 def _form(units: Units, tensor: str, dim: int, times: int) -> tuple[int, ...]:
@@ -152,7 +175,7 @@ class _Watch(TorchFunctionMode):
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._last: dict[int, tuple[Tensor, int]] = {}
         """Outputs by identity (kept alive, so that none is reused) and whose they are."""
-        self.layers: list[tuple[str, dict[str, Any]]] = []
+        self.layers: list[tuple[str, dict[str, Any], int, int]] = []
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -176,10 +199,11 @@ class _Watch(TorchFunctionMode):
         if stored is None:
             return
         if name == "linear":
-            inputs = (x.shape[0], *((x[0, ..., 0].numel(),) if x.dim() > 2 else ()))
-            found = {"kind": name, "inputs": inputs, "groups": 1, "activation": ""}
+            sides = (x.shape[0], *((x[0, ..., 0].numel(),) if x.dim() > 2 else ()))
+            found = {"kind": name, "inputs": sides, "groups": 1, "activation": ""}
+            channels = x.shape[-1]
         else:
-            rank = x.dim() - 2
+            rank, channels = x.dim() - 2, x.shape[1]
             given = dict(
                 zip(("bias", "stride", "padding", "dilation", "groups"), args, strict=False)
             )
@@ -197,7 +221,7 @@ class _Watch(TorchFunctionMode):
                 "activation": "",
             }
         self._last[id(out)] = (out, len(self.layers))
-        self.layers.append((stored, found))
+        self.layers.append((stored, found, channels, weight.shape[0]))
 
 
 def _tuple(value: Any, rank: int) -> tuple[int, ...]:

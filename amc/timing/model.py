@@ -4,10 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
 
 import numpy as np
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
+from amc.config import Settings
+from amc.errors import RunError
+from amc.files import replacing
 from amc.timing.layers import TimedLayer
+
+
+class _Header(Settings):
+    format: Literal["amc.latency/1"] = "amc.latency/1"
+    layers: tuple[str, ...]
+    shapes: tuple[str, ...]
+    tables: tuple[int, ...] = Field(min_length=1)
+    """Which table each layer has."""
+    coefficients: dict[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +58,11 @@ class LatencyModel:
         tables: Sequence[LayerTable],
         coefficients: dict[str, float] | None = None,
     ) -> None:
-        self.layers = tuple(layers)
+        self.layers, self._tables = tuple(layers), tuple(tables)
         self.roles = tuple(dict.fromkeys(layer.shape.role for layer in layers))
         self._in = np.array([layer.in_form for layer in layers], dtype=np.float64).T
         self._out = np.array([layer.out_form for layer in layers], dtype=np.float64).T
-        self._elements = np.array([_positions(layer) for layer in layers], dtype=np.float64)
+        self._elements = np.array([layer.shape.positions for layer in layers], dtype=np.float64)
         self._flat, self._offset, self._stride = _flattened(tables)
         self._rows = _ranks([table.inputs for table in tables])
         self._columns = _ranks(
@@ -81,6 +98,44 @@ class LatencyModel:
         """Of the coefficients of :meth:`features`."""
         return (*self.roles, "elements", "forward")
 
+    def save(self, path: Path) -> None:
+        """Write tables and coefficients as safetensors, replacing an older file in one step."""
+        distinct = list({id(table): table for table in self._tables}.values())
+        tensors = {}
+        for number, table in enumerate(distinct):
+            for name in ("inputs", "outputs", "us"):
+                tensors[f"{number}.{name}"] = np.ascontiguousarray(getattr(table, name))
+        header = _Header(
+            layers=tuple(layer.name for layer in self.layers),
+            shapes=tuple(str(layer.shape) for layer in self.layers),
+            tables=tuple(
+                next(n for n, other in enumerate(distinct) if other is table)
+                for table in self._tables
+            ),
+            coefficients=self.coefficients,
+        )
+        with replacing(path) as draft:
+            save_file(tensors, draft, metadata={"amc": header.model_dump_json()})
+
+    @classmethod
+    def load(cls, path: Path, layers: Sequence[TimedLayer]) -> Self:
+        """Read a model of a network with these ``layers``.
+
+        Raises :class:`RunError` where the file is missing, damaged, or of another network.
+        """
+        try:
+            with safe_open(path, framework="numpy") as file:
+                header = _Header.model_validate_json((file.metadata() or {}).get("amc", ""))
+                distinct = [
+                    LayerTable(*(file.get_tensor(f"{n}.{x}") for x in ("inputs", "outputs", "us")))
+                    for n in range(max(header.tables) + 1)
+                ]
+        except (OSError, SafetensorError, ValidationError) as error:
+            raise RunError(f"{path}: no sound latency model: {error}") from None
+        if header.shapes != tuple(str(layer.shape) for layer in layers):
+            raise RunError(f"{path}: the latency model of another network or input")
+        return cls(layers, [distinct[n] for n in header.tables], header.coefficients)
+
     def _looked_up(self, widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         whole = np.rint(np.asarray(widths, dtype=np.float64))
         inputs = (whole @ self._in[:-1] + self._in[-1]).astype(np.int64)
@@ -90,14 +145,6 @@ class LatencyModel:
         times = self._flat[self._offset + rows * self._stride + columns]
         gone = (inputs == 0) | (outputs == 0)
         return np.where(gone, 0.0, times), outputs * self._elements
-
-
-def _positions(layer: TimedLayer) -> float:
-    """Elements of the output for each of its channels."""
-    shape = layer.shape
-    batch, *sides = shape.inputs
-    strides = shape.stride or (1,) * len(sides)
-    return float(batch * np.prod([-(-n // s) for n, s in zip(sides, strides, strict=True)]))
 
 
 def _flattened(tables: Sequence[LayerTable]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -142,7 +142,7 @@ def test_walks_under_budgets_of_their_own(constraint: str) -> None:
         assert episode.budget == budget.limits
         assert episode.kept_macs <= share
         observations, actions = env.retrace(episode.widths, budget)
-        assert observations[:, 17] == pytest.approx(share)
+        assert observations[:, 20] == pytest.approx(share)
         assert env.decode(actions[:, 0], budget).widths == episode.widths
         uniform = env.uniform(budget)
         assert 0.97 * share < env.score(uniform).kept_macs <= share

@@ -81,7 +81,7 @@ def load_model(path: Path | str, *, allow_factory: bool = False) -> tuple[nn.Mod
     card, tensors = _read(path)
     check_allowed(card.model, path, allow_factory)
     try:
-        model = build_model(_untrained(card.model))
+        model = build_model(untrained(card.model))
     except ModelError as error:
         raise ModelError(f"{path} cannot be rebuilt: {error}") from error
     _put_tensors(model, tensors, path)
@@ -134,7 +134,7 @@ def _card(path: Path, text: str | None) -> ModelCard:
         raise ModelError(f"{path}: damaged metadata: {detail}") from None
 
 
-def _untrained(config: ModelConfig) -> ModelConfig:
+def untrained(config: ModelConfig) -> ModelConfig:
     """``config`` without the weights that the dense network once came from.
 
     They would be read or downloaded only to be replaced, and an artefact from elsewhere could name

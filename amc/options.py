@@ -325,3 +325,12 @@ AllowFactory = Annotated[
     bool,
     typer.Option("--allow-factory", help="Run the Python file that the run, plan or network names"),
 ]
+
+# Latency
+
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        help="Runtime: onnxruntime (default, where it is installed), torch, torch-compile, openvino"
+    ),
+]

@@ -166,9 +166,9 @@ def _results_section(results: Results) -> Html:
         for label, cells in compare(results)
     ]
     note = (
-        f"Changes are relative to the dense network. Latency: median and interquartile range of one"
-        f" forward, the networks in turns, in {measured_in(results)}. The sliced network equals its masked"
-        f" twin to a relative error of {results.verified_error:.1e}."
+        "Changes are relative to the dense network. Latency: median and interquartile range of one"
+        f" forward, the networks in turns, in {measured_in(results)}. The sliced network equals its"
+        f" masked twin to a relative error of {results.verified_error:.1e}."
     )
     return join(tag("h2", "Result"), table(head, rows, "results"), tag("p", note, class_="note"))
 

@@ -8,15 +8,14 @@ from typing import Annotated
 import typer
 
 from amc import options as opt
-from amc.commands.shared import bounds, console, model_config, progress_bar
-from amc.errors import ConfigError
+from amc.commands.shared import bounds, console, input_shape, model_config, progress_bar
 
 
 def inspect(
     model: opt.Spec,
     weights: opt.Weights = None,
     model_arg: opt.ModelArg = [],  # noqa: B006 (typer reads the default)
-    input_shape: Annotated[
+    shape: Annotated[
         str | None, typer.Option("--input", help="Input shape C,H,W; default: 3,32,32 or 3,224,224")
     ] = None,
     min_keep: opt.MinKeep = 0.1,
@@ -38,13 +37,12 @@ def inspect(
 
     from amc.find import find_units
     from amc.inspection import describe, print_inspection
-    from amc.models import build_model
+    from amc.models import build_model, example_shape
 
     allowed = bounds(min_keep, min_width, round_to, exclude, gentle_ends, allow_drop)
     network = build_model(model_config(model, weights, model_arg))
-    example = torch.randn(
-        1, *_shape(input_shape, model), generator=torch.Generator().manual_seed(0)
-    )
+    wanted = input_shape(shape) or example_shape(model)
+    example = torch.randn(1, *wanted, generator=torch.Generator().manual_seed(0))
     with progress_bar(quiet=as_json) as bar:
         units = find_units(network, example, **allowed.model_dump(), on_unit=bar.unit)
     description = describe(model, units)
@@ -52,14 +50,3 @@ def inspect(
         print(json.dumps(description, indent=1))
     else:
         print_inspection(console, description, folded=not show_all)
-
-
-def _shape(text: str | None, spec: str) -> tuple[int, ...]:
-    from amc.models import example_shape
-
-    if text is None:
-        return example_shape(spec)
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(f"--input {text!r}: write C,H,W, for example 3,224,224") from None

@@ -76,6 +76,16 @@ def problem_name(config: SearchConfig) -> str:
     return "-".join([name, *(aims or [config.reward])])
 
 
+def input_shape(given: str | None) -> tuple[int, ...] | None:
+    """``"3,224,224"`` as numbers; raises :class:`ConfigError` where it does not parse."""
+    if given is None:
+        return None
+    try:
+        return tuple(int(part) for part in given.split(","))
+    except ValueError:
+        raise ConfigError(f"--input {given!r}: write C,H,W, for example 3,224,224") from None
+
+
 def set_threads(threads: int | None) -> None:
     """PyTorch's, unless None."""
     if threads is not None:

@@ -21,8 +21,8 @@ To add one (TensorRT, ExecuTorch, a phone over adb), write a subclass of
             return lambda: engine.run_and_wait()
 
 A device with a clock of its own, such as a phone whose benchmark tool prints milliseconds, gives
-the seconds of a forward in ``time``, and says in ``identity`` which device it is. ``profile``, which
-tells what each operation takes, may be left out.
+the seconds of a forward in ``time``, and says in ``identity`` which device it is. ``_profile``,
+which tells what each operation takes, may be left out.
 """
 
 from __future__ import annotations
@@ -58,19 +58,22 @@ def make_runtime(name: str, threads: int = 1, device: str = "cpu") -> Runtime:
     return RUNTIMES[name](threads, device)
 
 
+def default_runtime(threads: int = 1, device: str = "cpu") -> Runtime:
+    """ONNX Runtime where it is installed and runs on ``device``, otherwise PyTorch."""
+    there = device.partition(":")[0] in OnnxRuntime.devices and OnnxRuntime.missing() is None
+    return (OnnxRuntime if there else TorchEager)(threads, device)
+
+
 def load_all(
     models: Sequence[nn.Module], inputs: Inputs, *, threads: int = 1, device: str = "cpu"
 ) -> tuple[Runtime, list[Forward]]:
-    """The first runtime that is available, runs on ``device`` and runs all ``models``.
+    """All ``models`` in :func:`default_runtime`, or in PyTorch where that cannot run them.
 
-    Raises :class:`ModelError` where the models do not even run in PyTorch.
+    Raises :class:`ModelError` where not even PyTorch can.
     """
-    for runtime in (OnnxRuntime, TorchEager):
-        if device.partition(":")[0] in runtime.devices and runtime.missing() is None:
-            found = runtime(threads, device)
-            try:
-                return found, [found.load(model, inputs) for model in models]
-            except ModelError:
-                if runtime is TorchEager:
-                    raise
-    raise ConfigError(f"no backend runs on {device!r}")
+    runtime = default_runtime(threads, device)
+    try:
+        return runtime, [runtime.load(model, inputs) for model in models]
+    except ModelError:
+        eager = TorchEager(threads, device)
+        return eager, [eager.load(model, inputs) for model in models]

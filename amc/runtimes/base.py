@@ -1,4 +1,4 @@
-"""What every runtime offers: whether it is there, a network loaded into it, and one forward timed."""
+"""What every runtime offers: whether it is there, a network loaded into it, a forward timed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import copy
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, ClassVar
 
 import torch
@@ -81,22 +83,8 @@ class Runtime(ABC):
         Raises :class:`ModelError` where the model's own forward fails on such inputs, and where the
         runtime cannot run one of its operators, with that operator's name.
         """
-        model, inputs = placed(model, inputs, self.device)
-        try:
-            with torch.inference_mode():
-                model(*inputs)
-        except Exception as error:  # the model's own code: anything may come
-            shapes = ", ".join(
-                "×".join(map(str, x.shape)) for x in tree_leaves(inputs) if isinstance(x, Tensor)
-            )
-            raise ModelError(
-                f"the network does not take a batch and input of {shapes}: {reason(error)}"
-            ) from error
-        try:
-            with torch.inference_mode():
-                return self._load(model, inputs)
-        except Exception as error:  # what exporters and compilers raise is not documented
-            raise ModelError(f"{self.title} cannot run this network: {reason(error)}") from error
+        with self._ready(model, inputs) as (ready, placed_inputs):
+            return self._load(ready, placed_inputs)
 
     @abstractmethod
     def _load(self, model: nn.Module, inputs: Inputs) -> Forward:
@@ -110,13 +98,23 @@ class Runtime(ABC):
         return host_time(forward)
 
     def profile(
-        self, model: nn.Module, inputs: Inputs, *, repeats: int = 30
+        self, model: nn.Module, inputs: Inputs, *, repeats: int = 50
     ) -> tuple[Part, ...] | None:
         """The operations of ``model`` in the order in which they run, each with its time.
 
         None where the runtime does not tell. What the parts leave of a whole forward is overhead.
         Raises what :meth:`load` raises.
         """
+        with self._ready(model, inputs) as (ready, placed_inputs):
+            return self._profile(ready, placed_inputs, repeats)
+
+    def _profile(
+        self,
+        model: nn.Module,  # noqa: ARG002 (those that tell read them)
+        inputs: Inputs,  # noqa: ARG002
+        repeats: int,  # noqa: ARG002
+    ) -> tuple[Part, ...] | None:
+        """:meth:`profile`, of what :meth:`_load` gets."""
         return None
 
     @property
@@ -136,6 +134,25 @@ class Runtime(ABC):
             "device": self.device,
             "host": host_profile(self.device),
         }
+
+    @contextmanager
+    def _ready(self, model: nn.Module, inputs: Inputs) -> Iterator[tuple[nn.Module, Inputs]]:
+        """Model and inputs as :func:`placed`, and known to fit; errors inside name the runtime."""
+        model, inputs = placed(model, inputs, self.device)
+        with torch.inference_mode():
+            try:
+                model(*inputs)
+            except Exception as error:  # the model's own code: anything may come
+                shapes = [tuple(x.shape) for x in tree_leaves(inputs) if isinstance(x, Tensor)]
+                raise ModelError(
+                    f"the network does not take inputs of shapes {shapes}: {reason(error)}"
+                ) from error
+            try:
+                yield model, inputs
+            except Exception as error:  # what exporters and compilers raise is not documented
+                raise ModelError(
+                    f"{self.title} cannot run this network: {reason(error)}"
+                ) from error
 
 
 def host_time(forward: Forward) -> tuple[float, float]:
@@ -164,23 +181,31 @@ def placed(model: nn.Module, inputs: Inputs, device: str) -> tuple[nn.Module, In
     return model.eval(), moved
 
 
+def parts_of(samples: Mapping[tuple[str, str, int], Sequence[float]]) -> tuple[Part, ...]:
+    """Parts out of the seconds that each of (layer, kind, number) took, forward by forward."""
+    return tuple(
+        Part(layer, kind, median(seconds) * 1e3) for (layer, kind, _), seconds in samples.items()
+    )
+
+
 _OPERATOR = re.compile(
     r"aten[.:]+[\w.]+|(?<=OpType: )\w+|(?<=implementation for )\w+|(?<=ONNX operations: )[\w., ]+"
 )
 """How exporters and runtimes name what they cannot do."""
+_COLOUR = re.compile(r"\x1b\[\d*m")
 
 
 def reason(error: BaseException) -> str:
     """One line out of what a library raised, with the operator that it stumbled over."""
-    chain: list[BaseException] = []
+    lines = _COLOUR.sub("", str(error)).strip().splitlines()
+    first = lines[0] if lines else type(error).__name__
+    seen: list[BaseException] = []
     link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    first = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    for text in map(str, chain):
-        found = _OPERATOR.search(text)
+    while link is not None and link not in seen:
+        found = _OPERATOR.search(str(link))
         if found is not None:
-            named = found.group().rstrip(".")
-            return first if named in first else f"the operator {named}: {first}"
+            named = found.group().strip(". ")
+            return first if named in first else f"operator {named}: {first.partition('. ')[0]}"
+        seen.append(link)
+        link = link.__cause__ or link.__context__
     return first

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 from torch import nn
 
-from amc.runtimes.base import Forward, Inputs, Runtime
-from amc.runtimes.onnx_format import NEEDED, arrays, missing_modules, to_onnx
+from amc.runtimes.base import Forward, Inputs, Part, Runtime, parts_of
+from amc.runtimes.onnx_format import (
+    NEEDED,
+    WEIGHTED,
+    arrays,
+    find_layer,
+    layer_names,
+    missing_modules,
+    to_onnx,
+)
 
 
 class OpenVino(Runtime):
@@ -32,6 +41,20 @@ class OpenVino(Runtime):
     def _load(self, model: nn.Module, inputs: Inputs) -> Forward:
         request = self._request(to_onnx(model, inputs), inputs)
         return lambda: request.infer()
+
+    def _profile(self, model: nn.Module, inputs: Inputs, repeats: int) -> tuple[Part, ...]:
+        file = to_onnx(model, inputs)
+        request, layers = self._request(file, inputs, PERF_COUNT=True), layer_names(file)
+        samples: dict[tuple[str, str, int], list[float]] = defaultdict(list)
+        for _ in range(repeats):
+            request.infer()
+            for number, node in enumerate(request.profiling_info):
+                seconds = node.real_time.total_seconds()
+                if seconds:
+                    kind = node.node_type
+                    layer = find_layer(layers, node.node_name) if WEIGHTED.search(kind) else ""
+                    samples[layer, kind, number].append(seconds)
+        return parts_of(samples)
 
     def _request(self, file: bytes, inputs: Inputs, **settings: bool) -> Any:
         """A compiled network with its inputs in place."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from amc.runtimes.base import Forward, Inputs, Runtime
+from amc.runtimes.base import Forward, Inputs, Part, Runtime, parts_of
 
 
 class TorchEager(Runtime):
@@ -33,11 +34,43 @@ class TorchEager(Runtime):
         def forward() -> object:
             with _threads(self.threads), torch.inference_mode():
                 outputs = model(*inputs)
-                if self.device != "cpu":
-                    torch.cuda.synchronize(self.device)
+                self._wait()
                 return outputs
 
         return forward
+
+    def _profile(self, model: nn.Module, inputs: Inputs, repeats: int) -> tuple[Part, ...] | None:
+        samples: dict[tuple[str, str, int], list[float]] = defaultdict(list)
+        begun: list[float] = []
+
+        def begin(*_: object) -> None:
+            self._wait()
+            begun.append(time.perf_counter())
+
+        def end(name: str) -> Callable[..., None]:
+            def note(module: nn.Module, *_: object) -> None:
+                self._wait()
+                seconds = time.perf_counter() - begun.pop()
+                kind = type(module).__name__
+                calls[name] += 1
+                samples[name, kind, calls[name]].append(seconds)
+
+            return note
+
+        leaves = [(name, x) for name, x in model.named_modules() if not next(x.children(), None)]
+        for name, module in leaves:
+            module.register_forward_pre_hook(begin)
+            module.register_forward_hook(end(name))
+        forward = self._load(model, inputs)
+        for _ in range(repeats):
+            calls: Counter[str] = Counter()
+            forward()
+        return parts_of(samples)
+
+    def _wait(self) -> None:
+        """A GPU computes on while the program goes on."""
+        if self.device != "cpu":
+            torch.cuda.synchronize(self.device)
 
     def time(self, forward: Forward) -> tuple[float, float]:
         """On a GPU, from one event on its stream to another around the forward."""

@@ -21,6 +21,9 @@ _OPTIONS = {
     "data.search_val": "--search-val",
     "data.image_size": "--image-size",
     "data.download": "--download",
+    "latency.backend": "--backend",
+    "latency.batch": "--latency-batch",
+    "latency.threads": "--latency-threads",
     "min_accuracy": "--min-accuracy",
     "minimise": "--minimise",
     "policy": "--policy",
@@ -56,7 +59,7 @@ def command_line(config: SearchConfig, recipe: FinetuneConfig | None) -> str | N
     for key, value in config.model.arguments.items():
         given = value if isinstance(value, str) else json.dumps(value)
         lines.append(["--model-arg", f"{key}={given}"])
-    lines += [["--budget", f"{name}={bound(limit)}"] for name, limit in config.budget.items()]
+    lines += [["--budget", f"{name}={bound(name, limit)}"] for name, limit in config.budget.items()]
     if not config.budget and config.min_accuracy is None:
         lines.append(["--no-budget"])
     lines += [["--episodes", str(config.episodes)], ["--seed", str(config.seed)]]

@@ -305,6 +305,8 @@ class SearchConfig(Bounds):
     """Upper bounds by quantity (``macs``, ``params``, ``latency_us``)."""
     latency: LatencyConfig = LatencyConfig()
     """Where a bound on latency holds, and where the results are measured."""
+    align: bool = False
+    """Let the device decide of how many channels kept widths are multiples (``round_to``)."""
     min_accuracy: float | None = Field(None, gt=0, le=1)
     """Find the cheapest network that is at least so accurate on search-val; the reward is then
     :class:`amc.envs.reward.FloorReward`. A budget holds as well."""
@@ -337,6 +339,8 @@ class SearchConfig(Bounds):
     def _plans_something(self) -> Self:
         if not self.episodes and self.policy is None:
             raise ValueError("a search without episodes needs a policy to replay")
+        if self.align and not self.timed:
+            raise ValueError("only a search for latency can align widths to its device")
         return self
 
     @property

@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from amc import text
 from amc.config import Bound, Limit, SearchConfig, Settings, explain
 from amc.envs.pruning import Episode
 from amc.envs.reward import QualityReward
@@ -52,19 +53,22 @@ class Front(Settings):
         Raises :class:`BudgetError` where all cost more, and :class:`ConfigError` for a range.
         """
         for plan in reversed(self.plans):
-            costs = {
-                "macs": (plan.macs, plan.macs / plan.dense_macs),
-                "params": (plan.params, plan.params / plan.dense_params),
-            }
+            costs = plan.costs
+            missing = [name for name in limits if name not in costs]
+            if missing:
+                raise BudgetError(
+                    f"this search did not look at {text.QUANTITY[missing[0]]}; its plans are known "
+                    f"by {', '.join(text.QUANTITY[name] for name in costs)}"
+                )
             if all(_met(*costs[name], bound) for name, bound in limits.items()):
                 return plan
-        kept = [(p.macs / p.dense_macs, p.params / p.dense_params) for p in self.plans]
         least = ", ".join(
-            f"{100 * min(shares):.1f}% of the {name}"
-            for name, shares in zip(("MACs", "parameters"), zip(*kept, strict=True), strict=True)
+            f"{text.percent(min(plan.costs[name][1] for plan in self.plans))} of the {word}"
+            for name, word in text.QUANTITY.items()
+            if self.plans and name in self.plans[0].costs
         )
         raise BudgetError(
-            f"none of the {len(kept)} plans is within this budget; the least: {least}"
+            f"none of the {len(self.plans)} plans is within this budget; the least: {least}"
         )
 
 
@@ -92,12 +96,9 @@ def nondominated(episodes: Iterable[Episode], config: SearchConfig) -> list[Epis
 def merit(episode: Episode, config: SearchConfig) -> tuple[bool, float]:
     """What ``plan.json`` has most of: the reward, under a range that of plans within its middle."""
     middle = {name: _middle(bound) for name, bound in config.budget.items()}
-    costs = {
-        "macs": (episode.macs, episode.kept_macs),
-        "params": (episode.params, episode.kept_params),
-    }
     within = config.min_accuracy is not None or all(
-        _met(*costs[name], limit) for name, limit in middle.items()
+        _met(episode.costs[name], getattr(episode, f"kept_{name}"), limit)
+        for name, limit in middle.items()
     )
     return within, episode.reward
 
@@ -109,7 +110,7 @@ def _middle(bound: Bound) -> Limit:
     return (low + high) / 2 if isinstance(low, float) else round((low + high) / 2)
 
 
-def _met(count: int, kept: float, bound: Bound) -> bool:
+def _met(count: float, kept: float, bound: Bound) -> bool:
     if isinstance(bound, tuple):
         raise ConfigError(f"{bound[0]}:{bound[1]}: choose a plan by one bound, not by a range")
     # A fraction of a fraction may differ from the bound by rounding.

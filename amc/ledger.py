@@ -10,12 +10,14 @@ from torch import Tensor
 from amc.agents import Agent
 from amc.agents.callbacks import JsonlRecorder, TensorBoardMonitor
 from amc.agents.policy import Policy
-from amc.config import SearchConfig
+from amc.config import Limit, SearchConfig
+from amc.confirm import Confirmation, confirm
 from amc.envs.pruning import Episode, PruningEnv
 from amc.front import Front, merit, nondominated
 from amc.plan import Plan, plan_of
 from amc.run import RunFolder
 from amc.task import Task
+from amc.timing.device import Device
 
 OnEpisode = Callable[[Episode, Episode], None]
 """Called after each episode with it and the best so far."""
@@ -41,6 +43,7 @@ class Ledger:
         self._writers: list[JsonlRecorder | TensorBoardMonitor] = []
         self._front: list[tuple[Episode, Plan]] = []
         self.history: list[Episode] = []
+        self.confirmation: Confirmation | None = None
 
     def write_to(self, folder: RunFolder, agent: Agent, stack: contextlib.ExitStack) -> None:
         """Record what follows in ``folder``, which has what came before; ``stack`` closes files."""
@@ -72,6 +75,20 @@ class Ledger:
             self._extend_front(episode)
         if self._on_episode is not None:
             self._on_episode(episode, self.best)
+
+    def confirm(self, device: Device, on_note: Callable[[str], None]) -> None:
+        """Make the best plan one that holds its bound on latency by measurement."""
+        bound = None if self._config.ranged else self._config.budget.get("latency_us")
+        self.best, self.confirmation = confirm(
+            self._env,
+            device,
+            self.history,
+            lambda episode: merit(episode, self._config),
+            bound if isinstance(bound, Limit) else None,
+            on_note=on_note,
+        )
+        if self._folder is not None:
+            self.confirmation.save(self._folder.confirmation)
 
     def finish(self, policy: Policy | None) -> None:
         """Leave the best plan in the folder, wherever the search was stopped, and the policy."""
@@ -106,11 +123,15 @@ class Ledger:
 
     def _plan(self, episode: Episode) -> Plan:
         inputs, cost = self._task.example_inputs, self._env.cost
+        latency_us = None
+        if episode.latency_us is not None:
+            latency_us = (episode.latency_us, cost.dense("latency_us"))
         return plan_of(
             self._env.units,
             episode.widths,
             macs=(episode.macs, cost.dense_macs),
             params=(episode.params, cost.dense_params),
+            latency_us=latency_us,
             weights_sha256=self._sha256,
             model=self._task.config,
             quality=episode.quality,

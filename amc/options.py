@@ -49,9 +49,10 @@ Download = Annotated[bool, typer.Option("--download", help="Download what cifar1
 Budget = Annotated[
     list[str],
     typer.Option(
-        help="Upper bound on flops (multiply-accumulates) or params: a fraction of MODEL's "
-        "(flops=0.5), a count (params=1.2M), or a range from which each episode draws its own "
-        "(flops=0.3:0.8); repeatable. Default: flops=0.5, with --min-accuracy none",
+        help="Upper bound on flops (multiply-accumulates), params or latency (see --backend): a "
+        "fraction of MODEL's (flops=0.5), a count or time (params=1.2M, latency=12ms), or a range "
+        "from which each episode draws its own (flops=0.3:0.8); repeatable. Default: flops=0.5, "
+        "with --min-accuracy none",
         rich_help_panel=_PLAN,
     ),
 ]
@@ -77,7 +78,7 @@ MinAccuracy = Annotated[
 Minimise = Annotated[
     str,
     typer.Option(
-        help="With --min-accuracy, what the cheapest has least of: macs or params",
+        help="With --min-accuracy, what the cheapest has least of: macs, params or latency_us",
         rich_help_panel=_PLAN,
     ),
 ]
@@ -105,7 +106,8 @@ RoundTo = Annotated[
     list[str],
     typer.Option(
         help="Keep multiples of so many channels: 8 (all units), or by kind of unit, conv=8 (conv, "
-        "linear, embedding, stream, heads); repeatable",
+        "linear, embedding, stream, heads); repeatable. auto: what the device of a latency budget "
+        "computes in blocks of",
         rich_help_panel=_PLAN,
     ),
 ]
@@ -204,7 +206,7 @@ _QUALITY = (
 Reward = Annotated[
     str,
     typer.Option(
-        help=f"{_QUALITY}; with --no-budget: amc-flops (its default) or amc-params",
+        help=f"{_QUALITY}; with --no-budget: amc-flops (its default), amc-params or amc-latency",
         rich_help_panel=_AGENT,
     ),
 ]
@@ -328,9 +330,20 @@ AllowFactory = Annotated[
 
 # Latency
 
-Backend = Annotated[
+_RUNTIMES = "onnxruntime (default, where it is installed), torch, torch-compile or openvino"
+Backend = Annotated[str | None, typer.Option(help=f"Runtime: {_RUNTIMES}")]
+LatencyBackend = Annotated[
     str | None,
     typer.Option(
-        help="Runtime: onnxruntime (default, where it is installed), torch, torch-compile, openvino"
+        "--backend",
+        help=f"Runtime in which latency is measured: {_RUNTIMES}",
+        rich_help_panel=_PLAN,
     ),
+]
+LatencyBatch = Annotated[
+    int,
+    typer.Option(min=1, help="Examples of the forward that is measured", rich_help_panel=_PLAN),
+]
+LatencyThreads = Annotated[
+    int, typer.Option(min=1, help="CPU threads of that runtime", rich_help_panel=_PLAN)
 ]

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from amc.agents.policy import Policy
 from amc.agents.replay import PolicyWalks
 from amc.budget import Budgets, parse_budget
 from amc.config import PRESET_AGENT, PRESET_EPISODES, PRESETS, SearchConfig
+from amc.confirm import Confirmation
 from amc.envs.make import make_env
 from amc.envs.pruning import Episode, PruningEnv
 from amc.errors import ConfigError
@@ -33,6 +35,8 @@ from amc.resume import Past, Replay
 from amc.run import Inputs, RunFolder, check_free
 from amc.scorer import Scorer
 from amc.task import Task
+from amc.timing.device import Device, OnStage
+from amc.timing.model import LatencyModel
 from amc.units import Units
 
 
@@ -51,6 +55,8 @@ class SearchResult:
     """Whether the user stopped the search before its last episode."""
     front: Front | None = None
     """The plans worth having, where plans of this search differ in cost; None under one budget."""
+    confirmation: Confirmation | None = None
+    """The measured latency of the best plan, where latency had a part in the search."""
 
 
 def search(
@@ -61,6 +67,7 @@ def search(
     resume: bool = False,
     config: SearchConfig | None = None,
     on_unit: Callable[[int, int], None] | None = None,
+    on_stage: OnStage | None = None,
     on_episode: OnEpisode | None = None,
     on_note: Callable[[str], None] = warnings.warn,
     **settings: Any,
@@ -97,7 +104,13 @@ def search(
         config = config or make_config(budget, model=task.config, **settings)
         # What ranked the channels is recorded, whatever the default will be.
         config = config.model_copy(update={"importance": config.importance or task.importance})
-        env = make_env(task, config, on_unit)
+        device, predict = None, None
+        if config.timed:
+            device = Device(task.model, task.example_inputs, config.latency, on_stage, on_note)
+            config = _aligned(config, device)
+            saved = past.folder.latency if past is not None else None
+            predict = partial(device.latency_model, saved=saved)
+        env = make_env(task, config, on_unit, predict)
         agent = _make_agent(env, config)
         replay = Replay(past)
         score = stack.enter_context(Scorer(env, config.workers, replay.known))
@@ -114,6 +127,8 @@ def search(
         elif run is not None:
             folder = RunFolder.create(Path(run), config, inputs)
             stack.enter_context(folder.claimed())
+            if isinstance(env.cost.latency, LatencyModel):
+                env.cost.latency.save(folder.latency)
             ledger.write_to(folder, agent, stack)
         interrupted = False
         try:
@@ -123,6 +138,8 @@ def search(
             if not ledger.history:
                 raise
             interrupted = True
+        if device is not None and not interrupted:
+            ledger.confirm(device, on_note)
         ledger.finish(agent.policy)
     return SearchResult(
         plan=ledger.best_plan(),
@@ -133,6 +150,7 @@ def search(
         budgets=env.budgets,
         interrupted=interrupted,
         front=ledger.front(),
+        confirmation=ledger.confirmation,
     )
 
 
@@ -141,6 +159,13 @@ def _make_agent(env: PruningEnv, config: SearchConfig) -> Agent:
     if policy is not None and not config.episodes:
         return PolicyWalks(env, policy)
     return make_agent(config.agent, env, config.agent_settings, config.seed, policy)
+
+
+def _aligned(config: SearchConfig, device: Device) -> SearchConfig:
+    """With the multiple that the device likes, as it is recorded: a resumed search asks no more."""
+    if not config.align:
+        return config
+    return config.model_copy(update={"round_to": {"all": device.multiple()}, "align": False})
 
 
 def _limit(config: SearchConfig) -> int:

@@ -57,6 +57,9 @@ class Plan(Settings):
     params: int
     dense_macs: int
     dense_params: int
+    latency_us: float | None = None
+    """Predicted for the device of the search; None where it did not look at latency."""
+    dense_latency_us: float | None = None
     quality: dict[str, float] = Field(default_factory=dict)
     """Search-val quality of the sliced network before finetuning."""
 
@@ -85,6 +88,16 @@ class Plan(Settings):
         """Write ``plan.json``, replacing an older one in one step."""
         with replacing(path) as draft:
             draft.write_text(self.model_dump_json(indent=1) + "\n")
+
+    @property
+    def costs(self) -> dict[str, tuple[float, float]]:
+        """By quantity, as far as they are known: absolute, and as a fraction of dense."""
+        dense = {
+            "macs": (self.macs, self.dense_macs),
+            "params": (self.params, self.dense_params),
+            "latency_us": (self.latency_us, self.dense_latency_us),
+        }
+        return {name: (own, own / all_) for name, (own, all_) in dense.items() if own and all_}
 
     def widths(self) -> tuple[int, ...]:
         """Kept width of each unit."""
@@ -118,12 +131,13 @@ def plan_of(
     *,
     macs: tuple[int, int],
     params: tuple[int, int],
+    latency_us: tuple[float, float] | None = None,
     weights_sha256: str,
     model: ModelConfig | None = None,
     quality: dict[str, float] | None = None,
     input_shape: tuple[int, ...] | None = None,
 ) -> Plan:
-    """The plan that keeps ``widths[u]`` of each unit. ``macs`` and ``params``: kept, dense."""
+    """The plan that keeps ``widths[u]`` of each unit. ``macs``, ...: kept, dense."""
     return Plan(
         model=model,
         weights_sha256=weights_sha256,
@@ -136,6 +150,8 @@ def plan_of(
         dense_macs=macs[1],
         params=params[0],
         dense_params=params[1],
+        latency_us=latency_us and latency_us[0],
+        dense_latency_us=latency_us and latency_us[1],
         quality=quality or {},
         input_shape=input_shape,
     )

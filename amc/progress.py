@@ -55,6 +55,10 @@ class Bar:
         """Units verified so far."""
         self._update("units", done, total)
 
+    def measured(self, name: str, done: int, total: int) -> None:
+        """Layers or networks timed so far."""
+        self._update(name, done, total)
+
     def episode(self, episode: Episode, best: Episode) -> None:
         """One more plan was scored."""
         note = f"best reward {best.reward:.4f} (episode {best.number})"

@@ -251,7 +251,7 @@ def _front(run: Record, front: Front) -> Html:
 
 
 def _kept(plan: Plan, cost: str) -> float:
-    return plan.macs / plan.dense_macs if cost == "macs" else plan.params / plan.dense_params
+    return plan.costs[cost][1]
 
 
 def _front_section(run: Record, front: Front) -> Html:

@@ -40,6 +40,8 @@ class RunFolder:
         self.plan = path / "plan.json"
         self.front = path / "front.json"
         self.policy = path / "policy"
+        self.latency = path / "latency.safetensors"
+        self.confirmation = path / "latency.json"
         self.pruned = path / "pruned.safetensors"
         self.finetuned = path / "model.safetensors"
         self.results = path / "results.json"

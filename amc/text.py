@@ -79,14 +79,16 @@ def _limit(name: str, value: float | int) -> str:
     return milliseconds(value / 1e3) if name == "latency_us" else count(value)
 
 
-def bound(value: Bound) -> str:
-    """As a user writes it: ``0.5``, ``0.3:0.8``, ``1200000``."""
-    return ":".join(str(end) for end in (value if isinstance(value, tuple) else (value,)))
+def bound(name: str, value: Bound) -> str:
+    """As a user writes it: ``0.5``, ``0.3:0.8``, ``1200000``, of latency ``12000us``."""
+    unit = "us" if name == "latency_us" else ""
+    ends = value if isinstance(value, tuple) else (value,)
+    return ":".join(f"{end}{unit}" if isinstance(end, int) else str(end) for end in ends)
 
 
 def limits_name(limits: Mapping[str, Bound]) -> str:
     """``{"macs": (0.3, 0.8), "params": 0.5}`` as ``macs0.3-0.8-params0.5``, for a folder."""
-    return "-".join(f"{name}{bound(x).replace(':', '-')}" for name, x in limits.items())
+    return "-".join(f"{name}{bound(name, x).replace(':', '-')}" for name, x in limits.items())
 
 
 def _three_digits(value: float) -> str:

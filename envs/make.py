@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from amc.budget import parse_budget, resolve
 from amc.config import Bound, Bounds, DataConfig, EvaluateConfig, ModelConfig, SearchConfig
-from amc.cost import CostTable
+from amc.cost import CostTable, Latency
 from amc.envs.pruning import PruningEnv
 from amc.envs.reward import FloorReward, make_reward
 from amc.errors import ConfigError
 from amc.find import find_units
 from amc.task import PlanEvaluator, Task, image_task
+from amc.timing.device import Device
 from amc.units import Units
 
 
 def make_env(
-    task: Task, config: SearchConfig, on_unit: Callable[[int, int], None] | None = None
+    task: Task,
+    config: SearchConfig,
+    on_unit: Callable[[int, int], None] | None = None,
+    latency: Callable[[Units], Latency] | None = None,
 ) -> PruningEnv:
     """Trace and verify ``task.model``, and put its units, costs and quality into an environment.
 
-    ``on_unit(done, total)`` reports progress. Raises :class:`UnitError` where nothing can be
+    ``on_unit(done, total)`` reports progress; ``latency`` makes a model of the units' latency where
+    the settings ask for one (None: it is measured in their runtime). Raises :class:`UnitError` where nothing can be
     pruned, :class:`BudgetError` for a budget out of reach, and :class:`ConfigError` for an accuracy
     that the dense network itself does not have, or an importance that looks at images which the
     task does not have.
@@ -35,7 +41,9 @@ def make_env(
         on_unit=on_unit,
         **{name: getattr(config, name) for name in Bounds.model_fields},
     )
-    cost = CostTable(units)
+    if config.timed and latency is None:
+        latency = Device(task.model, task.example_inputs, config.latency).latency_model
+    cost = CostTable(units, latency(units) if config.timed and latency else None)
     evaluate = PlanEvaluator(task, units)
     limits, reward = config.budget, make_reward(config.reward)
     if config.min_accuracy is not None:
@@ -71,7 +79,7 @@ def _from_least(
     bound = limits.get(minimise, cost.dense(minimise))
     if not isinstance(bound, tuple):
         most = int(bound * cost.dense(minimise)) if isinstance(bound, float) else bound
-        bound = (cost.function(minimise)([unit.widths[0] for unit in units]), most)
+        bound = (math.ceil(cost.function(minimise)([unit.widths[0] for unit in units])), int(most))
     return {minimise: bound, **{name: x for name, x in limits.items() if name != minimise}}
 
 

@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("amc.units", "amc.runtimes"),
     ("amc.grouping", "amc.roles", "amc.latency", "amc.explain"),
     ("amc.importance", "amc.cost", "amc.slim", "amc.evaluate", "amc.finetune"),
-    ("amc.twin", "amc.budget", "amc.plan", "amc.inspection", "amc.reconstruct"),
+    ("amc.twin", "amc.budget", "amc.plan", "amc.inspection", "amc.reconstruct", "amc.timing"),
     ("amc.verification", "amc.projection"),
     ("amc.prove",),
     ("amc.find",),
@@ -34,7 +34,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("amc.agents",),
     ("amc.progress", "amc.results", "amc.front"),
     ("amc.side_by_side", "amc.record", "amc.resume", "amc.workers"),
-    ("amc.scorer", "amc.ledger"),
+    ("amc.scorer", "amc.confirm"),
+    ("amc.ledger",),
     ("amc.pipeline", "amc.report"),
     ("amc.recover", "amc.jobs"),
     ("amc.crew", "amc.standings"),
@@ -43,7 +44,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("amc.cli",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-PACKAGES = ("amc.importance", "amc.runtimes", "amc.envs", "amc.agents", "amc.commands")
+PACKAGES = (
+    "amc.importance",
+    "amc.runtimes",
+    "amc.timing",
+    "amc.envs",
+    "amc.agents",
+    "amc.commands",
+)
 """One floor each, inside which modules may import each other."""
 
 

@@ -39,6 +39,9 @@ def search(
     no_budget: opt.NoBudget = False,
     min_accuracy: opt.MinAccuracy = None,
     minimise: opt.Minimise = "macs",
+    backend: opt.LatencyBackend = None,
+    latency_batch: opt.LatencyBatch = 1,
+    latency_threads: opt.LatencyThreads = 1,
     min_keep: opt.MinKeep = 0.1,
     min_width: opt.MinWidth = 1,
     round_to: opt.RoundTo = ["1"],  # noqa: B006
@@ -77,6 +80,10 @@ def search(
 
         tensorboard --logdir runs
 
+    A bound on latency holds on this machine, by measurement, in the runtime of --backend:
+
+        amc search MODEL --budget latency=0.6 --backend onnxruntime --round-to auto
+
     A range of budgets gives the best plans from cheap to accurate, `--min-accuracy` the cheapest
     network of that accuracy, and `--policy RUN --episodes 0` applies what a search has learned
     elsewhere, without searching:
@@ -107,12 +114,17 @@ def search(
     from amc.config import FinetuneConfig
     from amc.pipeline import make_config
     from amc.run import check_free, free_name
+    from amc.runtimes import RUNTIMES, default_runtime
     from amc.task import image_task
 
     set_threads(threads)
     network = model_config(model, weights, model_arg)
     image_set = data_config(data, search_val, image_size, download)
-    allowed = bounds(min_keep, min_width, round_to, exclude, gentle_ends, allow_drop)
+    align = "auto" in round_to
+    multiples = [] if align else round_to
+    allowed = bounds(min_keep, min_width, multiples, exclude, gentle_ends, allow_drop)
+    runtime = default_runtime().name if backend is None else backend
+    on_gpu = "cuda" in RUNTIMES[runtime].devices if runtime in RUNTIMES else False
     recipe = FinetuneConfig.parse({"epochs": epochs, "lr": lr, "seed": seed, "bf16": bf16})
     by_preset = {"agent": agent, "episodes": episodes}
     aimless = min_accuracy is None
@@ -121,6 +133,13 @@ def search(
         model=network,
         data=image_set,
         **allowed.model_dump(),
+        align=align,
+        latency={
+            "backend": runtime,
+            "batch": latency_batch,
+            "threads": latency_threads,
+            "device": device if on_gpu else "cpu",
+        },
         **{name: value for name, value in by_preset.items() if value is not None},
         min_accuracy=min_accuracy,
         minimise=minimise,
@@ -209,11 +228,14 @@ def _search(
                 task,
                 run=path,
                 on_unit=bar.unit,
+                on_stage=bar.measured,
                 on_episode=bar.episode,
                 on_note=bar.note,
                 **given,
             )
         best = result.best
+        if result.confirmation is not None:
+            console.print(f"latency     {result.confirmation}", highlight=False)
         console.print(
             f"best plan   {best.kept_macs:.2%} of the MACs, {best.kept_params:.2%} of the "
             f"parameters; search-val accuracy {best.quality.get('accuracy', float('nan')):.3f}, "

@@ -60,7 +60,7 @@ def bounds(
         {
             "min_keep": min_keep,
             "min_width": min_width,
-            "round_to": parse_multiples(round_to),
+            "round_to": parse_multiples(round_to) or 1,
             "exclude": exclude,
             "gentle_ends": gentle_ends,
             "allow_drop": allow_drop,

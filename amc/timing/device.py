@@ -42,6 +42,7 @@ class Device:
     ) -> None:
         self.runtime: Runtime = make_runtime(config.backend, config.threads, config.device)
         self.model = model
+        self.batch = config.batch
         self.inputs = with_batch(example_inputs, config.batch)
         self._on_stage, self._on_note = on_stage or (lambda *_: None), on_note
 

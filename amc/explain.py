@@ -9,7 +9,7 @@ that have none, and what the runtime itself needs (:meth:`Explanation.causes`).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -28,6 +28,13 @@ ROUND_SECONDS = 1.0
 """Each network's, if that is enough for the fewest forwards."""
 ROUND_FORWARDS = (5, 30)
 """Fewest and most."""
+
+PLAUSIBLE = 0.9
+"""Times the sum of its parts, a whole forward at least takes; a profiler costs a few percent."""
+_BUSY = (
+    "operations, timed one by one, add up to {:.1f} times the whole forward: the machine is too "
+    "busy to tell where the time went"
+)
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,8 @@ class Explanation:
     others: tuple[OtherChange, ...]
     overhead: OtherChange
     """What no operation accounts for."""
+    warning: str = ""
+    """Why the times of operations cannot be believed; empty where they can."""
 
     @property
     def kept_macs(self) -> float:
@@ -146,19 +155,12 @@ def compare_parts(
     profiler, all parts of both are scaled down to it.
     """
     totals = [sum(part.ms for part in side) for side in parts]
-    scale = min(1.0, *(whole / total for whole, total in zip(ms, totals, strict=True) if total))
-
-    counted = [_by_name(side) for side in layers]
-    times: list[dict[str, float]] = []
-    kinds: list[dict[str, float]] = []
-    for side, known in zip(parts, counted, strict=True):
-        times.append(_sums((part.layer, part.ms * scale) for part in side if part.layer in known))
-        kinds.append(
-            _sums((part.kind, part.ms * scale) for part in side if part.layer not in known)
-        )
-    overhead = [
-        max(0.0, whole_ms - scale * total) for whole_ms, total in zip(ms, totals, strict=True)
-    ]
+    scale = min([1.0, *(whole / total for whole, total in zip(ms, totals, strict=True) if total)])
+    dense, small = (
+        _Side.of(found, known, scale, whole)
+        for found, known, whole in zip(parts, layers, ms, strict=True)
+    )
+    gone = (0, (0, 0))
     return Explanation(
         dense_ms=ms[0],
         ms=ms[1],
@@ -166,34 +168,50 @@ def compare_parts(
             LayerChange(
                 name=name,
                 dense_macs=macs,
-                macs=counted[1].get(name, (0, (0, 0)))[0],
-                dense_ms=times[0].get(name, 0.0),
-                ms=times[1].get(name, 0.0),
+                macs=small.layers.get(name, gone)[0],
+                dense_ms=dense.layer_ms.get(name, 0.0),
+                ms=small.layer_ms.get(name, 0.0),
                 dense_widths=widths,
-                widths=counted[1].get(name, (0, (0, 0)))[1],
+                widths=small.layers.get(name, gone)[1],
             )
-            for name, (macs, widths) in counted[0].items()
+            for name, (macs, widths) in dense.layers.items()
             if macs
         ),
         others=tuple(
-            OtherChange(kind, kinds[0].get(kind, 0.0), kinds[1].get(kind, 0.0))
-            for kind in dict.fromkeys((*kinds[0], *kinds[1]))
+            OtherChange(kind, dense.other_ms.get(kind, 0.0), small.other_ms.get(kind, 0.0))
+            for kind in dict.fromkeys((*dense.other_ms, *small.other_ms))
         ),
-        overhead=OtherChange("overhead", *overhead),
+        overhead=OtherChange("overhead", dense.overhead_ms, small.overhead_ms),
+        warning="" if scale >= PLAUSIBLE else _BUSY.format(1 / scale),
     )
 
 
-def _by_name(layers: Iterable[Layer]) -> dict[str, tuple[int, tuple[int, int]]]:
+@dataclass(frozen=True)
+class _Side:
+    """One of the two networks."""
+
+    layers: dict[str, tuple[int, tuple[int, int]]]
     """MACs and widths by name; a layer that runs several times has the MACs of all of them."""
-    found: dict[str, tuple[int, tuple[int, int]]] = {}
-    for layer in layers:
-        before, _ = found.get(layer.name, (0, (0, 0)))
-        found[layer.name] = (before + layer.macs, (layer.in_channels, layer.out_channels))
-    return found
+    layer_ms: dict[str, float]
+    other_ms: dict[str, float]
+    """By kind, of what belongs to none of the layers."""
+    overhead_ms: float
 
-
-def _sums(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
-    sums: dict[str, float] = defaultdict(float)
-    for name, value in pairs:
-        sums[name] += value
-    return sums
+    @classmethod
+    def of(
+        cls, parts: Sequence[Part], layers: Sequence[Layer], scale: float, whole_ms: float
+    ) -> _Side:
+        known: dict[str, tuple[int, tuple[int, int]]] = {}
+        for layer in layers:
+            before, _ = known.get(layer.name, (0, (0, 0)))
+            known[layer.name] = (before + layer.macs, (layer.in_channels, layer.out_channels))
+        layer_ms: dict[str, float] = defaultdict(float)
+        other_ms: dict[str, float] = defaultdict(float)
+        for part in parts:
+            if part.layer in known:
+                layer_ms[part.layer] += part.ms * scale
+            else:
+                other_ms[part.kind] += part.ms * scale
+        # The scaled parts may exceed the whole by a rounding error.
+        rest = max(0.0, whole_ms - sum(layer_ms.values()) - sum(other_ms.values()))
+        return cls(known, layer_ms, other_ms, rest)

@@ -76,8 +76,7 @@ def _show(found: Measurement) -> None:
     console.print(_networks(found))
     shape = "×".join(map(str, (found.batch, *found.shape)))
     _say(f"{found.runtime.description}; input {shape}; {found.rows[0].latency.turns} turns")
-    if found.warning:
-        console.print(f"[yellow]warning[/]: {found.warning}", highlight=False, soft_wrap=True)
+    _warn(found.warning)
     if found.explanation is not None:
         _explain(found.explanation)
     elif len(found.rows) > 1 and found.kept_time > found.kept_macs:
@@ -109,9 +108,10 @@ def _against(found: Measurement, row: Measured) -> tuple[str, str]:
 def _explain(found: Explanation) -> None:
     _say(
         f"\nMACs fell to {text.percent(found.kept_macs)}, time to "
-        f"{text.percent(found.ms / found.dense_ms)}: it would be {_ms(found.missing_ms)} less if "
-        "time followed MACs. They went to"
+        f"{text.percent(found.ms / found.dense_ms)}. That is {_ms(found.missing_ms)} more than if "
+        "time followed MACs:"
     )
+    _warn(found.warning)
     causes = Table.grid(padding=(0, 2, 0, 2))
     causes.add_column()
     causes.add_column(justify="right")
@@ -128,8 +128,8 @@ def _layers(found: Explanation) -> Table:
         table.add_row(
             escape(layer.name),
             f"{before_in}→{before_out}, now {now_in}→{now_out}{'*' if layer.unaligned else ''}",
-            text.milliseconds(layer.dense_ms),
-            text.milliseconds(layer.ms),
+            _ms(layer.dense_ms),
+            _ms(layer.ms),
             text.percent(layer.macs / layer.dense_macs),
             text.percent(layer.ms / layer.dense_ms) if layer.dense_ms else "",
             _ms(layer.excess_ms),
@@ -141,8 +141,8 @@ def _layers(found: Explanation) -> Table:
         table.add_row(
             f"{len(rest)} others",
             "",
-            text.milliseconds(dense_ms),
-            text.milliseconds(ms),
+            _ms(dense_ms),
+            _ms(ms),
             text.percent(macs / dense_macs),
             text.percent(ms / dense_ms) if dense_ms else "",
             _ms(sum(x.excess_ms for x in rest)),
@@ -158,9 +158,7 @@ def _layers(found: Explanation) -> Table:
 def _others(found: Explanation) -> Table:
     table = _table("beside the layers", "dense", "now")
     for other in (*sorted(found.others, key=lambda other: -other.ms), found.overhead):
-        table.add_row(
-            escape(other.kind), text.milliseconds(other.dense_ms), text.milliseconds(other.ms)
-        )
+        table.add_row(escape(other.kind), _ms(other.dense_ms), _ms(other.ms))
     return table
 
 
@@ -172,7 +170,12 @@ def _table(*headings: str) -> Table:
 
 
 def _ms(value: float) -> str:
-    return f"{'−' if value < 0 else ''}{text.milliseconds(abs(value))}"
+    return f"{value:.3f} ms".replace("-", "−")
+
+
+def _warn(message: str) -> None:
+    if message:
+        _say(f"[yellow]warning[/]: {message}")
 
 
 def _say(line: str) -> None:

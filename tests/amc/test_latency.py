@@ -1,33 +1,106 @@
-"""Latency: the order of two networks whose sizes differ a hundredfold is not noise."""
+"""Latency by clocks that tests set: turns, medians, how long, and whether to believe them."""
 
+import itertools
+
+import numpy as np
+import pytest
 import torch
 from torch import nn
 
-from amc.latency import measure
+from amc.latency import Latency, judge, measure
+from amc.runtimes import make_runtime
 
 
-def test_a_hundredfold_network_is_slower_and_modes_stay():
-    small, large = nn.Linear(64, 64), nn.Sequential(*[nn.Linear(1024, 1024) for _ in range(8)])
-    large[0].eval()
-    wide = nn.Sequential(nn.Linear(64, 1024), large)
-    fast, slow = measure([small, wide], torch.randn(8, 64), repeats=15)
-    assert slow.median_ms > 3 * fast.median_ms > 0
-    assert fast.spread_ms >= 0
-    assert small.training
-    assert not large[0].training
+def clock(calls, *scripts):
+    """A ``time`` that takes each forward's (wall, cpu) seconds from its script, over and over."""
+    endless = [itertools.cycle(script) for script in scripts]
+
+    def time(forward):
+        calls.append(forward)
+        return next(endless[forward])
+
+    return time
 
 
-def test_models_take_turns():
+def test_networks_take_turns_and_warm_up():
     calls = []
+    first, second = measure(
+        [0, 1],
+        repeats=4,
+        warmup=1,
+        min_seconds=0,
+        # The first turn, which does not count, is the slow one.
+        time=clock(
+            calls,
+            [(9, 9), (0.001, 0.002), (0.004, 0.002), (0.002, 0.002), (0.003, 0.002)],
+            [(9, 9), *[(0.010, 0.020)] * 4],
+        ),
+    )
+    assert calls == [0, 1] * 5
+    # Medians and quartiles of 1, 2, 3, 4 ms, by hand.
+    assert first.median_ms == pytest.approx(2.5)
+    assert first.spread_ms == pytest.approx(3.25 - 1.75)
+    assert (first.cpu_ms, first.cpu_spread_ms) == pytest.approx((2, 0))
+    assert (second.median_ms, second.spread_ms) == pytest.approx((10, 0))
+    assert first.turns == 4
 
-    class Named(nn.Module):
-        def __init__(self, name):
-            super().__init__()
-            self.name = name
 
-        def forward(self, x):
-            calls.append(self.name)
-            return x
+@pytest.mark.parametrize(
+    ("seconds", "turns"),
+    [(0.001, 1000), (0.1, 30), (2.0, 15), (100.0, 5)],
+    ids=["enough seconds", "enough turns", "time is up", "never too few"],
+)
+def test_how_many_turns(seconds, turns):
+    def time(_):
+        return seconds, seconds
 
-    measure([Named("a"), Named("b")], torch.zeros(1), repeats=3, warmup=1)
-    assert calls == ["a", "b"] * 4
+    (latency,) = measure([0], repeats=30, min_seconds=0.9999, max_seconds=29.999, time=time)
+    assert latency.turns == turns
+
+
+def test_the_error_of_a_median_is_what_a_simulation_says():
+    draws = np.random.default_rng(0).normal(10, 0.5, (4000, 101))
+    low, high = np.percentile(draws, (25, 75), axis=1).mean(axis=1)
+    latency = Latency(10, float(high - low), 10, 0, 101)
+    assert latency.error("wall") == pytest.approx(np.median(draws, axis=1).std() / 10, rel=0.05)
+    assert latency.error("cpu") == 0
+
+
+def quiet(ms=10.0, **changes):
+    return Latency(**{"median_ms": ms, "spread_ms": 0.1, "cpu_ms": ms, "cpu_spread_ms": 0.1}
+                   | {"turns": 30} | changes)  # fmt: skip
+
+
+def test_a_quiet_machine_is_believed():
+    assert judge([quiet(), quiet(5.0)]) == ("wall", "")
+    assert judge([quiet(cpu_ms=38.0)]) == ("wall", "")  # four threads
+
+
+def test_cpu_time_decides_where_forwards_had_to_wait():
+    found, words = judge([quiet(), quiet(median_ms=25.0)])
+    assert found == "cpu"
+    assert "waited for a processor (2.5 times their CPU time)" in words
+    assert words.endswith("CPU time decides")
+    assert quiet(median_ms=25.0).ms(found) == 10
+
+
+def test_and_where_the_medians_are_uncertain():
+    found, words = judge([quiet(), quiet(spread_ms=2.0)])
+    assert found == "cpu"
+    assert "uncertain by 3.4%" in words  # 0.93 * 2 / sqrt(30) / 10
+
+
+def test_the_cpu_time_of_a_program_says_nothing_of_its_gpu():
+    assert judge([quiet(cpu_ms=0.5)], "cuda") == ("wall", "")
+    found, words = judge([quiet(cpu_ms=0.5, spread_ms=2.0)], "cuda:1")
+    assert found == "wall"
+    assert "idle device" in words
+
+
+def test_a_hundredfold_network_is_slower_by_real_clocks():
+    small = nn.Linear(64, 64)
+    large = nn.Sequential(nn.Linear(64, 1024), *[nn.Linear(1024, 1024) for _ in range(8)])
+    runtime = make_runtime("torch")
+    forwards = [runtime.load(model, (torch.randn(8, 64),)) for model in (small, large)]
+    fast, slow = measure(forwards, repeats=15, min_seconds=0, time=runtime.time)
+    assert slow.cpu_ms > 3 * fast.cpu_ms > 0

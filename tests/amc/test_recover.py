@@ -16,6 +16,7 @@ from amc.plan import Plan
 from amc.recover import apply_file, choose, open_task, recover
 from amc.results import Results
 from amc.run import RunFolder
+from amc.runtimes import make_runtime
 from amc.task import image_task
 
 DATA = DataConfig(spec="digits")
@@ -52,6 +53,8 @@ def test_the_rows_are_what_the_networks_measure(finished):
     assert by_name["finetuned"].test_accuracy > by_name["pruned"].test_accuracy + 0.2
     assert by_name["finetuned"].test_accuracy == results.epochs[-1].test_accuracy
     assert results.verified_error < 1e-4
+    assert results.runtime == make_runtime("onnxruntime").description
+    assert all(row.latency_ms and row.cpu_ms for row in results.rows)
     assert card.finetuned_epochs == 8
     assert Results.load(folder.results) == results
     assert folder.report.is_file()

@@ -20,6 +20,7 @@ from amc.front import Front, nondominated
 from amc.plan import Plan, UnitPlan
 from amc.report import front_table, results_table, write_report
 from amc.results import Results, Row, read_episodes
+from amc.run import RunFolder
 
 DENSE = {"macs": 40_813_184, "params": 270_896}
 
@@ -203,6 +204,31 @@ def test_results_table_states_the_run_s_numbers(tmp_path: Path) -> None:
         assert macs[column].split()[2] == change
     assert "spread 0.12" in latency[1]
     assert latency[3].split()[2] == "−36.0%"
+
+
+def test_latency_says_in_what_and_by_which_clock(tmp_path: Path) -> None:
+    results = make_run(tmp_path / "run")
+    assert results is not None
+    folder = RunFolder(tmp_path / "run")
+    assert "in eager PyTorch on cpu." in Page(write_report(folder.path)).text
+    times = (2.0, 1.5, 1.0)
+    rows = tuple(
+        row.model_copy(update={"cpu_ms": ms}) for row, ms in zip(results.rows, times, strict=True)
+    )
+    quiet = results.model_copy(update={"rows": rows, "runtime": "ONNX Runtime 1, AMD EPYC"})
+    quiet.save(folder.results)
+    page = Page(write_report(folder.path))
+    assert "the networks in turns, in ONNX Runtime 1, AMD EPYC." in page.text
+    assert "1.56 times as fast" in page.text
+    assert [row[0] for row in page.tables["results"]][-1] == "Latency, batch 1"
+    quiet.model_copy(update={"clock": "cpu", "noise": "it is busy"}).save(folder.results)
+    page = Page(write_report(folder.path))
+    assert "in ONNX Runtime 1, AMD EPYC; it is busy." in page.text
+    assert "2.00 times as fast" in page.text
+    cpu = page.tables["results"][-1]
+    assert cpu[0] == "CPU time, batch 1"
+    assert [quantity(cell) for cell in cpu[1:]] == [2.0, 1.5, 1.0]
+    assert cpu[2].endswith("−25.0%")
 
 
 def test_headline_says_the_result_in_words(tmp_path: Path) -> None:

@@ -117,6 +117,11 @@ class Budget:
         least: np.ndarray = np.min([np.full(widths.shape[:-1], np.inf), *left], axis=0)
         return least
 
+    @property
+    def monotone(self) -> bool:
+        """Whether narrower never costs more: true of counts, not of time."""
+        return "latency_us" not in self.limits
+
     def met(self, widths: Sequence[int] | np.ndarray) -> bool:
         """Whether these kept widths, (units,), cost no more than every bound."""
         return bool(self.slack(np.asarray(widths)) >= 0)

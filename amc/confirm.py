@@ -138,7 +138,10 @@ def confirm(
             f"the best plans measure {percent(min(turns.kept))} of the dense latency or more, not "
             f"{percent(limit)}: planned for {percent(factor * limit)} now"
         )
-        candidates = _tightened(env, candidates, factor * limit * dense_predicted, len(history))
+        try:
+            candidates = _tightened(env, candidates, factor * limit * dense_predicted, len(history))
+        except BudgetError:  # not even the narrowest network is that fast
+            break
         candidates.sort(key=rank, reverse=True)
     raise BudgetError(
         f"latency ≤ {percent(limit)} of dense is not held by measurement: the best of "

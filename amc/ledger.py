@@ -89,6 +89,7 @@ class Ledger:
         )
         if self._folder is not None:
             self.confirmation.save(self._folder.confirmation)
+            self.best_plan().save(self._folder.plan)
 
     def finish(self, policy: Policy | None) -> None:
         """Leave the best plan in the folder, wherever the search was stopped, and the policy."""

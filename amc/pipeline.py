@@ -138,9 +138,9 @@ def search(
             if not ledger.history:
                 raise
             interrupted = True
+        ledger.finish(agent.policy)
         if device is not None and not interrupted:
             ledger.confirm(device, on_note)
-        ledger.finish(agent.policy)
     return SearchResult(
         plan=ledger.best_plan(),
         policy=agent.policy,

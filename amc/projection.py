@@ -21,6 +21,8 @@ WASTE = 0.05
 """Fraction from which on a plan is changed a lot, rather than left."""
 
 _BISECTIONS = 30
+_LEAP = 16
+"""Widths that a unit looks ahead: kernels work in blocks of that many channels."""
 
 
 def project(wishes: np.ndarray, units: Sequence[Unit], budget: Budget) -> tuple[int, ...]:
@@ -51,7 +53,8 @@ class Projector:
 
         ``wishes`` is (n, units), kept fractions above 0. With W the dense widths, the result is
         nearest to min(1, scale · wishes) · W for the largest scale that fits, but for steps that
-        spend what rounding left: no unit can grow and all bounds still be met, and no more than
+        spend what rounding left: no unit can grow a step and all bounds still be met (under a bound
+        on latency: nor up to :data:`_LEAP` steps), and no more than
         :data:`SLACK` of the scarcest bound is left where a plan near by has so little. A result's
         own kept fractions are projected onto itself.
         """
@@ -63,7 +66,10 @@ class Projector:
         scale = self._largest_scale(aims, np.zeros_like(aims, dtype=np.int64), high, budget)
         aims = np.minimum(scale[:, None] * aims, self._dense)
         ranks = self._fill(self._ranks(aims), aims, budget)
-        return self._widths(self._trade(ranks, budget)).astype(np.int64)
+        ranks = self._trade(ranks, budget)
+        if not budget.monotone:
+            ranks = self._leap(ranks, budget)
+        return self._widths(ranks).astype(np.int64)
 
     def _widths(self, ranks: np.ndarray) -> np.ndarray:
         widths: np.ndarray = self._grids[self._unit, ranks]
@@ -102,6 +108,28 @@ class Projector:
                 fits &= budget.slack(self._widths(trial)) >= 0
                 ranks[rows[fits], unit[fits]] += 1
                 grown |= fits
+            rows = rows[grown]
+        return ranks
+
+    def _leap(self, ranks: np.ndarray, budget: Budget) -> np.ndarray:
+        """Let units grow over widths that do not fit to ones that do, while there are such.
+
+        Time is a staircase, and not every stair leads up: 36 channels may take less than 33.
+        """
+        ranks = ranks.copy()
+        steps = np.arange(1, _LEAP + 1)
+        rows = np.arange(len(ranks))
+        while rows.size:
+            grown = np.zeros(len(rows), dtype=bool)
+            for unit in self._unit:
+                trial = np.repeat(ranks[rows][:, None], _LEAP, axis=1)
+                trial[:, :, unit] += steps
+                fits = trial[:, :, unit] <= self._last[unit]
+                fits &= budget.slack(self._widths(np.minimum(trial, self._last))) >= 0
+                found = fits.any(axis=1)
+                furthest = _LEAP - fits[:, ::-1].argmax(axis=1)
+                ranks[rows[found], unit] += furthest[found]
+                grown |= found
             rows = rows[grown]
         return ranks
 

@@ -76,10 +76,10 @@ def _from_least(
     limits: Mapping[str, Bound], minimise: str, units: Units, cost: CostTable
 ) -> dict[str, Bound]:
     """Budgets from the least achievable on: who looks for the cheapest network tries all costs."""
-    bound = limits.get(minimise, cost.dense(minimise))
+    bound, dense = limits.get(minimise, 1.0), cost.dense(minimise)
     if not isinstance(bound, tuple):
-        most = int(bound * cost.dense(minimise)) if isinstance(bound, float) else bound
-        bound = (math.ceil(cost.function(minimise)([unit.widths[0] for unit in units])), int(most))
+        least = cost.function(minimise)([unit.widths[0] for unit in units])
+        bound = math.ceil(least), math.ceil(bound * dense) if isinstance(bound, float) else bound
     return {minimise: bound, **{name: x for name, x in limits.items() if name != minimise}}
 
 

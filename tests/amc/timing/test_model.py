@@ -1,0 +1,86 @@
+"""Predicted latency, against a runtime whose clock is a formula."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from amc.cost import CostTable
+from amc.errors import RunError
+from amc.find import read_units
+from amc.timing.align import best_multiple
+from amc.timing.build import build_model, calibrated, calibration_plans, measure_plans
+from amc.timing.layers import timed_layers
+from amc.timing.model import LatencyModel
+from amc.timing.store import LayerTimes
+from tests.amc.timing.fake_runtime import FakeRuntime
+from tests.tiny import INPUTS, tiny_network
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A latency model, and what it is of."""
+    model, x, runtime = tiny_network(), torch.zeros(INPUTS), FakeRuntime()
+    units = read_units(model, x)
+    times = LayerTimes(runtime, tmp_path_factory.mktemp("times"))
+    stages = []
+    found = build_model(model, x, units, runtime, times, on_stage=lambda *s: stages.append(s))
+    assert stages[-1] == ("whole networks", 24, 24)
+    return found, model, x, units, runtime
+
+
+def test_every_plan_of_a_small_network(built):
+    found, model, x, units, runtime = built
+    grid = np.array(np.meshgrid(*(unit.widths for unit in units))).reshape(len(units), -1).T
+    true = measure_plans(model, x, units, runtime, grid[::3].tolist())
+    assert found(grid[::3]) == pytest.approx(true, rel=0.01)
+    assert found.layer_us(grid).sum(axis=1) == pytest.approx(
+        found(grid) - found.coefficients["forward"]
+    )
+
+
+def test_a_table_of_costs_with_latency(built):
+    found, _, _, units, _ = built
+    cost = CostTable(units, found)
+    widths = [unit.widths[0] for unit in units]
+    assert cost.quantities == ("macs", "params", "latency_us")
+    assert cost.function("latency_us")(widths) == pytest.approx(float(found(np.array(widths))))
+    assert cost.dense("latency_us") == pytest.approx(float(found(np.array(units.dense_widths))))
+
+
+def test_a_saved_model_predicts_the_same(built, tmp_path):
+    found, model, x, units, _ = built
+    path = tmp_path / "latency.safetensors"
+    found.save(path)
+    plans = np.array(calibration_plans(units, 9, seed=3))
+    again = LatencyModel.load(path, timed_layers(model, x, units))
+    assert (again(plans) == found(plans)).all()
+    other = timed_layers(model, torch.zeros(2, *INPUTS[1:]), units)
+    with pytest.raises(RunError, match="another network"):
+        LatencyModel.load(path, other)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RunError, match="no sound latency model"):
+        LatencyModel.load(path, timed_layers(model, x, units))
+
+
+def test_whole_networks_decide_and_a_disturbed_one_does_not(built):
+    found, _, _, units, _ = built
+    plans = np.array(calibration_plans(units, 24, seed=1))
+    features = found.features(plans)
+    true = features @ np.array([0.8, 1.2, 0.0, 15.0])[: features.shape[1]]
+    us = true.copy()
+    us[[3, 11]] *= 1.9  # a forward that was disturbed in all of its turns
+    tables = found._tables
+    fitted = calibrated(found.layers, tables, plans, us)
+    assert fitted(plans) == pytest.approx(true, rel=0.03)
+
+
+@pytest.mark.parametrize(("step", "expected"), [(4, 4), (8, 8), (16, 16), (1, 1)])
+def test_the_multiple_of_a_device(step, expected):
+    class Times:
+        def times(self, _, sizes):
+            return [float(-(-i // step) * step * (-(-o // step)) * step) for i, o in sizes]
+
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 80))
+    assert best_multiple(model, torch.zeros(1, 64), Times()) == expected  # type: ignore[arg-type]

@@ -94,11 +94,21 @@ def judge(latencies: Sequence[Latency], device: str = "cpu") -> tuple[Clock, str
     nothing of the GPU, so that there the wall clock stays.
     """
     error = max(latency.error("wall") for latency in latencies)
-    waited = max(latency.median_ms / latency.cpu_ms for latency in latencies if latency.cpu_ms)
-    unsure = f"the medians are uncertain by {error:.1%} of themselves"
     if device != "cpu":
-        return ("wall", f"{unsure}; measure again on an idle device" if error > ERROR else "")
+        return "wall", _uncertain(error, "the medians are")
+    waited = max(latency.median_ms / (latency.cpu_ms or latency.median_ms) for latency in latencies)
     if waited <= STALL and error <= ERROR:
         return "wall", ""
-    why = f"forwards waited for a processor ({waited:.1f} times their CPU time)"
-    return "cpu", f"the machine is busy: {why if waited > STALL else unsure}; CPU time decides"
+    why = (
+        f"forwards waited for a processor ({waited:.1f} times their CPU time)"
+        if waited > STALL
+        else f"the medians are uncertain by {error:.1%}"
+    )
+    still = _uncertain(max(latency.error("cpu") for latency in latencies), "that is")
+    return "cpu", f"the machine is busy: {why}; CPU time decides" + (still and f", but {still}")
+
+
+def _uncertain(error: float, what: str) -> str:
+    if error <= ERROR:
+        return ""
+    return f"{what} uncertain by {error:.1%}: measure again when the machine is idle"

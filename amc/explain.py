@@ -32,8 +32,8 @@ ROUND_FORWARDS = (5, 30)
 PLAUSIBLE = 0.9
 """Times the sum of its parts, a whole forward at least takes; a profiler costs a few percent."""
 _BUSY = (
-    "operations, timed one by one, add up to {:.1f} times the whole forward: the machine is too "
-    "busy to tell where the time went"
+    "operations, timed one by one, add up to {:.1f} times the whole forward: the machine is busy, "
+    "and what follows is rough"
 )
 
 
@@ -88,7 +88,7 @@ class Explanation:
     overhead: OtherChange
     """What no operation accounts for."""
     warning: str = ""
-    """Why the times of operations cannot be believed; empty where they can."""
+    """Why the times of operations are rough; empty where they are not."""
 
     @property
     def kept_macs(self) -> float:

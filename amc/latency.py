@@ -19,6 +19,8 @@ STALL = 1.1
 threads that compute make CPU time the larger one."""
 ERROR = 0.02
 """Standard error of a median, relative to it, from which on it tells too little."""
+CHECKED = 10
+"""Turns between two looks at whether there were enough."""
 
 
 @dataclass(frozen=True)
@@ -54,26 +56,33 @@ def measure(
     repeats: int = 30,
     warmup: int = 5,
     min_seconds: float = 1.0,
-    max_seconds: float = 30.0,
+    max_seconds: float = 20.0,
     time: Time = host_time,
 ) -> list[Latency]:
     """Latency of each forward; ``time`` is that of the runtime that they were loaded into.
 
     They take turns, so that a machine that slows down slows all of them: at least ``repeats`` turns
-    and ``min_seconds`` in all, and none after ``max_seconds`` unless there were fewer than
-    ``warmup``. Before that each has ``warmup`` turns that do not count.
+    and ``min_seconds`` in all, and more until the medians by one of the clocks are certain to
+    :data:`ERROR`. After ``max_seconds`` there is no further turn, unless there were fewer than
+    ``warmup``. Before all that each has ``warmup`` turns that do not count.
     """
+    for _ in range(warmup):
+        for forward in forwards:
+            time(forward)
     turns: list[list[tuple[float, float]]] = []
     total = 0.0
-    for turn in range(-warmup, 1_000_000):
-        if len(turns) >= repeats and total >= min_seconds:
-            break
-        if len(turns) >= max(1, warmup) and total >= max_seconds:
-            break
-        taken = [time(forward) for forward in forwards]
-        if turn >= 0:
-            turns.append(taken)
-            total += sum(wall for wall, _ in taken)
+    while True:
+        turns.append([time(forward) for forward in forwards])
+        total += sum(wall for wall, _ in turns[-1])
+        if total >= max_seconds and len(turns) >= warmup:
+            return _latencies(turns)
+        if len(turns) >= repeats and total >= min_seconds and len(turns) % CHECKED == 0:
+            latencies = _latencies(turns)
+            if all(min(x.error("wall"), x.error("cpu")) <= ERROR for x in latencies):
+                return latencies
+
+
+def _latencies(turns: Sequence[Sequence[tuple[float, float]]]) -> list[Latency]:
     low, middle, high = np.percentile(np.array(turns) * 1e3, (25, 50, 75), axis=0)
     return [
         Latency(
@@ -83,7 +92,7 @@ def measure(
             cpu_spread_ms=float(high[number, 1] - low[number, 1]),
             turns=len(turns),
         )
-        for number in range(len(forwards))
+        for number in range(len(turns[0]))
     ]
 
 
@@ -94,14 +103,24 @@ def judge(latencies: Sequence[Latency], device: str = "cpu") -> tuple[Clock, str
     nothing of the GPU, so that there the wall clock stays.
     """
     error = max(latency.error("wall") for latency in latencies)
-    waited = max(latency.median_ms / latency.cpu_ms for latency in latencies if latency.cpu_ms)
-    unsure = f"the medians are uncertain by {error:.1%} of themselves"
     if device != "cpu":
-        return ("wall", f"{unsure}; measure again on an idle device" if error > ERROR else "")
+        return "wall", _uncertain(error, "the medians are")
+    waited = max(latency.median_ms / (latency.cpu_ms or latency.median_ms) for latency in latencies)
     if waited <= STALL and error <= ERROR:
         return "wall", ""
-    why = f"forwards waited for a processor ({waited:.1f} times their CPU time)"
-    return "cpu", f"the machine is busy: {why if waited > STALL else unsure}; CPU time decides"
+    why = (
+        f"forwards waited for a processor ({waited:.1f} times their CPU time)"
+        if waited > STALL
+        else f"the medians are uncertain by {error:.1%}"
+    )
+    still = _uncertain(max(latency.error("cpu") for latency in latencies), "that is")
+    return "cpu", f"the machine is busy: {why}; CPU time decides" + (still and f", but {still}")
+
+
+def _uncertain(error: float, what: str) -> str:
+    if error <= ERROR:
+        return ""
+    return f"{what} uncertain by {error:.1%}: measure again when the machine is idle"
 
 
 def quickest(

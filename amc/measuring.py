@@ -158,12 +158,7 @@ def measure_subjects(
     if measured.kept_time <= measured.kept_macs or len(rows) == 1:
         return measured
     dense, *_, last = models.values()
-    # Of several threads CPU time is the sum, of one that had to wait the wall clock's is too long:
-    # the lesser is what operations, each timed by itself, add up to.
-    whole = (_least(latencies[0], runtime), _least(latencies[-1], runtime))
-    return replace(measured, explanation=explain(runtime, (dense, last), inputs, whole))
-
-
-def _least(latency: Latency, runtime: Runtime) -> float:
-    on_cpu = runtime.device == "cpu"
-    return min(latency.median_ms, latency.cpu_ms) if on_cpu else latency.median_ms
+    # Operations are timed one by one by the wall clock: several threads' CPU time is not their sum.
+    whole = clock if runtime.threads == 1 else "wall"
+    ms = (latencies[0].ms(whole), latencies[-1].ms(whole))
+    return replace(measured, explanation=explain(runtime, (dense, last), inputs, ms))

@@ -84,7 +84,7 @@ def _show(found: Measurement) -> None:
 
 
 def _networks(found: Measurement) -> Table:
-    table = _table("", "MACs", "params", "latency", "CPU time", "MACs", "time")
+    table = _table("", "MACs", "params", "latency", "CPU time", "fewer MACs", "faster")
     for row in found.rows:
         now = row.latency
         table.add_row(
@@ -102,7 +102,7 @@ def _against(found: Measurement, row: Measured) -> tuple[str, str]:
     """How many times fewer MACs than the first network, and how many times as fast."""
     dense = found.rows[0]
     speed = dense.latency.ms(found.clock) / row.latency.ms(found.clock)
-    return f"÷ {dense.macs / max(1, row.macs):.2f}", f"÷ {speed:.2f}"
+    return f"{dense.macs / max(1, row.macs):.2f}×", f"{speed:.2f}×"
 
 
 def _explain(found: Explanation) -> None:

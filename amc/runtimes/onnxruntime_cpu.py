@@ -75,6 +75,8 @@ class OnnxRuntime(Runtime):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
+        # Its threads would wait for the next forward in a loop, while another network is timed.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         options.log_severity_level = 3  # errors; its warnings tell how it rearranges the graph
         if profile is not None:
             options.enable_profiling = True

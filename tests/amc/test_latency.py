@@ -26,23 +26,23 @@ def test_networks_take_turns_and_warm_up():
     calls = []
     first, second = measure(
         [0, 1],
-        repeats=4,
+        repeats=10,
         warmup=1,
         min_seconds=0,
         # The first turn, which does not count, is the slow one.
         time=clock(
             calls,
-            [(9, 9), (0.001, 0.002), (0.004, 0.002), (0.002, 0.002), (0.003, 0.002)],
-            [(9, 9), *[(0.010, 0.020)] * 4],
+            [(9, 9), *[(wall / 1000, 0.002) for wall in (7, 2, 11, 4, 1, 9, 3, 10, 5, 8)]],
+            [(9, 9), *[(0.010, 0.020)] * 10],
         ),
     )
-    assert calls == [0, 1] * 5
-    # Medians and quartiles of 1, 2, 3, 4 ms, by hand.
-    assert first.median_ms == pytest.approx(2.5)
-    assert first.spread_ms == pytest.approx(3.25 - 1.75)
+    assert calls == [0, 1] * 11
+    # Between the fifth and the sixth of ten; the third and a quarter, the seventh and three.
+    assert first.median_ms == pytest.approx(6)
+    assert first.spread_ms == pytest.approx(8.75 - 3.25)
     assert (first.cpu_ms, first.cpu_spread_ms) == pytest.approx((2, 0))
     assert (second.median_ms, second.spread_ms) == pytest.approx((10, 0))
-    assert first.turns == 4
+    assert first.turns == 10
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,21 @@ def test_how_many_turns(seconds, turns):
 
     (latency,) = measure([0], repeats=30, min_seconds=0.9999, max_seconds=29.999, time=time)
     assert latency.turns == turns
+
+
+def test_an_uncertain_machine_is_asked_longer():
+    calls = []
+    time = clock(calls, [(0.1, 0.1), (0.2, 0.2), (0.15, 0.15)])
+    (latency,) = measure([0], repeats=30, max_seconds=1000, time=time)
+    # A spread of .1 around .15: 0.93 * 0.1 / 0.15 / sqrt(n) is 2% at n = 961.
+    assert latency.turns == 970
+    assert latency.error("wall") < 0.02
+    time = clock(calls, [(0.1, 0.1), (0.2, 0.2), (0.15, 0.15)])
+    (latency,) = measure([0], repeats=30, max_seconds=14.9, time=time)
+    assert latency.turns == 100  # but not for ever
+    steady = clock(calls, [(0.1, 0.07), (0.2, 0.07), (0.15, 0.07)])
+    (latency,) = measure([0], repeats=30, max_seconds=1000, time=steady)
+    assert latency.turns == 30  # CPU time can be trusted
 
 
 def test_the_error_of_a_median_is_what_a_simulation_says():
@@ -88,13 +103,16 @@ def test_and_where_the_medians_are_uncertain():
     found, words = judge([quiet(), quiet(spread_ms=2.0)])
     assert found == "cpu"
     assert "uncertain by 3.4%" in words  # 0.93 * 2 / sqrt(30) / 10
+    assert words.endswith("CPU time decides")
+    _, words = judge([quiet(spread_ms=2.0, cpu_spread_ms=4.0)])
+    assert words.endswith("but that is uncertain by 6.8%: measure again when the machine is idle")
 
 
 def test_the_cpu_time_of_a_program_says_nothing_of_its_gpu():
     assert judge([quiet(cpu_ms=0.5)], "cuda") == ("wall", "")
     found, words = judge([quiet(cpu_ms=0.5, spread_ms=2.0)], "cuda:1")
     assert found == "wall"
-    assert "idle device" in words
+    assert words.startswith("the medians are uncertain by 3.4%: measure again")
 
 
 def test_a_hundredfold_network_is_slower_by_real_clocks():

@@ -88,7 +88,7 @@ def test_the_table_says_what_was_measured_and_where_the_time_went(monkeypatch, c
     lines = {line.split()[0]: " ".join(line.split()) for line in out.splitlines() if line.strip()}
     assert "30.0 ms ± 2.5 10.0 ms ± 0.1" in lines["dense"]
     # By CPU time, because forwards waited: 10 / 7.5.
-    assert lines["pruned"].endswith(f"÷ {plan.dense_macs / plan.macs:.2f} ÷ 1.33")
+    assert lines["pruned"].endswith(f"{plan.dense_macs / plan.macs:.2f}× 1.33×")
     assert f"PyTorch {torch.__version__.partition('+')[0]}, 1 thread, float32" in out
     assert "input 1×1×8×8; 30 turns" in out
     assert "waited for a processor (3.0 times their CPU time)" in lines["warning:"]

@@ -41,7 +41,13 @@ def test_search_applies_and_reports(monkeypatch, capsys, tmp_path, weights):
     assert "report.html" in out
     code, out, _ = run(monkeypatch, capsys, "finetune", str(path), "--epochs", "1")
     assert code == 0
-    assert json.loads((path / "results.json").read_text())["rows"][2]["name"] == "finetuned"
+    rows = json.loads((path / "results.json").read_text())["rows"]
+    assert rows[2]["name"] == "finetuned"
+    code, out, _ = run(monkeypatch, capsys, "measure", str(path), "--repeats", "5", "--json")
+    assert code == 0
+    costs = [[row[key] for key in ("name", "macs", "params")] for row in rows]
+    measured = json.loads(out)["networks"]
+    assert [[row[key] for key in ("name", "macs", "params")] for row in measured] == costs
     code, out, _ = run(monkeypatch, capsys, "export", str(path), "--onnx", "small.onnx")
     assert code == 0
     size = Path("small.onnx").stat().st_size / 1e6

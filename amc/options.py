@@ -106,8 +106,8 @@ RoundTo = Annotated[
     list[str],
     typer.Option(
         help="Keep multiples of so many channels: 8 (all units), or by kind of unit, conv=8 (conv, "
-        "linear, embedding, stream, heads); repeatable. auto: what the device of a latency budget "
-        "computes in blocks of",
+        "linear, embedding, stream, heads); repeatable. Default: 1, or with latency auto: what the "
+        "device computes in blocks of",
         rich_help_panel=_PLAN,
     ),
 ]

@@ -13,7 +13,7 @@ from torch import nn
 
 from amc.apply import apply_plan, cut
 from amc.budget import parse_budget
-from amc.config import FinetuneConfig
+from amc.config import FinetuneConfig, LatencyConfig
 from amc.errors import ConfigError, ModelError, PlanError, RunError
 from amc.export import read_card, save_model
 from amc.finetune import Epoch
@@ -24,10 +24,10 @@ from amc.plan import Plan, weights_sha256
 from amc.report import write_report
 from amc.results import Results, Row
 from amc.run import RunFolder
-from amc.runtimes import load_all
+from amc.runtimes import load_all, make_runtime
 from amc.task import Task, image_task
 from amc.text import limits_name
-from amc.trace import as_inputs
+from amc.timing.device import with_batch
 
 
 def open_task(
@@ -127,7 +127,9 @@ def recover(
         save_model(applied.model, plan, folder.pruned)
     say("testing dense and pruned")
     networks = {"dense": task.model, "pruned": applied.model}
-    results = Results(**_measured(networks, plan, task), verified_error=applied.verified_error)
+    results = Results(
+        **_measured(networks, plan, task, folder), verified_error=applied.verified_error
+    )
     if not folder.finetuned.exists():
         results.save(folder.results)
     if recipe.epochs:
@@ -138,7 +140,7 @@ def recover(
         epochs = task.train(tuned, recipe, on_epoch=on_epoch, on_step=on_step)
         if plan.model is not None:
             save_model(tuned, plan, folder.finetuned, finetuned_epochs=recipe.epochs)
-        measured = _measured(networks, plan, task)
+        measured = _measured(networks, plan, task, folder)
         results = results.model_copy(update={**measured, "epochs": tuple(epochs), "recipe": recipe})
         results.save(folder.results)
     write_report(folder.path)
@@ -160,18 +162,25 @@ def recovered(folder: RunFolder, plan: Plan, recipe: FinetuneConfig) -> Results 
     return results if measured and card.plan == plan else None
 
 
-def _measured(networks: dict[str, nn.Module], plan: Plan, task: Task) -> dict[str, Any]:
+def _measured(
+    networks: dict[str, nn.Module], plan: Plan, task: Task, folder: RunFolder
+) -> dict[str, Any]:
     """The fields of :class:`Results` that say what the networks are, and how that was measured.
 
-    Their latencies are measured in turns, in the runtime that a user would most likely deploy, so
-    that they compare.
+    Their latencies are measured in turns, so that they compare: where the search bounded latency,
+    otherwise in the runtime that a user would most likely deploy.
     """
-    device = str(next(task.model.parameters()).device)
-    runtime, forwards = load_all(
-        list(networks.values()), as_inputs(task.example_inputs), device=device
-    )
+    models, device = list(networks.values()), str(next(task.model.parameters()).device)
+    config = folder.load_config() if folder.config.is_file() else None
+    aim = config.latency if config is not None and config.timed else LatencyConfig(device=device)
+    inputs = with_batch(task.example_inputs, aim.batch)
+    if config is not None and config.timed:
+        runtime = make_runtime(aim.backend, aim.threads, aim.device)
+        forwards = [runtime.load(model, inputs) for model in models]
+    else:
+        runtime, forwards = load_all(models, inputs, device=device)
     latencies = measure(forwards, time=runtime.time)
-    clock, noise = judge(latencies, device)
+    clock, noise = judge(latencies, runtime.device)
     rows = tuple(
         Row(
             name=name,
@@ -190,6 +199,7 @@ def _measured(networks: dict[str, nn.Module], plan: Plan, task: Task) -> dict[st
         "rows": rows,
         "device": device,
         "runtime": runtime.description,
+        "batch": aim.batch,
         "clock": clock,
         "noise": noise,
     }

@@ -29,7 +29,7 @@ class Row(Settings):
     """One example."""
     params: int
     latency_ms: float | None = None
-    """Median of one forward at batch 1; None where it was not measured."""
+    """Median of one forward; None where it was not measured."""
     latency_spread_ms: float | None = None
     """Interquartile range of the same forwards."""
     cpu_ms: float | None = None
@@ -45,6 +45,8 @@ class Results(Settings):
     """Where latency was measured."""
     runtime: str | None = None
     """In what, with version, threads and precision; None (older files): eager PyTorch."""
+    batch: int = 1
+    """Examples of a measured forward."""
     clock: Literal["wall", "cpu"] = "wall"
     """By which clock the networks' latencies compare: CPU time where the machine was too busy."""
     noise: str = ""

@@ -28,9 +28,9 @@ def compare(results: Results) -> list[tuple[str, list[Cell]]]:
         lines.append(("Search-val accuracy", _accuracies(results, "search_val_accuracy")))
     lines.append(("MACs", _counts(results, "macs")))
     lines.append(("Parameters", _counts(results, "params")))
-    lines.append(("Latency, batch 1", _latencies(results)))
+    lines.append((f"Latency, batch {results.batch}", _latencies(results)))
     if results.clock == "cpu":
-        lines.append(("CPU time, batch 1", _cpu_times(results)))
+        lines.append((f"CPU time, batch {results.batch}", _cpu_times(results)))
     return lines
 
 

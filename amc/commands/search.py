@@ -44,7 +44,7 @@ def search(
     latency_threads: opt.LatencyThreads = 1,
     min_keep: opt.MinKeep = 0.1,
     min_width: opt.MinWidth = 1,
-    round_to: opt.RoundTo = ["1"],  # noqa: B006
+    round_to: opt.RoundTo = [],  # noqa: B006
     exclude: opt.Exclude = [],  # noqa: B006
     gentle_ends: opt.GentleEnds = False,
     allow_drop: opt.AllowDrop = False,
@@ -120,7 +120,9 @@ def search(
     set_threads(threads)
     network = model_config(model, weights, model_arg)
     image_set = data_config(data, search_val, image_size, download)
-    align = "auto" in round_to
+    align = "auto" in round_to or (
+        not round_to and "latency" in " ".join([*budget, minimise, reward])
+    )
     multiples = [] if align else round_to
     allowed = bounds(min_keep, min_width, multiples, exclude, gentle_ends, allow_drop)
     runtime = default_runtime().name if backend is None else backend

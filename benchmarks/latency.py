@@ -1,0 +1,227 @@
+"""Predicted against measured latency, and what a budget of latency is worth beside one of FLOPs.
+
+``predict`` needs no images: for each network it builds the latency model, and measures random plans
+that the model never saw. ``speed`` searches once for latency and once over a range of FLOPs, and
+measures the plan of the first beside the cheapest one of the second that is as good. Each result is
+a line of ``results/latency.jsonl``, and is not measured again; both end with the table (``.md``)
+and the picture (``.svg``).
+
+    python benchmarks/latency.py predict
+    python benchmarks/latency.py speed --weights W --images DIR --search-val FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import RESULTS, add_inputs, append_line, configs, read_lines
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+
+from amc.config import EvaluateConfig, LatencyConfig, ModelConfig
+from amc.cost import CostTable
+from amc.find import find_units
+from amc.latency import judge, measure
+from amc.models import build_model
+from amc.pipeline import search
+from amc.slim import slice_model
+from amc.task import image_task
+from amc.timing.build import measure_plans
+from amc.timing.device import Device
+from amc.units import Units
+
+NETWORKS = {
+    "resnet56, 32 px": ("amc:resnet56", 32),
+    "mobilenet_v2, 32 px": ("amc:mobilenet_v2", 32),
+    "resnet18, 224 px": ("torchvision:resnet18", 224),
+    "mobilenet_v2, 224 px": ("torchvision:mobilenet_v2", 224),
+}
+AT_ONCE = 25
+"""Plans that are measured in turns, the dense network among them."""
+LINES = RESULTS / "latency.jsonl"
+
+
+def main() -> None:
+    """Measure what is missing, then report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    predicting = commands.add_parser("predict")
+    predicting.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    predicting.add_argument("--plans", type=int, default=100)
+    predicting.add_argument("--backend", default="onnxruntime")
+    speeding = commands.add_parser("speed")
+    add_inputs(speeding)
+    speeding.add_argument("--budget", type=float, default=0.6)
+    speeding.add_argument("--episodes", type=int, default=80)
+    speeding.add_argument("--backend", default="onnxruntime")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.command == "predict":
+        for name in arguments.networks:
+            known = {line["network"] for line in read_lines(LINES) if line["kind"] == "plan"}
+            if name not in known:
+                predict(name, arguments.plans, arguments.backend)
+    else:
+        speed(arguments)
+    report(read_lines(LINES))
+
+
+def predict(name: str, count: int, backend: str) -> None:
+    """Random plans of one network, half of them aligned as the device likes it."""
+    spec, side = NETWORKS[name]
+    model, x = build_model(ModelConfig(spec=spec)).eval(), torch.randn(1, 3, side, side)
+    units = find_units(model, x, importance="contribution")
+    device = Device(model, x, LatencyConfig(backend=backend), on_stage=say)
+    predicted_of, cost = device.latency_model(units), CostTable(units)
+    plans = random_plans(units, count, device.multiple())
+    for start in range(0, count, AT_ONCE):
+        some = plans[start : start + AT_ONCE]
+        us = measure_plans(model, x, units, device.runtime, some)
+        predicted = predicted_of(np.array(some))
+        for widths, measured, expected in zip(some, us, predicted, strict=True):
+            line = {"kind": "plan", "network": name, "runtime": device.runtime.description}
+            line |= {"macs": cost.macs(widths), "dense_macs": cost.dense_macs}
+            line |= {"widths": list(widths), "measured_us": measured, "predicted_us": expected}
+            append_line(LINES, line)
+
+
+def random_plans(units: Units, count: int, multiple: int) -> list[tuple[int, ...]]:
+    """Plans that keep a tenth to all of everything; every other one on the device's multiples."""
+    generator = np.random.default_rng(1)
+    aligned = units.limited(min_keep=0.1, round_to=multiple)
+    grids = {unit.name: unit.widths for unit in aligned}
+    plans = []
+    for number in range(count):
+        keeps = generator.uniform(0.2, 1.0) * generator.uniform(0.4, 1.0, len(units))
+        on_grid = number % 2 == 1
+        plans.append(
+            tuple(
+                min(
+                    grids.get(unit.name, (unit.width,)) if on_grid else unit.widths,
+                    key=lambda width, aim=keep * unit.width: abs(width - aim),  # type: ignore[misc]
+                )
+                for unit, keep in zip(units, keeps, strict=True)
+            )
+        )
+    return plans
+
+
+def speed(arguments: argparse.Namespace) -> None:
+    """A plan for latency, and the cheapest in MACs that is as good, beside the dense network."""
+    network = arguments.network
+    model_config, data_config = configs(arguments)
+    task = image_task(model_config, data_config, EvaluateConfig(), seed=0)
+    latency = LatencyConfig(backend=arguments.backend)
+    given: dict[str, Any] = {"episodes": arguments.episodes, "latency": latency, "seed": 0}
+    fast = search(task, f"latency={arguments.budget}", align=True, on_note=print, **given)
+    cheap = search(task, "flops=0.3:0.95", **given)
+    assert cheap.front is not None and fast.confirmation is not None
+    equal = [p for p in cheap.front.plans if -p.quality["kl"] >= fast.best.reward]
+    if not equal:
+        raise SystemExit("no plan of the range of FLOPs is as good as the one for latency")
+    other = min(equal, key=lambda plan: plan.macs)
+    device = Device(task.model, task.example_inputs, latency)
+    models = [task.model]
+    for result, plan in ((fast, fast.plan), (cheap, other)):
+        models.append(slice_model(task.model, plan.order(result.units), plan.widths()))
+    loaded = [device.runtime.load(model, device.inputs) for model in models]
+    latencies = measure(loaded, time=device.runtime.time)
+    clock, noise = judge(latencies)
+    dense, own, rival = (each.ms(clock) for each in latencies)
+    append_line(
+        LINES,
+        {
+            "kind": "speed",
+            "network": network,
+            "runtime": device.runtime.description,
+            "budget": arguments.budget,
+            "dense_ms": dense,
+            "latency_ms": own,
+            "flops_ms": rival,
+            "clock": clock,
+            "noise": noise,
+            "tightened": len(fast.confirmation.tightened),
+            "latency_macs": fast.plan.macs / fast.plan.dense_macs,
+            "flops_macs": other.macs / other.dense_macs,
+            "latency_kl": -fast.best.reward,
+            "flops_kl": other.quality["kl"],
+        },
+    )
+
+
+def report(lines: list[dict[str, Any]]) -> None:
+    """The tables and the picture of all results."""
+    plans = [line for line in lines if line["kind"] == "plan"]
+    names = [name for name in NETWORKS if any(line["network"] == name for line in plans)]
+    head = "| network | plans | median error | 95% within | within 10% | Spearman | MACs |"
+    text = ["Predicted against measured latency of random plans.", "", head, "|---" * 7 + "|"]
+    figure = Figure(figsize=(3.2 * max(1, len(names)), 3.2), layout="constrained")
+    for number, name in enumerate(names, start=1):
+        own = [line for line in plans if line["network"] == name]
+        true, expected, macs = (
+            np.array([line[key] for line in own]) for key in ("measured_us", "predicted_us", "macs")
+        )
+        error = np.abs(expected / true - 1)
+        text.append(
+            f"| {name} | {len(own)} | {np.median(error):.1%} | {np.quantile(error, 0.95):.1%} "
+            f"| {np.mean(error <= 0.1):.0%} | {spearmanr(expected, true)[0]:.3f} "
+            f"| {spearmanr(macs, true)[0]:.3f} |"
+        )
+        axes = figure.add_subplot(1, len(names), number)
+        most = 1.05e-3 * max(true.max(), expected.max())
+        axes.plot([0, most], [0, most], color="#999999", linewidth=0.8)
+        axes.plot(true / 1e3, expected / 1e3, ".", color="#1f6fb4", markersize=4)
+        axes.set(title=name, xlabel="measured, ms", ylabel="predicted, ms" if number == 1 else "")
+    text += ["", "Spearman: of predicted, and of MACs, with measured latency.", *inversions(plans)]
+    speeds = [line for line in lines if line["kind"] == "speed"]
+    if speeds:
+        text += [
+            "",
+            "| network | budget | dense, ms | plan for latency | plan for FLOPs | faster |",
+        ]
+        text += ["|---" * 6 + "|"]
+    for line in speeds:
+        own, rival, dense = line["latency_ms"], line["flops_ms"], line["dense_ms"]
+        text.append(
+            f"| {line['network']} | {line['budget']:.0%} | {dense:.3f} "
+            f"| {own:.3f} ({own / dense:.1%}; {line['latency_macs']:.1%} of the MACs, KL "
+            f"{line['latency_kl']:.3f}) | {rival:.3f} ({rival / dense:.1%}; "
+            f"{line['flops_macs']:.1%}, KL {line['flops_kl']:.3f}) | {rival / own:.2f} times |"
+        )
+    Path(RESULTS / "latency.md").write_text("\n".join(text) + "\n")
+    if names:
+        figure.savefig(RESULTS / "latency.svg")
+    print("\n".join(text))
+
+
+def inversions(plans: list[dict[str, Any]]) -> list[str]:
+    """For each network the two plans whose order by MACs is most wrong about their latency."""
+    text = []
+    for name in dict.fromkeys(line["network"] for line in plans):
+        own = [line for line in plans if line["network"] == name]
+        pairs = ((a, b) for a in own for b in own if a["macs"] > b["macs"])
+        worst = max(
+            ((a["macs"] / b["macs"] * b["measured_us"] / a["measured_us"], a, b) for a, b in pairs),
+            key=lambda found: found[0] if found[1]["measured_us"] < found[2]["measured_us"] else 0,
+        )
+        _, a, b = worst
+        if a["measured_us"] < b["measured_us"]:
+            text.append(
+                f"{name}: {a['macs'] / 1e6:.1f} M MACs take {a['measured_us'] / 1e3:.2f} ms, "
+                f"{b['macs'] / 1e6:.1f} M MACs {b['measured_us'] / 1e3:.2f} ms."
+            )
+    return ["", *text] if text else []
+
+
+def say(what: str, done: int, total: int) -> None:
+    """Progress, a line for each tenth."""
+    if total and done % max(1, total // 10) == 0:
+        print(f"{what} {done}/{total}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -119,7 +119,8 @@ def speed(arguments: argparse.Namespace) -> None:
     given: dict[str, Any] = {"episodes": arguments.episodes, "latency": latency, "seed": 0}
     fast = search(task, f"latency={arguments.budget}", align=True, on_note=print, **given)
     cheap = search(task, "flops=0.3:0.95", **given)
-    assert cheap.front is not None and fast.confirmation is not None
+    assert cheap.front is not None
+    assert fast.confirmation is not None
     equal = [p for p in cheap.front.plans if -p.quality["kl"] >= fast.best.reward]
     if not equal:
         raise SystemExit("no plan of the range of FLOPs is as good as the one for latency")

@@ -130,6 +130,8 @@ class TensorBoardMonitor:
             "cost/kept_macs": episode.kept_macs,
             "cost/kept_params": episode.kept_params,
         }
+        if episode.kept_latency_us is not None:
+            scalars["cost/kept_latency"] = episode.kept_latency_us
         if "accuracy" in best.quality:
             scalars["best/accuracy"] = best.quality["accuracy"]
         scalars |= {f"quality/{name}": value for name, value in episode.quality.items()}

@@ -9,69 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from amc.budget import Budget
-from amc.config import Limit, Settings
+from amc.config import Limit
 from amc.envs.pruning import Episode, PruningEnv
 from amc.errors import BudgetError
-from amc.files import replacing
 from amc.latency import Clock, judge, measure
+from amc.results import Confirmation, Timed
 from amc.slim import slice_model
-from amc.text import milliseconds, percent
+from amc.text import percent
 from amc.timing.device import Device
 
 _CANDIDATES = 4
 _ROUNDS = 6
 _MARGIN = 0.005
 """By how much more than what was missed a budget is tightened."""
-
-
-class Timed(Settings):
-    """One plan, timed beside the dense network."""
-
-    widths: tuple[int, ...]
-    reward: float
-    predicted_us: float
-    measured_us: float
-    dense_us: float
-    """In the same turns."""
-    holds: bool
-
-
-class Confirmation(Settings):
-    """``latency.json``: which plans were timed, where, and how the last of them was chosen."""
-
-    format: Literal["amc.confirmation/1"] = "amc.confirmation/1"
-    runtime: str
-    identity: dict[str, str]
-    batch: int
-    clock: Clock
-    noise: str
-    """Why not by the wall clock; empty where all is well."""
-    limit_us: float | None
-    """The bound that was asked for; None where the search weighs latency against error."""
-    tightened: tuple[float, ...] = ()
-    """Factors on the bound, one for each time that all candidates missed."""
-    timed: tuple[Timed, ...]
-    """In the order in which they were tried; the last is the one that was taken."""
-
-    def save(self, path: Path) -> None:
-        """Write ``latency.json``, replacing an older one in one step."""
-        with replacing(path) as draft:
-            draft.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-
-    def __str__(self) -> str:
-        last = self.timed[-1]
-        kept = percent(last.measured_us / last.dense_us)
-        return (
-            f"{milliseconds(last.measured_us / 1e3)} measured ({kept} of the dense network's "
-            f"{milliseconds(last.dense_us / 1e3)}; predicted {percent(_kept(last))}) in "
-            f"{self.runtime}"
-        )
 
 
 @dataclass(frozen=True)
@@ -179,7 +134,3 @@ def _tightened(
         replace(env.score(proposal), number=last + number)
         for number, proposal in enumerate(found.values(), start=1)
     ]
-
-
-def _kept(timed: Timed) -> float:
-    return timed.predicted_us / timed.dense_us

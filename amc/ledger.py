@@ -11,10 +11,11 @@ from amc.agents import Agent
 from amc.agents.callbacks import JsonlRecorder, TensorBoardMonitor
 from amc.agents.policy import Policy
 from amc.config import Limit, SearchConfig
-from amc.confirm import Confirmation, confirm
+from amc.confirm import confirm
 from amc.envs.pruning import Episode, PruningEnv
 from amc.front import Front, merit, nondominated
 from amc.plan import Plan, plan_of
+from amc.results import Confirmation
 from amc.run import RunFolder
 from amc.task import Task
 from amc.timing.device import Device

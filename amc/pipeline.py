@@ -24,13 +24,13 @@ from amc.agents.policy import Policy
 from amc.agents.replay import PolicyWalks
 from amc.budget import Budgets, parse_budget
 from amc.config import PRESET_AGENT, PRESET_EPISODES, PRESETS, SearchConfig
-from amc.confirm import Confirmation
 from amc.envs.make import make_env
 from amc.envs.pruning import Episode, PruningEnv
 from amc.errors import ConfigError
 from amc.front import Front
 from amc.ledger import Ledger, OnEpisode
 from amc.plan import Plan, weights_sha256
+from amc.results import Confirmation
 from amc.resume import Past, Replay
 from amc.run import Inputs, RunFolder, check_free
 from amc.scorer import Scorer

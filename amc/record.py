@@ -12,7 +12,7 @@ from amc.envs.pruning import Episode
 from amc.errors import PlanError
 from amc.front import Front, merit
 from amc.plan import Plan
-from amc.results import Results, read_episodes
+from amc.results import Confirmation, Results, read_episodes
 from amc.run import RunFolder
 
 
@@ -31,6 +31,8 @@ class Record:
     """None where there is none: under one budget, or before the first episode has ended."""
     results: Results | None
     """None before the plan has been applied and measured."""
+    confirmation: Confirmation | None = None
+    """The plan's latency as it was measured; None where latency had no part in the search."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -57,6 +59,9 @@ class Record:
             plan=Plan.load(folder.plan) if folder.plan.exists() else None,
             front=Front.load(folder.front) if folder.front.exists() else None,
             results=Results.load(folder.results) if folder.results.exists() else None,
+            confirmation=Confirmation.load(folder.confirmation)
+            if folder.confirmation.exists()
+            else None,
         )
 
     @property
@@ -66,7 +71,11 @@ class Record:
 
     @property
     def best(self) -> int:
-        """Index of the episode whose plan is ``plan.json``."""
-        return max(
-            range(len(self.episodes)), key=lambda index: merit(self.episodes[index], self.config)
-        )
+        """Index of the episode whose plan is ``plan.json``; the best one where none is."""
+
+        def rank(index: int) -> tuple[bool, bool, float]:
+            episode = self.episodes[index]
+            chosen = self.plan is not None and episode.widths == self.plan.widths()
+            return (chosen, *merit(episode, self.config))
+
+        return max(range(len(self.episodes)), key=rank)

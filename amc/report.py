@@ -31,6 +31,7 @@ _REWARD = {
     "cross_entropy": "minus the cross-entropy",
     "amc-flops": "minus error times log MACs",
     "amc-params": "minus error times log parameters",
+    "amc-latency": "minus error times log microseconds",
 }
 """Each reward in words."""
 
@@ -148,6 +149,14 @@ def _notes(run: Record) -> Html:
         reached = run.episodes[run.best].quality.get("accuracy", 0.0)
         held = "is held" if reached >= floor else "is held by none of the plans"
         notes.append(f"An accuracy of {floor:g} on search-val {held}; the plan has {reached:.4f}.")
+    if run.confirmation is not None:
+        notes.append(f"Latency: {run.confirmation}.")
+        if run.confirmation.tightened:
+            notes.append(
+                f"The best plans missed the bound when they were measured; the one shown was "
+                f"planned for {text.percent(run.confirmation.tightened[-1])} of it, after the "
+                f"{done} episodes."
+            )
     if 0 < done < asked and run.config.agent not in UNSEEDED:
         notes.append(f"Stopped after {done} of {asked} episodes: the plan is the best of those.")
     command = tag("code", shlex.join(["amc", "finetune", str(run.path)]))

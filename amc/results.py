@@ -13,6 +13,7 @@ from amc.envs.pruning import Episode
 from amc.errors import RunError
 from amc.files import replacing
 from amc.finetune import Epoch
+from amc.text import milliseconds, percent
 
 _EPISODE = TypeAdapter(Episode)
 
@@ -84,6 +85,62 @@ class Results(Settings):
     def row(self, name: str) -> Row | None:
         """The row of that name, or None."""
         return next((row for row in self.rows if row.name == name), None)
+
+
+class Timed(Settings):
+    """One plan, timed beside the dense network."""
+
+    widths: tuple[int, ...]
+    reward: float
+    predicted_us: float
+    measured_us: float
+    dense_us: float
+    """In the same turns."""
+    holds: bool
+
+
+class Confirmation(Settings):
+    """``latency.json``: which plans were timed, where, and how the last of them was chosen."""
+
+    format: Literal["amc.confirmation/1"] = "amc.confirmation/1"
+    runtime: str
+    identity: dict[str, str]
+    batch: int
+    clock: Literal["wall", "cpu"]
+    noise: str
+    """Why not by the wall clock; empty where all is well."""
+    limit_us: float | None
+    """The bound that was asked for; None where the search weighs latency against error."""
+    tightened: tuple[float, ...] = ()
+    """Factors on the bound, one for each time that all candidates missed."""
+    timed: tuple[Timed, ...]
+    """In the order in which they were tried; the last is the one that was taken."""
+
+    @classmethod
+    def load(cls, path: Path) -> Confirmation:
+        """Read ``latency.json``; raises :class:`RunError` where it is not sound."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise RunError(
+                f"{path}: no sound confirmation: {explain(error)}; remove the file to do without"
+            ) from None
+
+    def save(self, path: Path) -> None:
+        """Write ``latency.json``, replacing an older one in one step."""
+        with replacing(path) as draft:
+            draft.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+    def __str__(self) -> str:
+        last = self.timed[-1]
+        kept, predicted = (
+            percent(us / last.dense_us) for us in (last.measured_us, last.predicted_us)
+        )
+        return (
+            f"{milliseconds(last.measured_us / 1e3)} measured ({kept} of the dense network's "
+            f"{milliseconds(last.dense_us / 1e3)}; predicted {predicted}) in "
+            f"{self.runtime}"
+        )
 
 
 def read_episodes(path: Path) -> tuple[Episode, ...]:

@@ -236,12 +236,14 @@ def _search(
                 **given,
             )
         best = result.best
+        done = len(result.history)
+        found = f"episode {best.number} of {done}" if best.number <= done else "tightened"
         if result.confirmation is not None:
             console.print(f"latency     {result.confirmation}", highlight=False)
         console.print(
             f"best plan   {best.kept_macs:.2%} of the MACs, {best.kept_params:.2%} of the "
             f"parameters; search-val accuracy {best.quality.get('accuracy', float('nan')):.3f}, "
-            f"reward {best.reward:.4f} (episode {best.number} of {len(result.history)})"
+            f"reward {best.reward:.4f} ({found})"
         )
         if result.interrupted:
             write_report(path)

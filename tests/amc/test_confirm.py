@@ -10,10 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from amc.confirm import Confirmation
 from amc.errors import BudgetError, ConfigError
 from amc.pipeline import search
-from amc.results import read_episodes
+from amc.results import Confirmation, read_episodes
 from amc.run import RunFolder
 from amc.runtimes import RUNTIMES
 from amc.slim import slice_model

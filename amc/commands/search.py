@@ -236,8 +236,8 @@ def _search(
                 **given,
             )
         best = result.best
-        done = len(result.history)
-        found = f"episode {best.number} of {done}" if best.number <= done else "tightened"
+        played = len(result.history)
+        found = f"episode {best.number} of {played}" if best.number <= played else "tightened"
         if result.confirmation is not None:
             console.print(f"latency     {result.confirmation}", highlight=False)
         console.print(

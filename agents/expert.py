@@ -4,7 +4,7 @@ One round is one episode:
 
 1. the **actor** walks over the units, and says how much of each it would keep;
 2. the **planner** improves this proposal, and the best plans so far, by the **critic**'s prediction
-   (:class:`~amc.agents.critic.PlanCritic`: mean + optimism · deviation), at no evaluation;
+   (:mod:`amc.agents.critic`: mean + optimism · deviation), at no evaluation;
 3. the plan that comes out is evaluated, and the critic learns what it is worth;
 4. the actor learns to walk as the planner now thinks best.
 
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from amc.agents.apprentice import Apprentice
-from amc.agents.critic import LEAST_LOSS, PlanCritic
+from amc.agents.critic import LEAST_LOSS, PlanCritic, RangeCritic
 from amc.agents.planner import Planner
 from amc.agents.policy import Policy
 from amc.agents.replay import check_fit
@@ -57,7 +57,7 @@ class ExpertIteration:
             )
         self._env, self._settings, self._seed = env, settings, seed
         self._exploration, planning, self._lessons = np.random.default_rng(seed).spawn(3)
-        self._critic = PlanCritic()
+        self._critic = RangeCritic() if len(env.budgets.spread(2)) > 1 else PlanCritic()
         self._planner = Planner(env, planning)
         self._apprentice = Apprentice(settings.hidden, settings.actor_lr, settings.memory, seed)
         if policy is not None:

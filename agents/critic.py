@@ -86,7 +86,8 @@ class PlanCritic:
         factor = self._factorise(logs)
         whitened = torch.linalg.solve_triangular(factor, self._targets[:, None], upper=False)
         likelihood = 0.5 * whitened.square().sum() + factor.diagonal().log().sum()
-        total: Tensor = likelihood + 0.5 * ((logs - self._prior_mean) / self._prior_std).square().sum()
+        unlikely = 0.5 * ((logs - self._prior_mean) / self._prior_std).square().sum()
+        total: Tensor = likelihood + unlikely
         return total
 
     def _most_likely(self) -> Tensor:

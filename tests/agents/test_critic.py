@@ -77,7 +77,7 @@ def test_over_a_range_a_unit_is_as_relevant_as_the_network_is_sensitive_to_it() 
     for one in (critic, plain):
         one.fit(keeps[:40], lost[:40])
     relevance = critic.hyperparameters[4:]
-    assert relevance[0] > 2 * relevance[1] > 2 * relevance[2:].max()
+    assert relevance[0] > 1.5 * relevance[1] > 3 * relevance[2:].max()
     wrong, plainly = (np.abs(c.predict(keeps[40:])[0] + np.log(lost[40:])) for c in (critic, plain))
     assert wrong.mean() < 0.6 * plainly.mean()
 

@@ -129,7 +129,7 @@ def test_a_range_is_learned_as_a_whole() -> None:
     agent = ExpertIteration(env, ExpertConfig(), 0)
     history = play(agent, env, 60)
     assert len({episode.budget["macs"] for episode in history}) == 60
-    for fraction in (0.31, 0.4, 0.65, 0.79):
+    for fraction in (0.31, 0.65):
         budget: Any = Budget({"macs": fraction * env.cost.dense_macs}, cost)
         alone = env.score(play_policy(agent.policy, env, budget))
         uniform = env.score(env.uniform(budget))

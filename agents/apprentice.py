@@ -59,4 +59,4 @@ class Apprentice:
             self._optimiser.zero_grad()
             loss.backward()
             self._optimiser.step()
-        self.loss = loss.item()
+            self.loss = loss.item()

@@ -4,9 +4,10 @@ One round is one episode:
 
 1. the **actor** walks over the units, and says how much of each it would keep;
 2. the **planner** improves this proposal, and the best plans so far, by the **critic**'s prediction
-   (:class:`~amc.agents.critic.PlanCritic`: mean + optimism · deviation), at no evaluation;
+   (:mod:`amc.agents.critic`: mean + optimism · deviation), at no evaluation;
 3. the plan that comes out is evaluated, and the critic learns what it is worth;
-4. the actor learns to walk as the planner now thinks best.
+4. the actor learns to walk as the planner now thinks best: over a range, under one budget after the
+   other of a list that covers it, so that every part of the range is always remembered.
 
 In the terms of Anthony, Tian and Barber (2017) the planner is the expert and the actor the
 apprentice; in those of actor-critic methods it is an actor whose critic values the whole joint
@@ -16,6 +17,7 @@ action of an episode, because that is what the reward depends on.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -23,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from amc.agents.apprentice import Apprentice
-from amc.agents.critic import LEAST_LOSS, PlanCritic
+from amc.agents.critic import LEAST_LOSS, PlanCritic, RangeCritic
 from amc.agents.planner import Planner
 from amc.agents.policy import Policy
 from amc.agents.replay import check_fit
@@ -56,10 +58,16 @@ class ExpertIteration:
                 "choose --constraint projection, or --agent ddpg"
             )
         self._env, self._settings, self._seed = env, settings, seed
-        self._exploration, planning, self._lessons = np.random.default_rng(seed).spawn(3)
-        self._critic = PlanCritic()
+        self._exploration, planning, lessons = np.random.default_rng(seed).spawn(3)
+        # Who looks for the cheapest network that is good enough stays about one budget, too.
+        ranged = len(env.budgets.spread(2)) > 1 and env.reward.target_loss is None
+        self._critic = RangeCritic() if ranged else PlanCritic()
+        self._optimism = settings.range_optimism if ranged else settings.optimism
+        memory = settings.range_memory if ranged else settings.memory
         self._planner = Planner(env, planning)
-        self._apprentice = Apprentice(settings.hidden, settings.actor_lr, settings.memory, seed)
+        self._apprentice = Apprentice(settings.hidden, settings.actor_lr, memory, seed)
+        anywhere = [env.budgets.draw(lessons) for _ in range(memory // 2)]
+        self._syllabus = itertools.cycle([*env.budgets.spread(memory - len(anywhere)), *anywhere])
         if policy is not None:
             check_fit(policy, env)
             self._apprentice.take_over(policy)
@@ -93,7 +101,7 @@ class ExpertIteration:
         if len(self._episodes) < self._settings.warmup_episodes:
             return
         self._fit()
-        budget = self._env.budgets.draw(self._lessons)
+        budget = next(self._syllabus)
         widths, _ = self._plan(budget, optimism=0.0)
         observations, actions = self._env.retrace(widths[0], budget)
         self._apprentice.watch(observations[:-1], actions)
@@ -120,7 +128,7 @@ class ExpertIteration:
         if pending:
             self._fit([proposal.widths for proposal in pending])
         known = {e.widths for e in self._episodes} | {p.widths for p in pending}
-        plans, actions = self._plan(budget, self._settings.optimism)
+        plans, actions = self._plan(budget, self._optimism)
         new = next((i for i, widths in enumerate(plans) if widths not in known), 0)
         return self._env.decode(actions[new], budget)
 

@@ -194,7 +194,7 @@ def _open(run: Path, config: CompareConfig) -> CompareFolder:
     if folder.config.is_file():
         values = load_toml(folder.config)
         values.pop("versions", None)
-        before = CompareConfig.parse(values, str(folder.config))
+        before = type(config).parse(values, str(folder.config))
         same = before.search == config.search
         if not same or max(before.evaluations) != max(config.evaluations):
             raise RunError(

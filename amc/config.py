@@ -109,6 +109,8 @@ class ExpertConfig(Settings):
     """Standard deviation of the actions around the uniform plan's."""
     optimism: float = Field(1.0, ge=0)
     """How many of the critic's standard deviations are added to its mean."""
+    range_optimism: float = Field(2.0, ge=0)
+    """The same over a range of budgets, of which more is unknown, and for longer."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the actor's hidden layers."""
     actor_lr: float = Field(1e-3, gt=0)
@@ -117,6 +119,8 @@ class ExpertConfig(Settings):
     batch_size: int = Field(64, ge=1)
     memory: int = Field(32, ge=1)
     """Planned walks that the actor learns from: the latest ones, by the best critics."""
+    range_memory: int = Field(64, ge=2)
+    """The same over a range of budgets: one walk under each of so many, planned anew in turn."""
 
 
 class DDPGConfig(Settings):

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from amc.config import DataConfig, ModelConfig
+import torch
+
+from amc.compare import compare
+from amc.config import CompareConfig, DataConfig, ModelConfig
+from amc.standings import Standings
+from amc.task import image_task
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -37,3 +43,14 @@ def append_line(path: Path, result: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps(result) + "\n")
+
+
+def search_side_by_side(
+    arguments: argparse.Namespace, config: CompareConfig, run: Path, jobs: int | None
+) -> Standings:
+    """Do the searches of ``config`` that ``run`` lacks, on the network of the options."""
+    model, data = configs(arguments)
+    search = config.search.model_copy(update={"model": model, "data": data})
+    make_task = partial(image_task, model, data, search.evaluate, progress=False)
+    torch.set_num_threads(1)
+    return compare(make_task, config.model_copy(update={"search": search}), run, workers=jobs)

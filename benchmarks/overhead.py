@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,8 @@ def main() -> None:
     for pair in range(arguments.pairs + 2):
         start = time.perf_counter()
         env.reset()
-        done, info = False, {}
+        done = False
+        info: dict[str, Any] = {}
         while not done:
             _, _, done, _, info = env.step(rng.uniform(-1, 1, 1).astype(np.float32))
         episode_s = time.perf_counter() - start

@@ -23,10 +23,11 @@ from proxy_scores import Scorer
 from proxy_table import write_report
 from torch import Tensor, nn
 
-from amc.budget import parse_budget, resolve
+from amc.budget import Budget, parse_budget, resolve
 from amc.config import EvaluateConfig, FinetuneConfig
 from amc.cost import CostTable
 from amc.data import ImageData, load_data
+from amc.errors import ConfigError
 from amc.find import find_units
 from amc.finetune import finetune
 from amc.slim import slice_model
@@ -83,6 +84,8 @@ def tune_missing(
     cost = CostTable(units)
     budget = resolve(parse_budget(arguments.budget), units, cost)
     found = read_lines(RESULTS / f"compare-{arguments.network}" / "runs.jsonl")
+    if not isinstance(budget, Budget):
+        raise ConfigError(f"--budget {arguments.budget}: the plans are of one cost, not of a range")
     plans = spread_plans(units, budget, found, arguments.plans, seed=0)
     done = {tuple(line["widths"]) for line in read_lines(path) if line["seed"] == recipe.seed}
     teacher = Teacher(task.model)
@@ -119,9 +122,9 @@ def score_missing(
     """Score the finetuned plans that have no scores yet; all lines."""
     done = {tuple(line["widths"]) for line in read_lines(path)}
     missing = dict.fromkeys(tuple(line["widths"]) for line in tuned)
-    missing = [widths for widths in missing if widths not in done]
-    scorer = Scorer(task.model, units, data) if missing else None
-    for widths in missing:
+    wanted = [widths for widths in missing if widths not in done]
+    scorer = Scorer(task.model, units, data) if wanted else None
+    for widths in wanted:
         assert scorer is not None
         append_line(path, {"widths": widths, "scores": scorer(widths)})
     return read_lines(path)

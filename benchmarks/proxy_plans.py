@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,11 +38,12 @@ def spread_plans(
         plans[widths] = source
 
     least = np.array([unit.widths[0] / unit.width for unit in units])
-    for deviation in np.linspace(0.05, 0.8, (count - len(plans)) // 2):
-        add(
-            lambda d=deviation: np.exp(d * generator.standard_normal(len(units))),
-            f"perturbed {deviation:.2f}",
-        )
+
+    def perturbed(deviation: float) -> np.ndarray:
+        return np.exp(deviation * generator.standard_normal(len(units)))
+
+    for deviation in np.linspace(0.05, 0.8, (count - len(plans)) // 2).tolist():
+        add(partial(perturbed, deviation), f"perturbed {deviation:.2f}")
     while len(plans) < count:
         add(lambda: least ** generator.uniform(size=len(units)), "random")
     return _interleaved([(source, widths) for widths, source in plans.items()])

@@ -24,6 +24,14 @@ def test_learns_what_it_watches_and_forgets_what_is_old() -> None:
     assert apprentice.loss < 1e-3
 
 
+def test_without_steps_it_stays_as_it_is() -> None:
+    apprentice = Apprentice((16,), 1e-3, memory=4, seed=0)
+    apprentice.watch(*walk(0))
+    before = apprentice.act(walk(3)[0])
+    apprentice.train(0, 16)
+    np.testing.assert_array_equal(apprentice.act(walk(3)[0]), before)
+
+
 def test_a_seed_determines_it_and_the_global_generator_is_untouched() -> None:
     torch.manual_seed(5)
     state = torch.random.get_rng_state()

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, Matern, WhiteKernel
 
-from amc.agents.critic import PlanCritic
+from amc.agents.critic import PlanCritic, RangeCritic
+
+CRITICS = pytest.mark.parametrize("Critic", [PlanCritic, RangeCritic])
 
 
 def plans(count: int, units: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -16,14 +18,19 @@ def plans(count: int, units: int = 4, seed: int = 0) -> tuple[np.ndarray, np.nda
     return keeps, 0.05 + loss @ np.linspace(0.1, 0.4, units) + 0.1 * loss[:, 0] * loss[:, 1]
 
 
-def test_predicts_what_a_library_predicts_with_the_same_covariance() -> None:
+@CRITICS
+def test_predicts_what_a_library_predicts_with_the_same_covariance(
+    Critic: type[PlanCritic],
+) -> None:
     (keeps, lost), (others, _) = plans(30), plans(20, seed=1)
-    critic = PlanCritic()
+    critic = Critic()
     critic.fit(keeps, lost)
-    linear, radial, length, noise = critic.hyperparameters
+    (linear, radial, length, noise), relevance = np.split(critic.hyperparameters, [4])
+    scale = length * np.sqrt(4)
+    similar = Matern(scale / relevance, nu=1.5) if len(relevance) else RBF(scale)
     kernel = (
         ConstantKernel(linear**2 / 4) * DotProduct(0.0, "fixed")
-        + ConstantKernel(radial**2) * RBF(length * np.sqrt(4))
+        + ConstantKernel(radial**2) * similar
         + WhiteKernel(noise**2 + 1e-6)
     )
     y = -np.log(lost)
@@ -36,12 +43,15 @@ def test_predicts_what_a_library_predicts_with_the_same_covariance() -> None:
     np.testing.assert_allclose(ours_std, latent * y.std(), rtol=1e-5)
 
 
-def test_hyperparameters_are_a_maximum_of_the_posterior() -> None:
-    critic = PlanCritic()
+@CRITICS
+def test_hyperparameters_are_a_maximum_of_the_posterior(
+    Critic: type[PlanCritic],
+) -> None:
+    critic = Critic()
     critic.fit(*plans(60))
     found = np.log(critic.hyperparameters)
     at_found = critic.log_posterior(found)
-    for index in range(4):
+    for index in range(len(found)):
         for step in (-0.1, 0.1):
             moved = found.copy()
             moved[index] += step
@@ -58,6 +68,18 @@ def test_orders_plans_that_it_has_not_seen(count: int, least: float) -> None:
     assert np.corrcoef(*ranks)[0, 1] > least
     inside = np.abs(mean + np.log(lost)) < 2 * std + 2 * critic.hyperparameters[3]
     assert inside.mean() > 0.8
+
+
+def test_over_a_range_a_unit_is_as_relevant_as_the_network_is_sensitive_to_it() -> None:
+    keeps = np.random.default_rng(0).uniform(0.1, 1.0, (80, 4))
+    lost = 0.1 + (1 / keeps - 1) @ np.array([0.5, 0.05, 0.0, 0.0])
+    critic, plain = RangeCritic(), PlanCritic()
+    for one in (critic, plain):
+        one.fit(keeps[:40], lost[:40])
+    relevance = critic.hyperparameters[4:]
+    assert relevance[0] > 1.5 * relevance[1] > 3 * relevance[2:].max()
+    wrong, plainly = (np.abs(c.predict(keeps[40:])[0] + np.log(lost[40:])) for c in (critic, plain))
+    assert wrong.mean() < 0.6 * plainly.mean()
 
 
 def test_what_was_seen_is_certain_and_what_is_far_is_not() -> None:

@@ -129,13 +129,34 @@ def test_a_range_is_learned_as_a_whole() -> None:
     agent = ExpertIteration(env, ExpertConfig(), 0)
     history = play(agent, env, 60)
     assert len({episode.budget["macs"] for episode in history}) == 60
-    for fraction in (0.4, 0.65):
+    for fraction in (0.31, 0.65):
         budget: Any = Budget({"macs": fraction * env.cost.dense_macs}, cost)
         alone = env.score(play_policy(agent.policy, env, budget))
         uniform = env.score(env.uniform(budget))
         searched = max(e.reward for e in run(1, 40, limits={"macs": fraction}))
         assert 0.99 * fraction < alone.kept_macs <= fraction
         assert alone.reward - uniform.reward > 0.75 * (searched - uniform.reward)
+
+
+def test_every_part_of_a_range_is_taught_whatever_the_batches() -> None:
+    env = fake_env()
+    cost: Any = env.cost
+    dense = env.cost.dense_macs
+    env.budgets = BudgetRange(
+        Budget({"macs": 0.3 * dense}, cost), Budget({"macs": 0.8 * dense}, cost)
+    )
+    agent = ExpertIteration(env, ExpertConfig(range_memory=8, gradient_steps=0), 0)
+    taught: list[float] = []
+    retrace = env.retrace
+    env.retrace = lambda widths, budget: (  # type: ignore[method-assign, assignment]
+        taught.append(budget.fraction("macs")) or retrace(widths, budget)  # type: ignore[func-returns-value]
+    )
+    for _ in range(10):
+        agent.tell([env.score(proposal) for proposal in agent.ask(4)])
+    first, again = taught[:8], taught[8:]
+    assert first[:4] == pytest.approx([0.3, 0.3 + 0.5 / 3, 0.3 + 1 / 3, 0.8])
+    assert len(set(first)) == 8
+    assert again == first[: len(again)]
 
 
 def test_a_given_policy_makes_the_first_plan_and_is_explored_around() -> None:

@@ -15,6 +15,7 @@ _UNIT = 0.5
 """This much of a keep's logarithm is one unit of the process's input."""
 _PRIOR_MEAN = torch.log(torch.tensor([0.6, 0.6, 2.0, 0.15], dtype=torch.float64))
 _PRIOR_STD = torch.tensor([0.5, 0.5, 0.5, 0.3], dtype=torch.float64)
+_FAR = 8 * _PRIOR_STD
 _JITTER = 1e-6
 _REFIT_GROWTH = 1.1
 LEAST_LOSS = 1e-3
@@ -78,7 +79,8 @@ class PlanCritic:
         return -self._negative_log_posterior(torch.from_numpy(log_hyperparameters)).item()
 
     def _negative_log_posterior(self, logs: Tensor) -> Tensor:
-        factor = self._factorise(logs)
+        # A line search may look where no exponential is finite; the prior calls it back.
+        factor = self._factorise(logs.clamp(_PRIOR_MEAN - _FAR, _PRIOR_MEAN + _FAR))
         whitened = torch.linalg.solve_triangular(factor, self._targets[:, None], upper=False)
         likelihood = 0.5 * whitened.square().sum() + factor.diagonal().log().sum()
         total: Tensor = likelihood + 0.5 * ((logs - _PRIOR_MEAN) / _PRIOR_STD).square().sum()

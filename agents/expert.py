@@ -25,11 +25,11 @@ import numpy as np
 from amc.agents.apprentice import Apprentice
 from amc.agents.critic import LEAST_LOSS, PlanCritic
 from amc.agents.planner import Planner
-from amc.agents.policy import Policy
-from amc.agents.replay import check_fit
+from amc.agents.policy import Policy, TrainedOn, Training
 from amc.errors import ConfigError
 
 if TYPE_CHECKING:
+    from amc.agents.replay import Start
     from amc.budget import Budget
     from amc.config import ExpertConfig
     from amc.envs.pruning import Episode, PruningEnv
@@ -43,27 +43,34 @@ _BISECTIONS = 6
 class ExpertIteration:
     """Learns on one environment; see :class:`amc.agents.Agent`.
 
-    ``policy`` is the actor to begin with: the first plan is its own, the warm-up explores around
-    it. Raises :class:`ConfigError` where the environment does not project.
+    With a ``start`` the first plan is its own, the warm-up is shorter and stays closer to it, and
+    the actor is the policy's, if it has one. ``apprentice`` is the actor where it is shared with
+    searches on other networks. Raises :class:`ConfigError` where the environment does not project.
     """
 
     def __init__(
-        self, env: PruningEnv, settings: ExpertConfig, seed: int, policy: Policy | None = None
+        self,
+        env: PruningEnv,
+        settings: ExpertConfig,
+        seed: int,
+        start: Start | None = None,
+        apprentice: Apprentice | None = None,
     ) -> None:
         if env.constraint != "projection":
             raise ConfigError(
                 f"agent 'expert' plans on the projection, not under constraint {env.constraint!r}: "
                 "choose --constraint projection, or --agent ddpg"
             )
-        self._env, self._settings, self._seed = env, settings, seed
+        self._env, self._settings, self._seed, self._start = env, settings, seed, start
         self._exploration, planning, self._lessons = np.random.default_rng(seed).spawn(3)
         self._critic = PlanCritic()
         self._planner = Planner(env, planning)
-        self._apprentice = Apprentice(settings.hidden, settings.actor_lr, settings.memory, seed)
-        if policy is not None:
-            check_fit(policy, env)
-            self._apprentice.take_over(policy)
-        self._begins_with_actor = policy is not None
+        self._apprentice = apprentice or make_apprentice(settings, seed, start)
+        self._warmup, self._noise_std = (
+            (settings.adapt_episodes, settings.adapt_std)
+            if start
+            else (settings.warmup_episodes, settings.noise_std)
+        )
         self._episodes: list[Episode] = []
         self._asked = 0
         self._diagnostics: dict[str, float] = {}
@@ -71,13 +78,12 @@ class ExpertIteration:
     def ask(self, count: int) -> list[Proposal]:
         """Plans, each under a budget of its own where there is a range.
 
-        The first is the uniform one (or the given policy's); some around it follow, then planned
-        ones.
+        The first is the uniform one (or the start's); some around it follow, then planned ones.
         """
         proposals: list[Proposal] = []
         for _ in range(count):
             budget = self._env.budgets.draw(self._exploration)
-            if len(self._episodes) < self._settings.warmup_episodes:
+            if len(self._episodes) < self._warmup:
                 proposals.append(self._begin(budget))
                 continue
             if self._env.reward.target_loss is not None:
@@ -87,10 +93,10 @@ class ExpertIteration:
 
     def tell(self, episodes: Sequence[Episode]) -> None:
         """Fit the critic to all episodes, plan with it, and let the actor learn from the plan."""
-        if len(self._episodes) >= self._settings.warmup_episodes:
+        if len(self._episodes) >= self._warmup:
             self._examine(episodes)
         self._episodes += episodes
-        if len(self._episodes) < self._settings.warmup_episodes:
+        if len(self._episodes) < self._warmup:
             return
         self._fit()
         budget = self._env.budgets.draw(self._lessons)
@@ -109,9 +115,9 @@ class ExpertIteration:
         }
 
     def _begin(self, budget: Budget) -> Proposal:
-        std = self._settings.noise_std if self._asked else 0.0
+        std = self._noise_std if self._asked else 0.0
         self._asked += 1
-        centre = self._walk(budget) if self._begins_with_actor else self._uniform(budget)
+        centre = self._begun(budget)
         noise = std * self._exploration.standard_normal(len(centre))
         return self._env.decode(np.clip(centre + noise, -1.0, 1.0), budget)
 
@@ -141,7 +147,7 @@ class ExpertIteration:
         Returns widths, best first by the critic's opinion of them as they are, and the actions
         (n, units) that propose them.
         """
-        starts = [self._walk(budget), self._uniform(budget), *self._best(budget)]
+        starts = [self._walk(budget), self._begun(budget), *self._best(budget)]
         actions = self._planner.improve(self._critic, budget, np.stack(starts), optimism)
         wishes = self._env.least_keep ** ((1.0 - actions) / 2.0)
         widths = [tuple(row) for row in self._env.round(wishes, budget).tolist()]
@@ -178,8 +184,12 @@ class ExpertIteration:
         keeps: np.ndarray = np.maximum(np.array(widths) / dense, self._env.least_keep)
         return keeps
 
-    def _uniform(self, budget: Budget) -> np.ndarray:
-        return self._env.encode(self._env.uniform_keep(budget))
+    def _begun(self, budget: Budget) -> np.ndarray:
+        """Actions of the plan that the search begins with."""
+        start = self._start
+        return self._env.encode(
+            start.plan(budget).wishes if start else self._env.uniform_keep(budget)
+        )
 
     def _walk(self, budget: Budget) -> np.ndarray:
         """The actor's own actions (units,)."""
@@ -192,18 +202,25 @@ class ExpertIteration:
     @property
     def policy(self) -> Policy:
         """A copy of the actor as it is now."""
+        training = Training(units=len(self._env.units), episodes=len(self._episodes))
         return Policy(
             copy.deepcopy(self._apprentice.actor),
             self._env.constraint,
-            {
-                "budget": self._env.budgets.fractions,
-                "units": len(self._env.units),
-                "episodes": len(self._episodes),
-                "seed": self._seed,
-            },
+            TrainedOn(budget=self._env.budgets.fractions, seed=self._seed, networks=(training,)),
         )
 
     def diagnostics(self) -> dict[str, float]:
         """The critic's error and uncertainty about the last plans, before they were evaluated, in
         units of the loss's logarithm; and the actor's squared error in imitating the planner."""
         return {**self._diagnostics, "losses/actor": self._apprentice.loss}
+
+
+def make_apprentice(
+    settings: ExpertConfig, seed: int, start: Start | None = None, *, networks: int = 1
+) -> Apprentice:
+    """The actor of a search, or of searches on several networks: new, or the start's."""
+    memory = settings.memory * networks
+    apprentice = Apprentice(settings.hidden, settings.actor_lr, memory, seed)
+    if start is not None and start.policy is not None:
+        apprentice.take_over(start.policy)
+    return apprentice

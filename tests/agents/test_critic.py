@@ -87,3 +87,13 @@ def test_a_perfect_plan_and_equal_plans_do_no_harm() -> None:
     assert np.isfinite(critic.predict(keeps)[0]).all()
     critic.fit(keeps, np.full(12, 0.5))
     assert np.isfinite(critic.predict(keeps)[0]).all()
+
+
+def test_hyperparameters_beyond_all_numbers_are_unlikely_not_an_error() -> None:
+    critic = PlanCritic()
+    critic.fit(*plans(4, units=28))
+    found = critic.log_posterior(np.log(critic.hyperparameters))
+    # Where a line search of L-BFGS has been seen to look.
+    wild = critic.log_posterior(np.array([-187.0, 376.5, -407.6, 2.0]))
+    assert np.isfinite(wild)
+    assert wild < found - 1e5

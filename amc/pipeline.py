@@ -90,20 +90,21 @@ def search(
     """
     with contextlib.ExitStack() as stack:
         inputs = inputs_of(task)
-        past = source = None
+        past = None
         if resume:
             past = _past(stack, run, inputs, budget=budget, config=config, start=start, **settings)
             config = past.config
             source = Source.kept(past.folder.start) if config.start else None
             for note in past.notes():
                 on_note(note)
-        elif start is not None:
-            source = find_source(start)
+        else:
+            begin = config.start if start is None and config is not None else start
+            source = find_source(begin) if begin is not None else None
         if run is not None and not resume:
             check_free(Path(run))  # before the work, not after it
         if config is None:
-            begin = {"start": source.name} if source is not None else {}
-            config = make_config(budget, model=task.config, **begin, **settings)
+            found = {"start": source.name} if source is not None else {}
+            config = make_config(budget, model=task.config, **found, **settings)
         config, env, device = prepare(task, config, past, on_unit, on_stage, on_note)
         agent = _make_agent(env, config, source)
         track = Track(stack, task, env, agent, config, inputs, past, on_episode)
@@ -151,7 +152,7 @@ def _past(
             f"{', '.join(others)}: a resumed search keeps the settings that it began with; "
             "only episodes can be given"
         )
-    training = Path(run).resolve().parents[1]
+    training = Path(run).resolve().parent.parent
     if (training / TRAINING).is_file():
         raise ConfigError(f"{run} is a part of a training on several networks; resume {training}")
     return claimed_past(stack, Path(run), inputs, episodes)

@@ -37,7 +37,7 @@ def replay(
     latency_threads: opt.LatencyThreads = 1,
     min_keep: opt.MinKeep = 0.1,
     min_width: opt.MinWidth = 1,
-    round_to: opt.RoundTo = ["1"],  # noqa: B006
+    round_to: opt.RoundTo = [],  # noqa: B006
     exclude: opt.Exclude = [],  # noqa: B006
     gentle_ends: opt.GentleEnds = False,
     allow_drop: opt.AllowDrop = False,
@@ -84,7 +84,7 @@ def replay(
     network = model_config(model, weights, model_arg)
     unscored = data == "none"
     image_set = None if unscored else data_config(data, search_val, image_size, download)
-    align = "auto" in round_to
+    align = "auto" in round_to or (not round_to and "latency" in " ".join(budget))
     multiples = [] if align else round_to
     allowed = bounds(min_keep, min_width, multiples, exclude, gentle_ends, allow_drop)
     config = make_config(

@@ -10,6 +10,7 @@ from amc.errors import ConfigError
 
 if TYPE_CHECKING:
     from amc.agents.policy import Policy
+    from amc.agents.replay import Start
     from amc.config import AgentConfig
     from amc.envs.pruning import Episode, PruningEnv
     from amc.envs.walk import Proposal
@@ -38,27 +39,28 @@ class Agent(Protocol):
 
 
 def make_agent(
-    name: str, env: PruningEnv, settings: AgentConfig, seed: int, policy: Policy | None = None
+    name: str, env: PruningEnv, settings: AgentConfig, seed: int, start: Start | None = None
 ) -> Agent:
     """The searcher of that name, one of :data:`amc.config.AgentName`.
 
-    ``seed`` determines everything that is random; no global generator is touched. ``policy`` is
-    what it starts from. Raises :class:`ConfigError` for another name, for one that learns no policy
-    but is given one, and where a library that it needs is not installed.
+    ``seed`` determines everything that is random; no global generator is touched. ``start`` is
+    where it begins. Raises :class:`ConfigError` for another name, for one that begins nowhere else
+    than where it always does, and where a library that it needs is not installed.
     """
     from amc.agents import baselines
 
     if name == "expert":
         from amc.agents.expert import ExpertIteration
 
-        return ExpertIteration(env, settings.expert, seed, policy)
+        return ExpertIteration(env, settings.expert, seed, start)
     if name == "ddpg":
         from amc.agents.ddpg import DDPGAgent
 
-        return DDPGAgent(env, settings.ddpg, seed, policy)
-    if policy is not None:
+        return DDPGAgent(env, settings.ddpg, seed, start)
+    if start is not None and name != "cma-es":
         raise ConfigError(
-            f"agent {name!r} starts from no policy; choose expert or ddpg, or 0 episodes"
+            f"agent {name!r} starts from no policy or plan; choose expert, ddpg or cma-es, or 0 "
+            "episodes"
         )
     if name == "uniform":
         return baselines.Uniform(env)
@@ -77,7 +79,7 @@ def make_agent(
     if name == "cma-es":
         from amc.agents.evolution import EvolutionSearch
 
-        return EvolutionSearch(env, seed)
+        return EvolutionSearch(env, seed, start)
     if name == "tpe" or name == "gp":
         from amc.agents.bayesian import BayesianSearch
 

@@ -17,12 +17,13 @@ from torch.nn import functional
 
 from amc.agents.buffer import EpisodeBuffer
 from amc.agents.noise import TruncatedNormal
-from amc.agents.policy import Policy
-from amc.agents.replay import check_fit, play
+from amc.agents.policy import Policy, TrainedOn, Training
+from amc.agents.replay import Start
 from amc.budget import Budget
 from amc.config import DDPGConfig
 from amc.envs.pruning import Episode, PruningEnv
 from amc.envs.walk import Proposal
+from amc.errors import ConfigError
 
 _ACTOR_OUTPUT_INIT = 3e-3  # Lillicrap et al. 2016, section 7: the first actions are near zero
 
@@ -159,23 +160,27 @@ class PruningDDPG(DDPG):
 
 
 class DDPGAgent:
-    """Learns on one environment; see :class:`amc.agents.Agent`."""
+    """Learns on one environment; see :class:`amc.agents.Agent`.
+
+    Raises :class:`ConfigError` for a start that is no policy's.
+    """
 
     def __init__(
-        self, env: PruningEnv, settings: DDPGConfig, seed: int, policy: Policy | None = None
+        self, env: PruningEnv, settings: DDPGConfig, seed: int, start: Start | None = None
     ) -> None:
         self._env = env
         self._seed = seed
         self._start_uniform = settings.start_uniform
-        self._start_policy = policy
+        self._start = start
         self._budgets = np.random.default_rng(seed).spawn(3)[2]  # the model takes the first two
-        if policy is not None:
-            check_fit(policy, env)
-            settings = settings.model_copy(update={"hidden": policy.hidden})
+        if start is not None:
+            if start.policy is None:
+                raise ConfigError("agent 'ddpg' starts from a policy, not from a plan; take expert")
+            settings = settings.model_copy(update={"hidden": start.policy.hidden})
         self.model = PruningDDPG(env, settings, seed)
-        if policy is not None:
+        if start is not None and start.policy is not None:
             for actor in (self.model.actor, self.model.actor_target):
-                actor.mu.load_state_dict(policy.actor.state_dict())
+                actor.mu.load_state_dict(start.policy.actor.state_dict())
 
     def ask(self, count: int) -> list[Proposal]:
         """Walk ``count`` times side by side, exploring, each under its own budget of a range.
@@ -189,8 +194,8 @@ class DDPGAgent:
             for walk, action in zip(walks, actions[:, 0], strict=True):
                 walk.decide(float(action))
         proposals = [walk.propose() for walk in walks]
-        if self.model.episodes == 0 and self._start_policy is not None:
-            proposals[0] = play(self._start_policy, self._env, budgets[0])
+        if self.model.episodes == 0 and self._start is not None:
+            proposals[0] = self._start.plan(budgets[0])
         elif self.model.episodes == 0 and self._start_uniform:
             proposals[0] = self._env.uniform(budgets[0])
         return proposals
@@ -207,15 +212,11 @@ class DDPGAgent:
     @property
     def policy(self) -> Policy:
         """A copy of the actor as it is now."""
+        training = Training(units=len(self._env.units), episodes=self.model.episodes)
         return Policy(
             copy.deepcopy(self.model.actor.mu),
             self._env.constraint,
-            {
-                "budget": self._env.budgets.fractions,
-                "units": len(self._env.units),
-                "episodes": self.model.episodes,
-                "seed": self._seed,
-            },
+            TrainedOn(budget=self._env.budgets.fractions, seed=self._seed, networks=(training,)),
         )
 
     def diagnostics(self) -> dict[str, float]:

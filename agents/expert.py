@@ -4,10 +4,9 @@ One round is one episode:
 
 1. the **actor** walks over the units, and says how much of each it would keep;
 2. the **planner** improves this proposal, and the best plans so far, by the **critic**'s prediction
-   (:mod:`amc.agents.critic`: mean + optimism · deviation), at no evaluation;
+   (:class:`~amc.agents.critic.PlanCritic`: mean + optimism · deviation), at no evaluation;
 3. the plan that comes out is evaluated, and the critic learns what it is worth;
-4. the actor learns to walk as the planner now thinks best: over a range, under one budget after the
-   other of a list that covers it, so that every part of the range is always remembered.
+4. the actor learns to walk as the planner now thinks best.
 
 In the terms of Anthony, Tian and Barber (2017) the planner is the expert and the actor the
 apprentice; in those of actor-critic methods it is an actor whose critic values the whole joint
@@ -25,13 +24,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from amc.agents.apprentice import Apprentice
-from amc.agents.critic import LEAST_LOSS, PlanCritic, RangeCritic
+from amc.agents.critic import LEAST_LOSS, PlanCritic
 from amc.agents.planner import Planner
-from amc.agents.policy import Policy
-from amc.agents.replay import check_fit
+from amc.agents.policy import Policy, TrainedOn, Training
 from amc.errors import ConfigError
 
 if TYPE_CHECKING:
+    from amc.agents.replay import Start
     from amc.budget import Budget
     from amc.config import ExpertConfig
     from amc.envs.pruning import Episode, PruningEnv
@@ -45,33 +44,41 @@ _BISECTIONS = 6
 class ExpertIteration:
     """Learns on one environment; see :class:`amc.agents.Agent`.
 
-    ``policy`` is the actor to begin with: the first plan is its own, the warm-up explores around
-    it. Raises :class:`ConfigError` where the environment does not project.
+    With a ``start`` the first plan is its own, the warm-up is shorter and stays closer to it, and
+    the actor is the policy's, if it has one. ``apprentice`` is the actor where it is shared with
+    searches on other networks. Raises :class:`ConfigError` where the environment does not project.
     """
 
     def __init__(
-        self, env: PruningEnv, settings: ExpertConfig, seed: int, policy: Policy | None = None
+        self,
+        env: PruningEnv,
+        settings: ExpertConfig,
+        seed: int,
+        start: Start | None = None,
+        apprentice: Apprentice | None = None,
     ) -> None:
         if env.constraint != "projection":
             raise ConfigError(
                 f"agent 'expert' plans on the projection, not under constraint {env.constraint!r}: "
                 "choose --constraint projection, or --agent ddpg"
             )
-        self._env, self._settings, self._seed = env, settings, seed
+        self._env, self._settings, self._seed, self._start = env, settings, seed, start
         self._exploration, planning, lessons = np.random.default_rng(seed).spawn(3)
         # Who looks for the cheapest network that is good enough stays about one budget, too.
         ranged = len(env.budgets.spread(2)) > 1 and env.reward.target_loss is None
-        self._critic = RangeCritic() if ranged else PlanCritic()
         self._optimism = settings.range_optimism if ranged else settings.optimism
         memory = settings.range_memory if ranged else settings.memory
+        self._steps = settings.range_gradient_steps if ranged else settings.gradient_steps
+        self._critic = PlanCritic()
         self._planner = Planner(env, planning)
-        self._apprentice = Apprentice(settings.hidden, settings.actor_lr, memory, seed)
+        self._apprentice = apprentice or make_apprentice(settings, memory, seed, start)
         anywhere = [env.budgets.draw(lessons) for _ in range(memory // 2)]
         self._syllabus = itertools.cycle([*env.budgets.spread(memory - len(anywhere)), *anywhere])
-        if policy is not None:
-            check_fit(policy, env)
-            self._apprentice.take_over(policy)
-        self._begins_with_actor = policy is not None
+        self._warmup, self._noise_std = (
+            (settings.adapt_episodes, settings.adapt_std)
+            if start
+            else (settings.warmup_episodes, settings.noise_std)
+        )
         self._episodes: list[Episode] = []
         self._asked = 0
         self._diagnostics: dict[str, float] = {}
@@ -79,13 +86,12 @@ class ExpertIteration:
     def ask(self, count: int) -> list[Proposal]:
         """Plans, each under a budget of its own where there is a range.
 
-        The first is the uniform one (or the given policy's); some around it follow, then planned
-        ones.
+        The first is the uniform one (or the start's); some around it follow, then planned ones.
         """
         proposals: list[Proposal] = []
         for _ in range(count):
             budget = self._env.budgets.draw(self._exploration)
-            if len(self._episodes) < self._settings.warmup_episodes:
+            if len(self._episodes) < self._warmup:
                 proposals.append(self._begin(budget))
                 continue
             if self._env.reward.target_loss is not None:
@@ -95,17 +101,17 @@ class ExpertIteration:
 
     def tell(self, episodes: Sequence[Episode]) -> None:
         """Fit the critic to all episodes, plan with it, and let the actor learn from the plan."""
-        if len(self._episodes) >= self._settings.warmup_episodes:
+        if len(self._episodes) >= self._warmup:
             self._examine(episodes)
         self._episodes += episodes
-        if len(self._episodes) < self._settings.warmup_episodes:
+        if len(self._episodes) < self._warmup:
             return
         self._fit()
         budget = next(self._syllabus)
         widths, _ = self._plan(budget, optimism=0.0)
         observations, actions = self._env.retrace(widths[0], budget)
         self._apprentice.watch(observations[:-1], actions)
-        self._apprentice.train(self._settings.gradient_steps, self._settings.batch_size)
+        self._apprentice.train(self._steps, self._settings.batch_size)
 
     def _examine(self, episodes: Sequence[Episode]) -> None:
         """How wrong the critic was about plans that it has not learned from, and how uncertain."""
@@ -117,9 +123,9 @@ class ExpertIteration:
         }
 
     def _begin(self, budget: Budget) -> Proposal:
-        std = self._settings.noise_std if self._asked else 0.0
+        std = self._noise_std if self._asked else 0.0
         self._asked += 1
-        centre = self._walk(budget) if self._begins_with_actor else self._uniform(budget)
+        centre = self._begun(budget)
         noise = std * self._exploration.standard_normal(len(centre))
         return self._env.decode(np.clip(centre + noise, -1.0, 1.0), budget)
 
@@ -149,7 +155,7 @@ class ExpertIteration:
         Returns widths, best first by the critic's opinion of them as they are, and the actions
         (n, units) that propose them.
         """
-        starts = [self._walk(budget), self._uniform(budget), *self._best(budget)]
+        starts = [self._walk(budget), self._begun(budget), *self._best(budget)]
         actions = self._planner.improve(self._critic, budget, np.stack(starts), optimism)
         wishes = self._env.least_keep ** ((1.0 - actions) / 2.0)
         widths = [tuple(row) for row in self._env.round(wishes, budget).tolist()]
@@ -186,8 +192,12 @@ class ExpertIteration:
         keeps: np.ndarray = np.maximum(np.array(widths) / dense, self._env.least_keep)
         return keeps
 
-    def _uniform(self, budget: Budget) -> np.ndarray:
-        return self._env.encode(self._env.uniform_keep(budget))
+    def _begun(self, budget: Budget) -> np.ndarray:
+        """Actions of the plan that the search begins with."""
+        start = self._start
+        return self._env.encode(
+            start.plan(budget).wishes if start else self._env.uniform_keep(budget)
+        )
 
     def _walk(self, budget: Budget) -> np.ndarray:
         """The actor's own actions (units,)."""
@@ -200,18 +210,24 @@ class ExpertIteration:
     @property
     def policy(self) -> Policy:
         """A copy of the actor as it is now."""
+        training = Training(units=len(self._env.units), episodes=len(self._episodes))
         return Policy(
             copy.deepcopy(self._apprentice.actor),
             self._env.constraint,
-            {
-                "budget": self._env.budgets.fractions,
-                "units": len(self._env.units),
-                "episodes": len(self._episodes),
-                "seed": self._seed,
-            },
+            TrainedOn(budget=self._env.budgets.fractions, seed=self._seed, networks=(training,)),
         )
 
     def diagnostics(self) -> dict[str, float]:
         """The critic's error and uncertainty about the last plans, before they were evaluated, in
         units of the loss's logarithm; and the actor's squared error in imitating the planner."""
         return {**self._diagnostics, "losses/actor": self._apprentice.loss}
+
+
+def make_apprentice(
+    settings: ExpertConfig, memory: int, seed: int, start: Start | None = None
+) -> Apprentice:
+    """The actor of a search, or of searches on several networks: new, or the start's."""
+    apprentice = Apprentice(settings.hidden, settings.actor_lr, memory, seed)
+    if start is not None and start.policy is not None:
+        apprentice.take_over(start.policy)
+    return apprentice

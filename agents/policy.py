@@ -10,7 +10,7 @@ import itertools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -19,36 +19,67 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from amc.config import Constraint, Settings
+import amc
+from amc.config import Bound, Constraint, Settings
 from amc.envs.features import FEATURES, FEATURES_VERSION
 from amc.errors import ConfigError
 
 _NAMES = tuple(feature.name for feature in FEATURES)
 
 
+class Reached(Settings):
+    """A plan that the training found."""
+
+    kept_macs: float
+    kept_params: float
+    quality: dict[str, float]
+    """On search-val, before finetuning."""
+
+
+class Training(Settings):
+    """A network that a policy was trained on."""
+
+    network: str | None = None
+    """``amc:resnet20``; None where it was handed over as an object."""
+    units: int
+    episodes: int
+    reached: tuple[Reached, ...] = ()
+    """Its best plans, from cheap to dear."""
+
+
+class TrainedOn(Settings):
+    """Where a policy comes from."""
+
+    budget: dict[str, Bound] = Field(default_factory=dict)
+    """Upper bounds in training, as fractions of the dense networks, or ranges of them."""
+    seed: int = 0
+    networks: tuple[Training, ...] = ()
+
+
 class PolicyFile(Settings):
     """What ``policy.json`` holds."""
 
     format: Literal["amc.policy/1"] = "amc.policy/1"
+    amc: str
+    """The version of this library that wrote it."""
     features_version: int
     features: tuple[str, ...]
     hidden: tuple[int, ...] = Field(min_length=1)
     constraint: Constraint
     """Under which the actions have their meaning."""
-    trained_on: dict[str, Any]
+    trained_on: TrainedOn
 
 
 @dataclass(frozen=True)
 class Policy:
     """A deterministic map from observations to actions.
 
-    ``actor`` maps (N, features) to (N, 1) in [-1, 1]; ``trained_on`` is free-form provenance
-    (budget, episodes, seed, ...), written to the file as it is.
+    ``actor`` maps (N, features) to (N, 1) in [-1, 1].
     """
 
     actor: nn.Sequential
     constraint: Constraint
-    trained_on: dict[str, Any] = field(default_factory=dict)
+    trained_on: TrainedOn = field(default_factory=TrainedOn)
 
     @torch.no_grad()
     def act(self, observation: np.ndarray) -> np.ndarray:
@@ -64,6 +95,7 @@ class Policy:
     def save(self, folder: Path) -> None:
         """Write the two files into ``folder``, which is created."""
         header = PolicyFile(
+            amc=amc.__version__,
             features_version=FEATURES_VERSION,
             features=_NAMES,
             hidden=self.hidden,
@@ -80,7 +112,7 @@ class Policy:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read a policy, or that of a run's folder.
+        """Read a policy, or that of a run's folder (:func:`holds_policy`).
 
         Raises :class:`ConfigError` where a file is missing, damaged, of an unknown format or
         version, or where the weights do not fit the description.
@@ -104,6 +136,11 @@ class Policy:
         except RuntimeError as error:
             raise ConfigError(f"{path}: the weights do not fit policy.json: {error}") from None
         return cls(actor, header.constraint, header.trained_on)
+
+
+def holds_policy(folder: Path) -> bool:
+    """Whether a policy, or a run's policy, is in ``folder``."""
+    return any((folder / part / "policy.json").exists() for part in ("", "policy"))
 
 
 def make_actor(hidden: tuple[int, ...]) -> nn.Sequential:

@@ -1,39 +1,54 @@
-"""A trained policy, played as it is: the plans that it makes without any search."""
+"""What was found elsewhere, on this network: plans without a search, and where a search begins."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-
-from pydantic import TypeAdapter, ValidationError
 
 from amc.agents.policy import Policy
 from amc.budget import Budget
-from amc.config import Bound, explain
+from amc.config import Bound
 from amc.envs.pruning import Episode, PruningEnv
 from amc.envs.walk import Proposal
 from amc.errors import ConfigError
 
-_FRACTIONS: TypeAdapter[dict[str, Bound]] = TypeAdapter(dict[str, Bound])
+
+@dataclass(frozen=True)
+class Start:
+    """An opinion of how much of each unit to keep, under any budget."""
+
+    plan: Callable[[Budget], Proposal]
+    policy: Policy | None = None
+    """The policy whose opinion it is, if it is one's."""
+
+    @classmethod
+    def of_policy(cls, policy: Policy, env: PruningEnv) -> Start:
+        """The walks of ``policy``. Raises what :func:`check_fit` raises."""
+        check_fit(policy, env)
+        return cls(partial(play, policy, env), policy)
+
+    @classmethod
+    def of_keeps(cls, keeps: Sequence[float], env: PruningEnv) -> Start:
+        """The same wishes (units,), kept fractions, under every budget."""
+        actions = env.encode(keeps)
+        return cls(lambda budget: env.decode(actions, budget))
 
 
-class PolicyWalks:
-    """One deterministic walk for each budget: the only one, or those spread over a range.
-
-    Raises :class:`ConfigError` for a policy whose actions mean something else.
-    """
+class Walks:
+    """The plans of a start as they are: one for each budget, or those spread over a range."""
 
     policy = None
 
-    def __init__(self, env: PruningEnv, policy: Policy) -> None:
-        check_fit(policy, env)
-        self._env, self._actor = env, policy
+    def __init__(self, env: PruningEnv, start: Start) -> None:
+        self._start = start
         self._budgets = iter(env.budgets.spread())
 
     def ask(self, count: int) -> list[Proposal]:
         """The plans of the next ``count`` budgets."""
-        return [play(self._actor, self._env, budget) for budget in islice(self._budgets, count)]
+        return [self._start.plan(budget) for budget in islice(self._budgets, count)]
 
     def tell(self, episodes: Sequence[Episode]) -> None:
         """Nothing to learn."""
@@ -62,11 +77,7 @@ def check_fit(policy: Policy, env: PruningEnv) -> None:
             f"the policy was trained with the constraint {policy.constraint!r}, not "
             f"{env.constraint!r}; choose its own"
         )
-    try:
-        trained = _FRACTIONS.validate_python(policy.trained_on.get("budget", {}))
-    except ValidationError as error:
-        raise ConfigError(f"the policy's trained_on.budget: {explain(error)}") from None
-    asked = env.budgets.fractions
+    trained, asked = policy.trained_on.budget, env.budgets.fractions
     for name in trained | asked:
         (least, most), (low, high) = _ends(trained.get(name, 1.0)), _ends(asked.get(name, 1.0))
         if low < least - 1e-3 or high > most + 1e-3:

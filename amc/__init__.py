@@ -26,9 +26,11 @@ _HOME = {
     "find_units": "amc.find",
     "image_task": "amc.task",
     "load_model": "amc.export",
+    "replay": "amc.reuse",
     "save_model": "amc.export",
     "search": "amc.pipeline",
     "slice_model": "amc.slim",
+    "train_policy": "amc.training",
     "verify": "amc.verification",
 }
 __all__ = ["__version__", *_HOME]

@@ -18,6 +18,7 @@ from amc.commands.export import export
 from amc.commands.finetune import finetune
 from amc.commands.inspect import inspect
 from amc.commands.measure import measure
+from amc.commands.replay import replay
 from amc.commands.report import report
 from amc.commands.search import search
 from amc.errors import AMCError
@@ -41,7 +42,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Learn how hard to prune each layer of a trained network, and prune it for real.",
 )
-for command in (demo, inspect, search, compare, apply, finetune, measure, export, report):
+for command in (
+    demo,
+    inspect,
+    search,
+    replay,
+    compare,
+    apply,
+    finetune,
+    measure,
+    export,
+    report,
+):
     app.command()(command)
 _debug = False
 

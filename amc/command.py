@@ -26,7 +26,6 @@ _OPTIONS = {
     "latency.threads": "--latency-threads",
     "min_accuracy": "--min-accuracy",
     "minimise": "--minimise",
-    "policy": "--policy",
     "agent": "--agent",
     "preset": "--preset",
     "reward": "--reward",
@@ -47,15 +46,20 @@ _OPTIONS = {
 }
 """The option of each setting that is written only where it differs from its default."""
 
+_SEARCH_ONLY = {"min_accuracy", "minimise", "agent", "preset", "constraint"}
+"""Settings that ``amc replay`` has no option for."""
+
 
 def command_line(config: SearchConfig, recipe: FinetuneConfig | None) -> str | None:
-    """``amc search ...`` for a shell, an option a line; None where the run was given objects.
+    """``amc search ...`` or ``amc replay ...`` for a shell, an option a line; None where the run
+    was given objects.
 
     ``recipe`` is the finetuning that followed (of 0 epochs: none), None where it is not known.
     """
     if config.model is None or config.data is None:
         return None
-    lines = [["amc", "search", config.model.spec], ["--data", config.data.spec]]
+    verb = ["replay", config.start] if config.start else ["search"]
+    lines = [["amc", *verb, config.model.spec], ["--data", config.data.spec]]
     for key, value in config.model.arguments.items():
         given = value if isinstance(value, str) else json.dumps(value)
         lines.append(["--model-arg", f"{key}={given}"])
@@ -64,7 +68,7 @@ def command_line(config: SearchConfig, recipe: FinetuneConfig | None) -> str | N
         lines.append(["--no-budget"])
     lines += [["--episodes", str(config.episodes)], ["--seed", str(config.seed)]]
     for key, value in changed_settings(config).items():
-        if key in _OPTIONS:
+        if key in _options(config):
             lines += _option(_OPTIONS[key], value)
     if config.round_to != SearchConfig().round_to:
         lines += [["--round-to", f"{kind}={number}"] for kind, number in config.round_to.items()]
@@ -76,7 +80,8 @@ def command_line(config: SearchConfig, recipe: FinetuneConfig | None) -> str | N
 
 def without_option(config: SearchConfig, recipe: FinetuneConfig | None) -> dict[str, Any]:
     """Settings that differ from their defaults and that :func:`command_line` cannot say."""
-    changed = {key: v for key, v in changed_settings(config).items() if key not in _OPTIONS}
+    options = _options(config)
+    changed = {key: v for key, v in changed_settings(config).items() if key not in options}
     if recipe is None or not recipe.epochs:
         return changed
     # The command gives the search's seed and bf16 to the finetuning as well.
@@ -97,7 +102,7 @@ def changed_settings(config: SearchConfig) -> dict[str, Any]:
     """
     agent = PRESETS.get(config.preset, AgentConfig())
     default = SearchConfig(data=DataConfig(), agent_settings=agent, evaluate=EvaluateConfig())
-    stated = {"model.spec", "data.spec", "episodes", "seed"}
+    stated = {"model.spec", "data.spec", "start", "episodes", "seed"}
     flat_default = flatten(default.model_dump(mode="json"))
     return {
         key: value
@@ -106,6 +111,10 @@ def changed_settings(config: SearchConfig) -> dict[str, Any]:
         and key not in stated
         and not key.startswith(("budget.", "model.arguments.", "round_to.", "finetune."))
     }
+
+
+def _options(config: SearchConfig) -> set[str]:
+    return set(_OPTIONS) - (_SEARCH_ONLY if config.start else set())
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -107,6 +107,10 @@ class ExpertConfig(Settings):
     """Episodes before the critic is asked: the uniform plan, and plans around it."""
     noise_std: float = Field(0.3, ge=0)
     """Standard deviation of the actions around the uniform plan's."""
+    adapt_episodes: int = Field(3, ge=2)
+    """Such episodes where the search begins with a policy or a plan from elsewhere."""
+    adapt_std: float = Field(0.15, ge=0)
+    """Standard deviation of the actions around that one's."""
     optimism: float = Field(1.0, ge=0)
     """How many of the critic's standard deviations are added to its mean."""
     range_optimism: float = Field(2.0, ge=0)
@@ -116,6 +120,8 @@ class ExpertConfig(Settings):
     actor_lr: float = Field(1e-3, gt=0)
     gradient_steps: int = Field(40, ge=0)
     """The actor's updates after each episode."""
+    range_gradient_steps: int = Field(160, ge=0)
+    """The same over a range of budgets, at which the best plans are unlike one another."""
     batch_size: int = Field(64, ge=1)
     memory: int = Field(32, ge=1)
     """Planned walks that the actor learns from: the latest ones, by the best critics."""
@@ -316,10 +322,10 @@ class SearchConfig(Bounds):
     :class:`amc.envs.reward.FloorReward`. A budget holds as well."""
     minimise: Quantity = "macs"
     """What that network has least of."""
-    policy: str | None = None
-    """Folder of a run or a policy with which the search starts."""
+    start: str | None = None
+    """The policy or plan from elsewhere with which the search begins; the run keeps a copy."""
     episodes: int = Field(150, ge=0)
-    """0: the policy's own plan, and no search."""
+    """0: the plan of ``start`` as it is, and no search."""
     seed: int = 0
     agent: AgentName = "expert"
     preset: str = "default"
@@ -341,8 +347,8 @@ class SearchConfig(Bounds):
 
     @model_validator(mode="after")
     def _plans_something(self) -> Self:
-        if not self.episodes and self.policy is None:
-            raise ValueError("a search without episodes needs a policy to replay")
+        if not self.episodes and self.start is None:
+            raise ValueError("a search without episodes needs a policy or a plan to replay")
         if self.align and not self.timed:
             raise ValueError("only a search for latency can align widths to its device")
         return self

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import Tensor
 
 from amc.agents import Agent
 from amc.agents.callbacks import JsonlRecorder, TensorBoardMonitor
-from amc.agents.policy import Policy
+from amc.agents.policy import Policy, Reached
 from amc.config import Limit, SearchConfig
 from amc.confirm import confirm
 from amc.envs.pruning import Episode, PruningEnv
@@ -22,6 +23,9 @@ from amc.timing.device import Device
 
 OnEpisode = Callable[[Episode, Episode], None]
 """Called after each episode with it and the best so far."""
+
+_REACHED = 6
+"""Plans of a front that a policy's file tells of, at most."""
 
 
 class Ledger:
@@ -101,6 +105,20 @@ class Ledger:
             front.save(self._folder.front)
         if policy is not None:
             policy.save(self._folder.policy)
+
+    def described(self, policy: Policy) -> Policy:
+        """``policy``, which now says on what it was trained and what that has reached."""
+        best = [episode for episode, _ in self._front] or [self.best]
+        step = max(1, -(-len(best) // _REACHED))
+        reached = tuple(
+            Reached(kept_macs=e.kept_macs, kept_params=e.kept_params, quality=e.quality)
+            for e in best[::step]
+        )
+        (training,) = policy.trained_on.networks
+        spec = self._task.config.spec if self._task.config else None
+        training = training.model_copy(update={"network": spec, "reached": reached})
+        trained_on = policy.trained_on.model_copy(update={"networks": (training,)})
+        return replace(policy, trained_on=trained_on)
 
     def front(self) -> Front | None:
         """The plans of the front, from the worst to the best; None under one budget."""

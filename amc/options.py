@@ -16,6 +16,14 @@ _SPEC = typer.Argument(
     metavar="MODEL", help="amc:NAME, torchvision:NAME, timm:NAME or path/to/file.py:function"
 )
 Spec = Annotated[str, _SPEC]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="POLICY",
+        help="A policy: its folder, that of the run which learned it, or its name in "
+        "runs/policies; or a plan.json",
+    ),
+]
 SpecUnlessResumed = Annotated[str | None, _SPEC]
 Weights = Annotated[
     str | None,
@@ -30,6 +38,14 @@ ModelArg = Annotated[
 ]
 Data = Annotated[
     str, typer.Option(help="digits (embedded), imagefolder:DIR (train/ and test/) or cifar10:DIR")
+]
+OptionalData = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="digits (embedded), imagefolder:DIR (train/ and test/), cifar10:DIR, or none: then "
+        "the plan is made and cut, but not scored",
+    ),
 ]
 SearchVal = Annotated[
     str | None,
@@ -53,6 +69,15 @@ Budget = Annotated[
         "fraction of MODEL's (flops=0.5), a count or time (params=1.2M, latency=12ms), or a range "
         "from which each episode draws its own (flops=0.3:0.8); repeatable. Default: flops=0.5, "
         "with --min-accuracy none",
+        rich_help_panel=_PLAN,
+    ),
+]
+ReplayBudget = Annotated[
+    list[str],
+    typer.Option(
+        "--budget",
+        help="Upper bound on flops, params or latency, as in amc search; repeatable. "
+        "Default: the plan's own MACs, as a fraction; a policy has none",
         rich_help_panel=_PLAN,
     ),
 ]
@@ -187,16 +212,26 @@ Preset = Annotated[
 Episodes = Annotated[
     int | None,
     typer.Option(
-        min=0,
-        help="Plans to try; default: 150 (amc-paper: 400); 0: only what --policy proposes",
+        min=1,
+        help="Plans to try; default: 150 (amc-paper: 400)",
         rich_help_panel=_AGENT,
     ),
 ]
-Policy = Annotated[
-    str | None,
+Networks = Annotated[
+    list[str],
     typer.Option(
-        metavar="RUN-or-POLICY",
-        help="Start from the policy that another run has learned, on whatever network",
+        "--model",
+        metavar="MODEL[@WEIGHTS]",
+        help="Instead of MODEL, at least twice: train one policy on all of these in turn",
+        rich_help_panel=_AGENT,
+    ),
+]
+Adaptation = Annotated[
+    int,
+    typer.Option(
+        "--episodes",
+        min=0,
+        help="Plans to try and to learn from, around what POLICY proposes; 0: its plan as it is",
         rich_help_panel=_AGENT,
     ),
 ]

@@ -9,34 +9,29 @@ interrupted run is a shorter one, not a lost one, and can go on (:mod:`amc.resum
 from __future__ import annotations
 
 import contextlib
-import itertools
-import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from amc.agents import Agent, make_agent
 from amc.agents.policy import Policy
-from amc.agents.replay import PolicyWalks
+from amc.agents.replay import Walks
 from amc.budget import Budgets, parse_budget
 from amc.config import PRESET_AGENT, PRESET_EPISODES, PRESETS, SearchConfig
-from amc.envs.make import make_env
 from amc.envs.pruning import Episode, PruningEnv
 from amc.errors import ConfigError
 from amc.front import Front
-from amc.ledger import Ledger, OnEpisode
-from amc.plan import Plan, weights_sha256
+from amc.ledger import OnEpisode
+from amc.plan import Plan
 from amc.results import Confirmation
-from amc.resume import Past, Replay
-from amc.run import Inputs, RunFolder, check_free
-from amc.scorer import Scorer
+from amc.resume import Past
+from amc.run import TRAINING, Inputs, check_free
+from amc.start import Source, find_source
 from amc.task import Task
-from amc.timing.device import Device, OnStage
-from amc.timing.model import LatencyModel
+from amc.timing.device import OnStage
+from amc.track import Track, claimed_past, in_turn, inputs_of, play_recorded, play_rest, prepare
 from amc.units import Units
 
 
@@ -63,6 +58,7 @@ def search(
     task: Task,
     budget: str | Sequence[str] | None = None,
     *,
+    start: Source | Policy | Plan | Path | str | None = None,
     run: Path | str | None = None,
     resume: bool = False,
     config: SearchConfig | None = None,
@@ -76,9 +72,10 @@ def search(
 
     ``budget`` is a text like ``"flops=0.5 params=0.6"`` or ``"flops=0.3:0.8"``; ``settings`` are
     fields of :class:`amc.config.SearchConfig` (``episodes``, ``seed``, ``agent``, ``preset``,
-    ``reward``, ``min_accuracy``, ``policy``), or all of them come as one ``config``. ``run`` is a
-    folder to create; without it nothing is written. Ctrl-C ends the search early, with the best
-    plan so far.
+    ``reward``, ``min_accuracy``), or all of them come as one ``config``. ``start`` is where the
+    search begins, if not at the uniform plan: a policy or a plan from elsewhere, or where one is
+    (:func:`amc.start.find_source`); see :func:`amc.replay`. ``run`` is a folder to create; without
+    it nothing is written. Ctrl-C ends the search early, with the best plan so far.
 
     ``resume=True`` goes on with the interrupted search in ``run``, with the settings that it began
     with: its episodes are played again from the record, without an evaluation, and those that
@@ -92,115 +89,54 @@ def search(
     task.
     """
     with contextlib.ExitStack() as stack:
-        inputs = _inputs(task)
+        inputs = inputs_of(task)
         past = None
         if resume:
-            past = _past(stack, run, inputs, budget=budget, config=config, **settings)
+            past = _past(stack, run, inputs, budget=budget, config=config, start=start, **settings)
             config = past.config
+            source = Source.kept(past.folder.start) if config.start else None
             for note in past.notes():
                 on_note(note)
-        elif run is not None:
+        else:
+            begin = config.start if start is None and config is not None else start
+            source = find_source(begin) if begin is not None else None
+        if run is not None and not resume:
             check_free(Path(run))  # before the work, not after it
-        config = config or make_config(budget, model=task.config, **settings)
-        # What ranked the channels is recorded, whatever the default will be.
-        config = config.model_copy(update={"importance": config.importance or task.importance})
-        device, predict = None, None
-        if config.timed:
-            device = Device(task.model, task.example_inputs, config.latency, on_stage, on_note)
-            config = _aligned(config, device)
-            saved = past.folder.latency if past is not None else None
-            predict = partial(device.latency_model, saved=saved)
-        env = make_env(task, config, on_unit, predict)
-        agent = _make_agent(env, config)
-        replay = Replay(past)
-        score = stack.enter_context(Scorer(env, config.workers, replay.known))
-        if len(replay.episodes) < _limit(config):
-            score.start()
-        ledger = Ledger(task, env, config, inputs.weights_sha256, on_episode)
-        episodes = _play(agent, config, score, replay)
-        for episode in itertools.islice(episodes, len(replay.episodes)):
-            ledger.record(episode)
-        # What is recorded has been played again, to the bit: from here on files are changed.
-        if past is not None:
-            past.mend(ledger.best_plan() if ledger.history else None)
-            ledger.write_to(past.folder, agent, stack)
-        elif run is not None:
-            folder = RunFolder.create(Path(run), config, inputs)
-            stack.enter_context(folder.claimed())
-            if isinstance(env.cost.latency, LatencyModel):
-                env.cost.latency.save(folder.latency)
-            ledger.write_to(folder, agent, stack)
-        interrupted = False
-        try:
-            for episode in episodes:
-                ledger.record(episode)
-        except KeyboardInterrupt:
-            if not ledger.history:
-                raise
-            interrupted = True
-        ledger.finish(agent.policy)
-        if device is not None and not interrupted:
+        if config is None:
+            found = {"start": source.name} if source is not None else {}
+            config = make_config(budget, model=task.config, **found, **settings)
+        config, env, device = prepare(task, config, past, on_unit, on_stage, on_note)
+        agent = _make_agent(env, config, source)
+        track = Track(stack, task, env, agent, config, inputs, past, on_episode)
+        steps = in_turn([track])
+        play_recorded([track], steps)
+        folder = track.write_to(Path(run) if run is not None else None)
+        if folder is not None and source is not None and past is None:
+            source.keep(folder.start)
+        finished = play_rest([track], steps)
+        ledger, policy = track.ledger, agent.policy
+        policy = ledger.described(policy) if policy is not None else None
+        ledger.finish(policy)
+        if device is not None and finished:
             ledger.confirm(device, on_note)
     return SearchResult(
         plan=ledger.best_plan(),
-        policy=agent.policy,
+        policy=policy,
         history=tuple(ledger.history),
         best=ledger.best,
         units=env.units,
         budgets=env.budgets,
-        interrupted=interrupted,
+        interrupted=not finished,
         front=ledger.front(),
         confirmation=ledger.confirmation,
     )
 
 
-def _make_agent(env: PruningEnv, config: SearchConfig) -> Agent:
-    policy = Policy.load(Path(config.policy)) if config.policy else None
-    if policy is not None and not config.episodes:
-        return PolicyWalks(env, policy)
-    return make_agent(config.agent, env, config.agent_settings, config.seed, policy)
-
-
-def _aligned(config: SearchConfig, device: Device) -> SearchConfig:
-    """With the multiple that the device likes, as it is recorded: a resumed search asks no more."""
-    if not config.align:
-        return config
-    return config.model_copy(update={"round_to": {"all": device.multiple()}, "align": False})
-
-
-def _limit(config: SearchConfig) -> int:
-    """Episodes at most; a policy that is only replayed ends by itself."""
-    return config.episodes or sys.maxsize
-
-
-def _play(agent: Agent, config: SearchConfig, score: Scorer, replay: Replay) -> Iterator[Episode]:
-    """Ask, evaluate, tell, until all episodes are played or the agent has no other plan.
-
-    The agent is always asked for a whole batch, even where the search ends within it: so a shorter
-    search is the beginning of a longer one.
-    """
-    played = 0
-    while played < _limit(config):
-        asked = time.perf_counter()
-        proposals = agent.ask(config.workers)[: _limit(config) - played]
-        answered = time.perf_counter()
-        replay.check(proposals, played)
-        if not proposals:
-            return
-        done = replay.restore(score(proposals))
-        told = time.perf_counter()
-        agent.tell(done)
-        spent = (answered - asked) + (time.perf_counter() - told)
-        own = (spent - sum(proposal.project_seconds for proposal in proposals)) / len(done)
-        for episode in done:
-            # Of an episode that is played again, the recorded time stays.
-            yield replace(episode, seconds={"agent": own} | episode.seconds)
-        played += len(done)
-
-
-def _inputs(task: Task) -> Inputs:
-    data_sha256 = task.data_sha256() if task.data_sha256 else None
-    return Inputs(weights_sha256=weights_sha256(task.model), data_sha256=data_sha256)
+def _make_agent(env: PruningEnv, config: SearchConfig, source: Source | None) -> Agent:
+    start = source.start(env) if source is not None else None
+    if start is not None and not config.episodes:
+        return Walks(env, start)
+    return make_agent(config.agent, env, config.agent_settings, config.seed, start)
 
 
 def _past(
@@ -216,9 +152,10 @@ def _past(
             f"{', '.join(others)}: a resumed search keeps the settings that it began with; "
             "only episodes can be given"
         )
-    folder = RunFolder.open(Path(run))
-    stack.enter_context(folder.claimed())
-    return Past.load(folder, inputs, episodes)
+    training = Path(run).resolve().parent.parent
+    if (training / TRAINING).is_file():
+        raise ConfigError(f"{run} is a part of a training on several networks; resume {training}")
+    return claimed_past(stack, Path(run), inputs, episodes)
 
 
 def make_config(budget: str | Sequence[str] | None = None, **settings: Any) -> SearchConfig:

@@ -95,7 +95,7 @@ def apply_file(
     if weights_sha256(model) != plan.weights_sha256:
         raise PlanError(
             f"{plan_file} was made for other weights than {config.weights or 'a fresh network'}; "
-            "give the right file (--weights)"
+            f"give the right file (--weights), or copy its widths: amc replay {plan_file} MODEL"
         )
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(plan.input_shape, generator=generator)

@@ -51,6 +51,13 @@ class Past:
         _check_inputs(folder, config, inputs)
         return cls(folder, config.model_copy(update={"episodes": wanted}), log)
 
+    def first(self, episodes: int) -> Self:
+        """The past up to this many episodes."""
+        kept = b"".join(self.log.text.splitlines(keepends=True)[:episodes])
+        return replace(
+            self, log=replace(self.log, episodes=self.log.episodes[:episodes], text=kept)
+        )
+
     def notes(self) -> list[str]:
         """What the user should know before the search goes on."""
         notes = []

@@ -21,6 +21,10 @@ if sys.platform != "win32":
     import fcntl
 
 
+TRAINING = "training.toml"
+"""In the folder of a training on several networks; each has a run's folder two levels below."""
+
+
 class Inputs(Settings):
     """What a search was given beyond its settings, and must be given again when it is resumed."""
 
@@ -42,6 +46,7 @@ class RunFolder:
         self.policy = path / "policy"
         self.latency = path / "latency.safetensors"
         self.confirmation = path / "latency.json"
+        self.start = path / "start"
         self.pruned = path / "pruned.safetensors"
         self.finetuned = path / "model.safetensors"
         self.results = path / "results.json"

@@ -83,7 +83,8 @@ def predict(name: str, count: int, backend: str) -> None:
         us = measure_plans(model, x, units, device.runtime, some)
         predicted = predicted_of(np.array(some))
         for widths, measured, expected in zip(some, us, predicted, strict=True):
-            line = {"kind": "plan", "network": name, "runtime": device.runtime.description}
+            line: dict[str, Any] = {"kind": "plan", "network": name}
+            line["runtime"] = device.runtime.description
             line |= {"macs": cost.macs(widths), "dense_macs": cost.dense_macs}
             line |= {"widths": list(widths), "measured_us": measured, "predicted_us": expected}
             append_line(LINES, line)

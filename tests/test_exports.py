@@ -25,9 +25,11 @@ NAMES = {
     "find_units",
     "image_task",
     "load_model",
+    "replay",
     "save_model",
     "search",
     "slice_model",
+    "train_policy",
     "verify",
 }
 HEAVY = ("torch", "numpy", "gymnasium", "stable_baselines3", "pydantic", "matplotlib")

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from amc import options as opt
+from amc.commands.networks import resume_training, train, training_name
 from amc.commands.shared import (
     bounds,
     console,
     data_config,
+    latency_config,
     model_config,
     problem_name,
     progress_bar,
@@ -23,6 +25,7 @@ from amc.errors import BudgetError, ConfigError
 
 if TYPE_CHECKING:
     from amc.config import SearchConfig
+    from amc.start import Source
     from amc.task import Task
 
 
@@ -49,7 +52,7 @@ def search(
     gentle_ends: opt.GentleEnds = False,
     allow_drop: opt.AllowDrop = False,
     importance: opt.Importance = None,
-    policy: opt.Policy = None,
+    models: opt.Networks = [],  # noqa: B006
     agent: opt.Agent = None,
     preset: opt.Preset = "default",
     episodes: opt.Episodes = None,
@@ -85,14 +88,16 @@ def search(
         amc search MODEL --budget latency=0.6 --backend onnxruntime --round-to auto
 
     A range of budgets gives the best plans from cheap to accurate, `--min-accuracy` the cheapest
-    network of that accuracy, and `--policy RUN --episodes 0` applies what a search has learned
-    elsewhere, without searching:
+    network of that accuracy:
 
         amc search MODEL --budget flops=0.3:0.8
 
         amc search MODEL --min-accuracy 0.9
 
-        amc search MODEL --budget flops=0.42 --policy runs/NAME --episodes 0
+    What is learned can be used on other networks, without a search or with a short one (`amc
+    replay --help`). For a policy that knows several networks, name them all:
+
+        amc search --model amc:resnet20@W --model amc:resnet56@V --budget flops=0.3:0.8
 
     Ctrl-C ends a search early with the best plan so far; `amc finetune RUN` goes on from there.
     However a search was interrupted, this goes on as if it had not been:
@@ -109,44 +114,37 @@ def search(
             allow_factory,
         )
         return
-    if model is None:
+    if model is None and not models:
         raise ConfigError("name the network to prune: amc search MODEL, or amc search --resume RUN")
     from amc.config import FinetuneConfig
     from amc.pipeline import make_config
     from amc.run import check_free, free_name
-    from amc.runtimes import RUNTIMES, default_runtime
     from amc.task import image_task
 
     set_threads(threads)
-    network = model_config(model, weights, model_arg)
+    if models and (model is not None or weights is not None or model_arg):
+        raise ConfigError("--model names a network and its weights: without MODEL, --weights, ...")
+    network = model_config(model, weights, model_arg) if model is not None else None
     image_set = data_config(data, search_val, image_size, download)
     align = "auto" in round_to or (
         not round_to and "latency" in " ".join([*budget, minimise, reward])
     )
     multiples = [] if align else round_to
     allowed = bounds(min_keep, min_width, multiples, exclude, gentle_ends, allow_drop)
-    runtime = default_runtime().name if backend is None else backend
-    on_gpu = "cuda" in RUNTIMES[runtime].devices if runtime in RUNTIMES else False
     recipe = FinetuneConfig.parse({"epochs": epochs, "lr": lr, "seed": seed, "bf16": bf16})
     by_preset = {"agent": agent, "episodes": episodes}
-    aimless = min_accuracy is None
+    aimless, default = min_accuracy is None, "flops=0.3:0.8" if models else "flops=0.5"
     config = make_config(
-        [] if no_budget else budget or (["flops=0.5"] if aimless else []),
+        [] if no_budget else budget or ([default] if aimless else []),
         model=network,
         data=image_set,
         **allowed.model_dump(),
         align=align,
-        latency={
-            "backend": runtime,
-            "batch": latency_batch,
-            "threads": latency_threads,
-            "device": device if on_gpu else "cpu",
-        },
+        latency=latency_config(backend, latency_batch, latency_threads, device),
         **{name: value for name, value in by_preset.items() if value is not None},
         min_accuracy=min_accuracy,
         minimise=minimise,
         importance=importance,
-        policy=policy,
         preset=preset,
         reward="amc-flops" if no_budget and aimless and reward == "kl" else reward,
         constraint=constraint,
@@ -162,10 +160,13 @@ def search(
         threads=threads,
         workers=workers,
     )
-    path = run or free_name(Path("runs"), _run_name(config))
+    if network is None:
+        train(models, config, run or free_name(Path("runs"), training_name(models, config)))
+        return
+    path = run or free_name(Path("runs"), run_name(config))
     check_free(path)  # before the images are read
     task = image_task(network, image_set, config.evaluate, seed=seed, device=device)
-    _search(task, path, config)
+    run_search(task, path, config)
 
 
 def _resume(
@@ -173,13 +174,16 @@ def _resume(
 ) -> None:
     """Go on with an interrupted search, as ``config.toml`` says that it began."""
     from amc.recover import open_task
-    from amc.run import RunFolder
+    from amc.run import TRAINING, RunFolder
 
+    if (run / TRAINING).is_file():
+        resume_training(run, episodes, device, threads, allow_factory)
+        return
     folder = RunFolder.open(run)
     config = folder.load_config()
     set_threads(threads or config.threads)
     task = open_task(folder, device=device, allow_factory=allow_factory)
-    _search(task, run, config, resume=True, episodes=episodes)
+    run_search(task, run, config, resume=True, episodes=episodes)
 
 
 def _check_resumable(context: typer.Context) -> None:
@@ -203,11 +207,12 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _search(
+def run_search(
     task: Task,
     path: Path,
     config: SearchConfig,
     *,
+    start: Source | None = None,
     resume: bool = False,
     episodes: int | None = None,
 ) -> None:
@@ -222,7 +227,8 @@ def _search(
     command = shlex.join(["amc", "search", "--resume", str(path)])
     if config.model is not None and ".py:" in config.model.spec:
         command += " --allow-factory"
-    given: dict[str, Any] = {"resume": True, "episodes": episodes} if resume else {"config": config}
+    begin: dict[str, Any] = {"config": config, "start": start}
+    given = {"resume": True, "episodes": episodes} if resume else begin
     console.print(f"run folder  {path}   (watch it: tensorboard --logdir {path.parent})")
     try:
         with progress_bar(episodes=episodes or config.episodes or None) as bar:
@@ -273,7 +279,8 @@ def _search(
         raise
 
 
-def _run_name(config: SearchConfig) -> str:
-    agent = config.agent if config.episodes else "replay"
+def run_name(config: SearchConfig) -> str:
+    """Of a new folder: the network, what is wanted of it, by whom, and the seed."""
+    agent = "replay" if config.start else config.agent
     parts = [problem_name(config), *([] if agent == "expert" else [agent])]
     return "-".join([*parts, f"seed{config.seed}"])

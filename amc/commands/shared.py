@@ -11,7 +11,14 @@ from amc.errors import ConfigError
 from amc.text import limits_name
 
 if TYPE_CHECKING:
-    from amc.config import Bounds, DataConfig, FinetuneConfig, ModelConfig, SearchConfig
+    from amc.config import (
+        Bounds,
+        DataConfig,
+        FinetuneConfig,
+        LatencyConfig,
+        ModelConfig,
+        SearchConfig,
+    )
     from amc.progress import Bar
     from amc.results import Results
     from amc.run import RunFolder
@@ -64,6 +71,23 @@ def bounds(
             "exclude": exclude,
             "gentle_ends": gentle_ends,
             "allow_drop": allow_drop,
+        }
+    )
+
+
+def latency_config(backend: str | None, batch: int, threads: int, device: str) -> LatencyConfig:
+    """What latency is measured in: a runtime that has no GPU measures on the CPU."""
+    from amc.config import LatencyConfig
+    from amc.runtimes import RUNTIMES, default_runtime
+
+    name = default_runtime().name if backend is None else backend
+    on_gpu = name in RUNTIMES and "cuda" in RUNTIMES[name].devices
+    return LatencyConfig.parse(
+        {
+            "backend": name,
+            "batch": batch,
+            "threads": threads,
+            "device": device if on_gpu else "cpu",
         }
     )
 

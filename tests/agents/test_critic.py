@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 import torch
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, Matern, WhiteKernel
+from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
 
-from amc.agents.critic import PlanCritic, RangeCritic
-
-CRITICS = pytest.mark.parametrize("Critic", [PlanCritic, RangeCritic])
+from amc.agents.critic import PlanCritic
 
 
 def plans(count: int, units: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -18,16 +16,12 @@ def plans(count: int, units: int = 4, seed: int = 0) -> tuple[np.ndarray, np.nda
     return keeps, 0.05 + loss @ np.linspace(0.1, 0.4, units) + 0.1 * loss[:, 0] * loss[:, 1]
 
 
-@CRITICS
-def test_predicts_what_a_library_predicts_with_the_same_covariance(
-    Critic: type[PlanCritic],
-) -> None:
+def test_predicts_what_a_library_predicts_with_the_same_covariance() -> None:
     (keeps, lost), (others, _) = plans(30), plans(20, seed=1)
-    critic = Critic()
+    critic = PlanCritic()
     critic.fit(keeps, lost)
     (linear, radial, length, noise), relevance = np.split(critic.hyperparameters, [4])
-    scale = length * np.sqrt(4)
-    similar = Matern(scale / relevance, nu=1.5) if len(relevance) else RBF(scale)
+    similar = Matern(length * np.sqrt(4) / relevance, nu=1.5)
     kernel = (
         ConstantKernel(linear**2 / 4) * DotProduct(0.0, "fixed")
         + ConstantKernel(radial**2) * similar
@@ -43,11 +37,8 @@ def test_predicts_what_a_library_predicts_with_the_same_covariance(
     np.testing.assert_allclose(ours_std, latent * y.std(), rtol=1e-5)
 
 
-@CRITICS
-def test_hyperparameters_are_a_maximum_of_the_posterior(
-    Critic: type[PlanCritic],
-) -> None:
-    critic = Critic()
+def test_hyperparameters_are_a_maximum_of_the_posterior() -> None:
+    critic = PlanCritic()
     critic.fit(*plans(60))
     found = np.log(critic.hyperparameters)
     at_found = critic.log_posterior(found)
@@ -70,16 +61,15 @@ def test_orders_plans_that_it_has_not_seen(count: int, least: float) -> None:
     assert inside.mean() > 0.8
 
 
-def test_over_a_range_a_unit_is_as_relevant_as_the_network_is_sensitive_to_it() -> None:
+def test_a_unit_is_as_relevant_as_the_network_is_sensitive_to_it() -> None:
     keeps = np.random.default_rng(0).uniform(0.1, 1.0, (80, 4))
     lost = 0.1 + (1 / keeps - 1) @ np.array([0.5, 0.05, 0.0, 0.0])
-    critic, plain = RangeCritic(), PlanCritic()
-    for one in (critic, plain):
-        one.fit(keeps[:40], lost[:40])
+    critic = PlanCritic()
+    critic.fit(keeps[:40], lost[:40])
     relevance = critic.hyperparameters[4:]
     assert relevance[0] > 1.5 * relevance[1] > 3 * relevance[2:].max()
-    wrong, plainly = (np.abs(c.predict(keeps[40:])[0] + np.log(lost[40:])) for c in (critic, plain))
-    assert wrong.mean() < 0.6 * plainly.mean()
+    wrong = np.abs(critic.predict(keeps[40:])[0] + np.log(lost[40:]))
+    assert wrong.mean() < 0.2
 
 
 def test_what_was_seen_is_certain_and_what_is_far_is_not() -> None:
@@ -109,3 +99,13 @@ def test_a_perfect_plan_and_equal_plans_do_no_harm() -> None:
     assert np.isfinite(critic.predict(keeps)[0]).all()
     critic.fit(keeps, np.full(12, 0.5))
     assert np.isfinite(critic.predict(keeps)[0]).all()
+
+
+def test_hyperparameters_beyond_all_numbers_are_unlikely_not_an_error() -> None:
+    critic = PlanCritic()
+    critic.fit(*plans(4, units=28))
+    found = critic.log_posterior(np.log(critic.hyperparameters))
+    # Where a line search of L-BFGS has been seen to look.
+    wild = critic.log_posterior(np.append([-187.0, 376.5, -407.6, 2.0], np.full(28, 90.0)))
+    assert np.isfinite(wild)
+    assert wild < found - 1e5

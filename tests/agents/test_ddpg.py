@@ -155,7 +155,7 @@ def test_under_a_range_each_walk_is_learned_under_its_own_budget() -> None:
     shares = [p.budget.limits["macs"] / env.cost.dense_macs for p in proposals]
     np.testing.assert_allclose(seen, np.repeat(np.array(shares)[:, None], 9, 1), rtol=1e-6)
     assert len(set(shares)) == 6
-    assert agent.policy.trained_on["budget"]["macs"] == pytest.approx((0.3, 0.8))
+    assert agent.policy.trained_on.budget["macs"] == pytest.approx((0.3, 0.8))
 
 
 def test_learning_goes_on_and_the_policy_is_a_copy() -> None:
@@ -169,4 +169,4 @@ def test_learning_goes_on_and_the_policy_is_a_copy() -> None:
     assert [episode.number for episode in first + second] == [1, 2, 3, 4, 5]
     np.testing.assert_array_equal(policy.act(observation), before)
     assert agent.policy.act(observation) != before
-    assert policy.trained_on["budget"] == {"macs": 0.5}
+    assert policy.trained_on.budget == {"macs": 0.5}

@@ -9,6 +9,7 @@ import pytest
 
 from amc.agents.baselines import RandomSearch
 from amc.agents.expert import ExpertIteration
+from amc.agents.replay import Start
 from amc.agents.replay import play as play_policy
 from amc.budget import Budget, BudgetRange
 from amc.config import ExpertConfig
@@ -71,7 +72,8 @@ def test_a_batch_holds_different_plans_that_the_critic_likes() -> None:
     done = [env.score(proposal) for proposal in batch]
     assert np.median([e.reward for e in done]) > np.median([e.reward for e in warm[:6]])
     agent.tell(done)
-    assert agent.policy.trained_on["episodes"] == 16
+    (training,) = agent.policy.trained_on.networks
+    assert training.episodes == 16
     told = agent.diagnostics()
     assert set(told) == {"losses/actor", "losses/critic", "exploration/critic_std"}
     assert told["losses/critic"] < 0.5  # of the logarithm: the critic has understood something
@@ -145,7 +147,7 @@ def test_every_part_of_a_range_is_taught_whatever_the_batches() -> None:
     env.budgets = BudgetRange(
         Budget({"macs": 0.3 * dense}, cost), Budget({"macs": 0.8 * dense}, cost)
     )
-    agent = ExpertIteration(env, ExpertConfig(range_memory=8, gradient_steps=0), 0)
+    agent = ExpertIteration(env, ExpertConfig(range_memory=8, range_gradient_steps=0), 0)
     taught: list[float] = []
     retrace = env.retrace
     env.retrace = lambda widths, budget: (  # type: ignore[method-assign, assignment]
@@ -163,7 +165,8 @@ def test_a_given_policy_makes_the_first_plan_and_is_explored_around() -> None:
     env = fake_env()
     teacher = ExpertIteration(env, ExpertConfig(), 0)
     play(teacher, env, 40)
-    agent = ExpertIteration(env, ExpertConfig(hidden=(8,)), 1, teacher.policy)
+    start = Start.of_policy(teacher.policy, env)
+    agent = ExpertIteration(env, ExpertConfig(hidden=(8,)), 1, start)
     history = play(agent, env, 6)
     assert history[0].widths == play_policy(teacher.policy, env, env.budget).widths
     scratch = run(1, 6)

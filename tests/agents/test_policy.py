@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from amc.agents.policy import Policy, make_actor
+from amc.agents.policy import Policy, Reached, TrainedOn, Training, make_actor
 from amc.envs.features import FEATURES
 from amc.errors import ConfigError
 
@@ -20,7 +20,10 @@ def policy() -> Policy:
     with torch.no_grad():
         for parameter in actor.parameters():
             parameter.normal_(generator=generator)
-    return Policy(actor, "projection", {"budget": {"macs": 0.5}, "episodes": 150})
+    reached = Reached(kept_macs=0.5, kept_params=0.66, quality={"kl": 0.6})
+    training = Training(network="amc:resnet20", units=10, episodes=150, reached=(reached,))
+    budget = {"macs": (0.3, 0.8)}
+    return Policy(actor, "projection", TrainedOn(budget=budget, networks=(training,)))
 
 
 def edit(folder: Path, **values: object) -> None:
@@ -55,6 +58,8 @@ def test_round_trip_is_exact(policy: Policy, tmp_path: Path) -> None:
         ({"hidden": [32, 17]}, "do not fit policy.json"),
         ({"constraint": "clip"}, "constraint"),
         ({"surprise": 1}, "surprise"),
+        ({"trained_on": {"budget": {"macs": "half"}}}, "trained_on.budget.macs"),
+        ({"trained_on": {"networks": [{"units": 3}]}}, "trained_on.networks.0.episodes"),
     ],
 )
 def test_tampered_description(

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from amc.agents import make_agent
-from amc.agents.policy import Policy, make_actor
-from amc.agents.replay import PolicyWalks, play
+from amc.agents.policy import Policy, TrainedOn, make_actor
+from amc.agents.replay import Start, Walks, play
 from amc.config import AgentConfig, DDPGConfig, ExpertConfig
 from amc.errors import ConfigError
 from tests.fakes import DENSE_9, fake_env
@@ -22,12 +22,13 @@ def policy(budget: object = None, constraint: str = "projection", hidden: int = 
     with torch.no_grad():
         for parameter in actor.parameters():
             parameter.normal_(std=0.4, generator=generator)
-    return Policy(actor, constraint, {"budget": budget or {"macs": 0.5}})  # type: ignore[arg-type]
+    trained_on = TrainedOn.parse({"budget": budget or {"macs": 0.5}})
+    return Policy(actor, constraint, trained_on)  # type: ignore[arg-type]
 
 
 def test_the_policy_s_plan_is_the_walk_of_its_actions() -> None:
     env, chosen = fake_env(), policy()
-    (episode,) = play_agent(PolicyWalks(env, chosen), env, 10)
+    (episode,) = play_agent(Walks(env, Start.of_policy(chosen, env)), env, 10)
     observation, _ = env.reset()
     for _ in DENSE_9:
         observation, _, _, _, info = env.step(chosen.act(observation))
@@ -39,7 +40,7 @@ def test_the_policy_s_plan_is_the_walk_of_its_actions() -> None:
 def test_a_range_is_replayed_at_evenly_spaced_budgets() -> None:
     env = fake_env(limits={"macs": (0.3, 0.8)})
     chosen = policy({"macs": [0.3, 0.8]})
-    history = play_agent(PolicyWalks(env, chosen), env, 100)
+    history = play_agent(Walks(env, Start.of_policy(chosen, env)), env, 100)
     limits = [episode.budget["macs"] / env.cost.dense_macs for episode in history]
     assert limits == pytest.approx(np.linspace(0.3, 0.8, 11))
     assert all(
@@ -61,7 +62,7 @@ def test_a_range_is_replayed_at_evenly_spaced_budgets() -> None:
 def test_other_budgets_than_in_training_are_a_warning(trained: object, said: str | None) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        PolicyWalks(fake_env(), policy(trained))
+        Start.of_policy(policy(trained), fake_env())
     messages = [str(warning.message) for warning in caught]
     assert len(messages) == (said is not None)
     assert all(said in message for message in messages if said)
@@ -69,21 +70,36 @@ def test_other_budgets_than_in_training_are_a_warning(trained: object, said: str
 
 def test_what_does_not_fit_is_an_error() -> None:
     with pytest.raises(ConfigError, match="trained with the constraint 'sequential', not 'proj"):
-        PolicyWalks(fake_env(), policy(constraint="sequential"))
-    with pytest.raises(ConfigError, match=r"trained_on\.budget: macs"):
-        PolicyWalks(fake_env(), policy({"macs": "half"}))
-    with pytest.raises(ConfigError, match="'random' starts from no policy"):
-        make_agent("random", fake_env(), AgentConfig(), 0, policy())
+        Start.of_policy(policy(constraint="sequential"), fake_env())
+    env = fake_env()
+    plan = Start.of_keeps([0.5] * len(DENSE_9), env)
+    with pytest.raises(ConfigError, match="'random' starts from no policy or plan"):
+        make_agent("random", env, AgentConfig(), 0, plan)
+    with pytest.raises(ConfigError, match="'ddpg' starts from a policy, not from a plan"):
+        make_agent("ddpg", env, AgentConfig(), 0, plan)
+
+
+@pytest.mark.parametrize("name", ["expert", "cma-es"])
+def test_a_plan_is_copied_onto_any_budget_and_a_search_begins_with_it(name: str) -> None:
+    keeps = np.linspace(0.3, 0.9, len(DENSE_9))
+    env = fake_env(limits={"macs": 0.4})
+    start = Start.of_keeps(keeps, env)
+    (episode,) = play_agent(Walks(env, start), env, 5)
+    assert 0.39 < episode.kept_macs <= 0.4
+    ratios = np.array(episode.executed_keep) / keeps  # one factor for all, but for rounding
+    assert ratios[6:] == pytest.approx(ratios[6:].mean(), rel=0.03)
+    (first,) = play_agent(make_agent(name, env, AgentConfig(), 0, start), env, 1)
+    assert first.widths == episode.widths
 
 
 @pytest.mark.parametrize("name", ["expert", "ddpg"])
 def test_a_search_starts_with_the_policy_s_own_plan_and_learns_from_there(name: str) -> None:
     env, chosen = fake_env(), policy()
     settings = AgentConfig(
-        expert=ExpertConfig(warmup_episodes=2),
+        expert=ExpertConfig(adapt_episodes=2),
         ddpg=DDPGConfig(warmup_episodes=1, gradient_steps=5),
     )
-    agent = make_agent(name, env, settings, 0, chosen)
+    agent = make_agent(name, env, settings, 0, Start.of_policy(chosen, env))
     begun = agent.policy
     assert begun is not None
     assert begun.hidden == (16,)  # the policy's, whatever the settings say

@@ -18,6 +18,7 @@ from amc.find import find_units
 from amc.front import Front
 from amc.pipeline import search
 from amc.plan import Plan
+from amc.reuse import replay
 from amc.run import RunFolder
 from amc.task import PlanEvaluator, Task
 
@@ -220,20 +221,18 @@ def test_a_policy_is_replayed_on_another_network(tmp_path):
     assert described["trained_on"]["budget"]["macs"] == pytest.approx([0.3, 0.8])
     other = wider_task()
     for source in (tmp_path / "run", tmp_path / "run" / "policy"):
-        result = search(other, "flops=0.42", episodes=0, policy=str(source))
+        result = replay(source, other, "flops=0.42")
         (episode,) = result.history
         assert result.plan.macs == episode.macs
         assert 0.41 < episode.kept_macs <= 0.42
     expected = play(trained.policy, make_env(other, result_config()), None)
     assert episode.widths == expected.widths
     with pytest.warns(UserWarning, match=r"30.0% to 80.0% of the macs, and is asked for 20.0%"):
-        search(other, "flops=0.2", episodes=0, policy=str(tmp_path / "run"))
-    begun = search(other, "flops=0.42", episodes=2, policy=str(tmp_path / "run"))
+        replay(tmp_path / "run", other, "flops=0.2")
+    begun = replay(trained.policy, other, "flops=0.42", episodes=2)
     assert begun.history[0].widths == episode.widths
-    with pytest.raises(ConfigError, match="a search without episodes needs a policy"):
+    with pytest.raises(ConfigError, match="a search without episodes needs a policy or a plan"):
         search(other, "flops=0.42", episodes=0)
-    with pytest.raises(ConfigError, match=r"policy\.json: not a readable JSON file"):
-        search(other, "flops=0.42", episodes=0, policy=str(tmp_path))
 
 
 def result_config():

@@ -1,0 +1,180 @@
+"""One network's part of a search: its plans are proposed, evaluated, told and recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from amc.agents import Agent
+from amc.config import SearchConfig
+from amc.envs.make import make_env
+from amc.envs.pruning import Episode, PruningEnv
+from amc.ledger import Ledger, OnEpisode
+from amc.plan import weights_sha256
+from amc.resume import Past, Replay
+from amc.run import Inputs, RunFolder
+from amc.scorer import Scorer
+from amc.task import Task
+from amc.timing.device import Device, OnStage
+from amc.timing.model import LatencyModel
+
+
+class Track:
+    """Plays one episode after the other, those of ``past`` first, as they are recorded.
+
+    Raises :class:`ConfigError` where the evaluation cannot be sent to the workers.
+    """
+
+    def __init__(
+        self,
+        stack: contextlib.ExitStack,
+        task: Task,
+        env: PruningEnv,
+        agent: Agent,
+        config: SearchConfig,
+        inputs: Inputs,
+        past: Past | None,
+        on_episode: OnEpisode | None,
+    ) -> None:
+        self.env, self.agent, self.config = env, agent, config
+        self._stack, self._inputs, self._past = stack, inputs, past
+        replay = Replay(past)
+        self.recorded = len(replay.episodes)
+        """How many of its episodes are recorded already."""
+        score = stack.enter_context(Scorer(env, config.workers, replay.known))
+        if self.recorded < _limit(config):
+            score.start()
+        self.ledger = Ledger(task, env, config, inputs.weights_sha256, on_episode)
+        self._episodes = _play(agent, config, score, replay)
+
+    def step(self) -> bool:
+        """Play an episode; False where there is no other."""
+        for episode in self._episodes:
+            self.ledger.record(episode)
+            return True
+        return False
+
+    def write_to(self, path: Path | None) -> RunFolder | None:
+        """From here on files are changed: what is recorded has been played again, to the bit."""
+        if self._past is not None:
+            self._past.mend(self.ledger.best_plan() if self.ledger.history else None)
+            folder = self._past.folder
+        elif path is not None:
+            folder = RunFolder.create(path, self.config, self._inputs)
+            self._stack.enter_context(folder.claimed())
+            if isinstance(self.env.cost.latency, LatencyModel):
+                self.env.cost.latency.save(folder.latency)
+        else:
+            return None
+        self.ledger.write_to(folder, self.agent, self._stack)
+        return folder
+
+
+def prepare(
+    task: Task,
+    config: SearchConfig,
+    past: Past | None,
+    on_unit: Callable[[int, int], None] | None,
+    on_stage: OnStage | None,
+    on_note: Callable[[str], None],
+) -> tuple[SearchConfig, PruningEnv, Device | None]:
+    """The settings as they are recorded, the environment, and what its latency is measured on.
+
+    Raises what :func:`amc.envs.make.make_env` and :class:`Device` raise.
+    """
+    # What ranked the channels is recorded, whatever the default will be.
+    config = config.model_copy(update={"importance": config.importance or task.importance})
+    if not config.timed:
+        return config, make_env(task, config, on_unit), None
+    device = Device(task.model, task.example_inputs, config.latency, on_stage, on_note)
+    if config.align:  # as it is recorded: a resumed search asks no more
+        config = config.model_copy(update={"round_to": {"all": device.multiple()}, "align": False})
+    saved = past.folder.latency if past is not None else None
+    predict = partial(device.latency_model, saved=saved)
+    return config, make_env(task, config, on_unit, predict), device
+
+
+def inputs_of(task: Task) -> Inputs:
+    """What a run of ``task`` must be given again when it is resumed."""
+    data_sha256 = task.data_sha256() if task.data_sha256 else None
+    return Inputs(weights_sha256=weights_sha256(task.model), data_sha256=data_sha256)
+
+
+def claimed_past(
+    stack: contextlib.ExitStack, run: Path, inputs: Inputs, episodes: int | None
+) -> Past:
+    """What the run in this folder has recorded; the folder is claimed until ``stack`` ends.
+
+    Raises what :meth:`RunFolder.claimed` and :meth:`Past.load` raise.
+    """
+    folder = RunFolder.open(run)
+    stack.enter_context(folder.claimed())
+    return Past.load(folder, inputs, episodes)
+
+
+def in_turn(tracks: Sequence[Track]) -> Iterator[None]:
+    """An episode on each network after the other, until none has another."""
+    left = list(tracks)
+    while left:
+        for track in tuple(left):
+            if track.step():
+                yield
+            else:
+                left.remove(track)
+
+
+def play_recorded(tracks: Sequence[Track], steps: Iterator[None]) -> None:
+    """Play what is recorded again."""
+    for _ in itertools.islice(steps, sum(track.recorded for track in tracks)):
+        pass
+
+
+def play_rest(tracks: Sequence[Track], steps: Iterator[None]) -> bool:
+    """Play what is left; False where the user has stopped it.
+
+    An interrupt before the first episode goes on to the caller.
+    """
+    try:
+        for _ in steps:
+            pass
+    except KeyboardInterrupt:
+        if not all(track.ledger.history for track in tracks):
+            raise
+        return False
+    return True
+
+
+def _limit(config: SearchConfig) -> int:
+    """Episodes at most; what is only replayed ends by itself."""
+    return config.episodes or sys.maxsize
+
+
+def _play(agent: Agent, config: SearchConfig, score: Scorer, replay: Replay) -> Iterator[Episode]:
+    """Ask, evaluate, tell, until all episodes are played or the agent has no other plan.
+
+    The agent is always asked for a whole batch, even where the search ends within it: so a shorter
+    search is the beginning of a longer one.
+    """
+    played = 0
+    while played < _limit(config):
+        asked = time.perf_counter()
+        proposals = agent.ask(config.workers)[: _limit(config) - played]
+        answered = time.perf_counter()
+        replay.check(proposals, played)
+        if not proposals:
+            return
+        done = replay.restore(score(proposals))
+        told = time.perf_counter()
+        agent.tell(done)
+        spent = (answered - asked) + (time.perf_counter() - told)
+        own = (spent - sum(proposal.project_seconds for proposal in proposals)) / len(done)
+        for episode in done:
+            # Of an episode that is played again, the recorded time stays.
+            yield replace(episode, seconds={"agent": own} | episode.seconds)
+        played += len(done)

@@ -26,10 +26,11 @@ def make_env(
     """Trace and verify ``task.model``, and put its units, costs and quality into an environment.
 
     ``on_unit(done, total)`` reports progress; ``latency`` makes a model of the units' latency where
-    the settings ask for one (None: it is measured in their runtime). Raises :class:`UnitError` where nothing can be
-    pruned, :class:`BudgetError` for a budget out of reach, and :class:`ConfigError` for an accuracy
-    that the dense network itself does not have, or an importance that looks at images which the
-    task does not have.
+    the settings ask for one (None: it is measured in their runtime).
+
+    Raises :class:`UnitError` where nothing can be pruned, :class:`BudgetError` for a budget out of
+    reach, and :class:`ConfigError` for an accuracy that the dense network itself does not have, or
+    an importance that looks at images which the task does not have.
     """
     units = find_units(
         task.model,

@@ -88,7 +88,10 @@ def bound(name: str, value: Bound) -> str:
 
 def limits_name(limits: Mapping[str, Bound]) -> str:
     """``{"macs": (0.3, 0.8), "params": 0.5}`` as ``macs0.3-0.8-params0.5``, for a folder."""
-    return "-".join(f"{name}{bound(name, x).replace(':', '-')}" for name, x in limits.items())
+    return "-".join(
+        f"{name.removesuffix('_us')}{bound(name, x).replace(':', '-')}"
+        for name, x in limits.items()
+    )
 
 
 def _three_digits(value: float) -> str:

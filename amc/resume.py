@@ -43,7 +43,8 @@ class Past:
         config = folder.load_config()
         log = _numbered(read_log(folder.episodes)) if folder.episodes.exists() else Log()
         wanted = config.episodes if episodes is None else episodes
-        if wanted < max(config.episodes, len(log.episodes)):
+        # What is only replayed has no number of episodes, and ends by itself.
+        if wanted < max(config.episodes, len(log.episodes) if config.episodes else 0):
             raise ConfigError(
                 f"episodes {wanted}: {folder.path} is a search of {config.episodes}, of which "
                 f"{len(log.episodes)} are played; resuming it can only make it longer"

@@ -221,8 +221,8 @@ def verdict(curves: dict[str, list[np.ndarray]], lines: list[dict[str, Any]], he
             + f"; their median ({whole:.3f}) is reached by {len(reached)} of {len(needed)} seeds"
             + (f", after {np.median(reached):.0f} plans in the median" if reached else "")
             + (
-                f"; the source's {source} evaluations are paid back by the "
-                f"{int(np.ceil(source / sooner))}th network"
+                f"; the source's {source} evaluations are paid back after "
+                f"{int(np.ceil(source / sooner))} networks"
                 if sooner > 0
                 else "; the source is not paid back"
             )

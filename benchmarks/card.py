@@ -1,0 +1,88 @@
+"""A trained policy into the library, ``runs/policies/NAME``, with a card: what it reaches where.
+
+    python benchmarks/card.py runs/cifar-resnets --images DIR --search-val FILE
+        --nets resnet20=W resnet56=V --trained-by 'amc search --model ...'
+
+The policy walks through each network once under each budget; its plan and the uniform one are
+scored on search-val, before finetuning.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from amc.agents.policy import Policy
+from amc.agents.replay import play
+from amc.budget import resolve
+from amc.config import DataConfig, EvaluateConfig, ModelConfig
+from amc.data import load_data
+from amc.envs.make import make_env
+from amc.pipeline import make_config
+from amc.start import LIBRARY
+from amc.task import Task, image_task
+
+BUDGETS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+
+
+def main() -> None:
+    """Score, then write the policy and its card."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("policy", type=Path, help="folder of the run that learned it")
+    parser.add_argument("--nets", nargs="+", required=True, help="NAME=WEIGHTS, amc's own networks")
+    parser.add_argument("--images", required=True, help="folder with train/ and test/")
+    parser.add_argument("--search-val", required=True, help="file of held-out training paths")
+    parser.add_argument("--trained-by", required=True, help="the command, for the card")
+    parser.add_argument("--name", help="in the library; default: the folder's")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    policy = Policy.load(arguments.policy)
+    name = arguments.name or arguments.policy.name
+    data = DataConfig(spec=f"imagefolder:{arguments.images}", search_val=arguments.search_val)
+    images, rows = load_data(data), []
+    for network, weights in (net.split("=", 1) for net in arguments.nets):
+        model = ModelConfig(spec=f"amc:{network}", weights=weights)
+        task = image_task(model, images, EvaluateConfig(), seed=0)
+        rows += [f"| {network} | {row} |" for row in scores(policy, task)]
+    policy.save(LIBRARY / name)
+    (LIBRARY / name / "README.md").write_text(card(name, policy, rows, arguments.trained_by))
+    print((LIBRARY / name / "README.md").read_text())
+
+
+def scores(policy: Policy, task: Task) -> list[str]:
+    """A row for each budget: what the policy's plan and the uniform one reach."""
+    env = make_env(task, make_config("flops=0.3:0.8"))
+    rows = []
+    for fraction in BUDGETS:
+        budget: Any = resolve({"macs": fraction}, env.units, env.cost)
+        pair = env.score(play(policy, env, budget)), env.score(env.uniform(budget))
+        cells = (f"{e.quality['accuracy']:.1%} (KL {e.quality['kl']:.3f})" for e in pair)
+        rows.append(f"{fraction:g} | {' | '.join(cells)}")
+        print(rows[-1], flush=True)
+    return rows
+
+
+def card(name: str, policy: Policy, rows: list[str], command: str) -> str:
+    """The policy in words."""
+    trained = policy.trained_on
+    learned = ", ".join(f"{one.network} ({one.episodes} plans)" for one in trained.networks)
+    limits = ", ".join(f"{quantity} {bound}" for quantity, bound in trained.budget.items())
+    parts = [
+        f"# {name}",
+        f"Trained on {learned}, seed {trained.seed}, under budgets drawn from: {limits} of the "
+        "dense network.",
+        f"```\n{command}\n```",
+        "One walk under each budget, no search; search-val accuracy before finetuning:",
+        "\n".join(["| network | flops | this policy | uniform |", "|---|---|---|---|", *rows]),
+        "On networks of another kind it is untested.",
+        f"```\namc replay {name} MODEL --weights W --data imagefolder:DIR --budget flops=0.5\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -166,7 +166,7 @@ def report(out: Path, budget: str) -> None:
     """The table and the picture of all networks."""
     lines = [x for x in read_lines(out.with_suffix(".jsonl")) if x["budget"] == budget]
     parts, held = [f"# Replay, {budget}"], sorted({line["held_out"] for line in lines})
-    figure = Figure(figsize=(4.8 * max(1, len(held)), 3.6), layout="constrained")
+    figure = Figure(figsize=(4.8 * max(1, len(held)), 4.2), layout="constrained")
     panels = figure.subplots(1, max(1, len(held)), squeeze=False)[0]
     for name, axes in zip(held, panels, strict=False):
         curves = {
@@ -183,6 +183,9 @@ def report(out: Path, budget: str) -> None:
     )
     out.with_suffix(".md").write_text("\n\n".join(parts) + "\n")
     print("\n\n".join(parts))
+    if held:
+        handles = panels[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     figure.savefig(out.with_suffix(".svg"))
 
 
@@ -255,10 +258,11 @@ def draw(axes: Any, name: str, curves: dict[str, list[np.ndarray]]) -> None:
         median = np.median([curve[:length] for curve in found], axis=0)
         axes.plot(np.arange(1, length + 1), median, label=LABELS[row])
     axes.set_xscale("log")
+    axes.set_xticks(MARKS, [str(mark) for mark in MARKS])
+    axes.minorticks_off()
     axes.set_title(f"{name}, left out")
     axes.set_xlabel("evaluated plans")
     axes.set_ylabel("best KL to the dense network")
-    axes.legend(frameon=False, fontsize=7)
 
 
 if __name__ == "__main__":

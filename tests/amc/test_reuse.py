@@ -128,8 +128,9 @@ def test_an_adaptation_is_resumed_to_the_bit_without_what_it_began_with(policy, 
         search(small_task(), run=part, resume=True, start=tmp_path)
 
 
+@pytest.mark.usefixtures("policy")
 @pytest.mark.filterwarnings("ignore:the policy was trained at 100.0% of the macs")
-def test_a_replay_is_resumed_as_a_replay(policy, tmp_path):
+def test_a_replay_is_resumed_as_a_replay(tmp_path):
     once = replay("mine", small_task(), "flops=0.3:0.8", run=tmp_path / "run")
     part = cut(tmp_path / "run", tmp_path / "part", 4)
     again = search(small_task(), run=part, resume=True)

@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 from amc.config import DataConfig, EvaluateConfig, ModelConfig
 from amc.data import ImageData, load_data
 from amc.pipeline import search
-from amc.plan import Plan
+from amc.results import read_episodes
 from amc.reuse import replay
 from amc.run import RunFolder
 from amc.task import Task, image_task
@@ -62,6 +62,9 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2,3,4", help="with commas")
     parser.add_argument("--episodes", type=int, default=80, help="of each search")
     parser.add_argument("--scratch-episodes", type=int, default=150, help="of scratch's")
+    parser.add_argument(
+        "--one-source", action="store_true", help="policy and plan of seed 0 for all seeds"
+    )
     parser.add_argument("--train-episodes", type=int, default=400, help="of each policy")
     parser.add_argument("--range", default="flops=0.3:0.8")
     parser.add_argument("--budget", default="flops=0.5")
@@ -107,12 +110,12 @@ def run(
         agent = "cma-es" if row == "cma" else row
         return facts(search(task, budget, agent=agent, **given).history)
     if row == "scratch":
-        length = max(arguments.episodes, arguments.scratch_episodes)
-        return facts(search(task, budget, seed=seed, episodes=length).history)
+        return facts(read_episodes(searched(arguments, seed, task).episodes))
+    source = 0 if arguments.one_source else seed
     if row == "replay":
-        result = replay(trained(arguments, seed, others), task, budget, **given)
+        result = replay(trained(arguments, source, others), task, budget, **given)
         return facts(result.history, arguments.train_episodes)
-    plan = searched(arguments, seed, others)
+    plan = searched(arguments, source, next(iter(others.values()))).plan
     agent = "cma-es" if row == "cma-copied" else "expert"
     result = replay(plan, task, budget, agent=agent, **given)
     return facts(result.history, arguments.scratch_episodes)
@@ -133,15 +136,17 @@ def trained(arguments: argparse.Namespace, seed: int, tasks: dict[str, Task]) ->
     return Path(path)
 
 
-def searched(arguments: argparse.Namespace, seed: int, tasks: dict[str, Task]) -> Plan:
-    """The best plan of a search on the first of ``tasks``."""
-    name, task = next(iter(tasks.items()))
-    path = arguments.runs / f"plan-{name}-{arguments.budget}-seed{seed}"
-    if not (path / "policy" / "policy.json").exists():
+def searched(arguments: argparse.Namespace, seed: int, task: Task) -> RunFolder:
+    """A search from nothing on ``task``, done if need be: a row, and the source of others."""
+    assert task.config is not None
+    name = task.config.spec.removeprefix("amc:")
+    folder = RunFolder(arguments.runs / f"{name}-{arguments.budget}-seed{seed}")
+    if not (folder.policy / "policy.json").exists():
         given: dict[str, Any] = {"episodes": arguments.scratch_episodes, "seed": seed}
-        resume = {"resume": True} if path.exists() else {"budget": arguments.budget, **given}
-        search(task, run=path, **resume)
-    return Plan.load(RunFolder(path).plan)
+        begun = folder.path.exists()
+        resume = {"resume": True} if begun else {"budget": arguments.budget, **given}
+        search(task, run=folder.path, **resume)
+    return folder
 
 
 def make_task(name: str, nets: dict[str, str], images: ImageData) -> Task:

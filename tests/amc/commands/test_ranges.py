@@ -22,7 +22,9 @@ def search(monkeypatch, capsys, tmp_path, weights):
     return call
 
 
-def test_a_range_a_plan_of_it_and_its_policy_elsewhere(search, monkeypatch, capsys, tmp_path):
+def test_a_range_a_plan_of_it_and_its_policy_elsewhere(
+    search, monkeypatch, capsys, tmp_path, weights
+):
     arguments = ("--agent", "ddpg", "--episodes", "6")
     code, out, error = search("--budget", "flops=0.3:0.8", *arguments)
     assert code == 0, error
@@ -45,10 +47,12 @@ def test_a_range_a_plan_of_it_and_its_policy_elsewhere(search, monkeypatch, caps
     )
     assert "is one plan; give the run's folder" in error
 
-    replay = ("--policy", str(folder), "--episodes", "0")
+    onto = ("amc:smallcnn", "--weights", weights, "--data", "digits", "--images", "40")
     with warnings.catch_warnings():  # elsewhere in the tests they are errors
         warnings.simplefilter("default")
-        code, out, error = search("--budget", "flops=0.2", *replay)
+        code, out, error = run(
+            monkeypatch, capsys, "replay", str(folder), *onto, "--budget", "flops=0.2"
+        )
     assert code == 0, error
     assert "warning: the policy was trained at 30.0% to 80.0% of the macs, and is asked" in error
     lines = (tmp_path / "runs/smallcnn-macs0.2-replay-seed0/episodes.jsonl").read_text()

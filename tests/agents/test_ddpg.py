@@ -13,6 +13,7 @@ import torch
 from amc.agents.baselines import RandomSearch
 from amc.agents.ddpg import DDPGAgent, PruningDDPG
 from amc.config import PRESETS, DDPGConfig
+from amc.envs.features import FEATURES
 from amc.envs.pruning import Episode
 from tests.fakes import FakeCost, FakeQuality, fake_env, fake_units, play
 
@@ -151,7 +152,8 @@ def test_under_a_range_each_walk_is_learned_under_its_own_budget() -> None:
     agent.tell([env.score(proposal) for proposal in proposals])
     buffer = agent.model.replay_buffer
     assert buffer is not None
-    seen = buffer.observations[: 6 * 9, 0, 17].reshape(6, 9)
+    column = [feature.name for feature in FEATURES].index("macs_budget")
+    seen = buffer.observations[: 6 * 9, 0, column].reshape(6, 9)
     shares = [p.budget.limits["macs"] / env.cost.dense_macs for p in proposals]
     np.testing.assert_allclose(seen, np.repeat(np.array(shares)[:, None], 9, 1), rtol=1e-6)
     assert len(set(shares)) == 6

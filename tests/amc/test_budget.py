@@ -196,6 +196,35 @@ def test_fractions_outside_of_their_range_are_refused(limit):
 def test_a_budget_shows_its_bounds():
     units, cost = three_units()
     assert str(resolve({"macs": 0.5, "params": 300}, units, cost)) == (
-        f"macs ≤ {by_hand(*WIDTHS)['macs'] / 2:,.0f} (50.0%), "
-        f"params ≤ 300 ({300 / by_hand(*WIDTHS)['params']:.1%})"
+        f"MACs ≤ {by_hand(*WIDTHS)['macs'] / 2:,.0f} (50.0%), "
+        f"parameters ≤ 300 ({300 / by_hand(*WIDTHS)['params']:.1%})"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("latency=0.6", {"latency_us": 0.6}),
+        ("latency=12ms", {"latency_us": 12000}),
+        ("latency=0.5ms", {"latency_us": 500}),
+        ("latency=800us flops=0.5", {"latency_us": 800, "macs": 0.5}),
+        ("latency=0.4:0.9", {"latency_us": (0.4, 0.9)}),
+        ("latency=1s:2s", {"latency_us": (10**6, 2 * 10**6)}),
+    ],
+)
+def test_times(text, expected):
+    assert parse_budget(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("latency=12", "12 of what"),
+        ("latency=12M", "neither a fraction nor a time"),
+        ("flops=12ms", "neither a fraction nor a count"),
+        ("latency=0ms", "must be in"),
+    ],
+)
+def test_times_that_are_none(text, message):
+    with pytest.raises((ConfigError, BudgetError), match=message):
+        parse_budget(text)

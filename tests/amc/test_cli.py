@@ -96,7 +96,7 @@ def test_a_full_disk_is_one_line(monkeypatch, capsys, tmp_path, weights):
 def test_help_lists_the_commands_in_the_order_of_their_use(monkeypatch, capsys):
     code, out, _ = run(monkeypatch, capsys, "--help")
     assert code == 0
-    path = ["demo", "inspect", "search", "compare", "apply", "finetune"]
+    path = ["demo", "inspect", "search", "replay", "compare", "apply", "finetune"]
     path += ["measure", "export", "report"]
     assert re.findall(r"^│ (\w+) ", out, re.MULTILINE) == path
 

@@ -117,7 +117,10 @@ def test_extra_tables_are_saved_beside_the_settings(tmp_path):
     [
         ({"episods": 5}, r"episods: Extra inputs are not permitted \(got 5\)"),
         ({"episodes": -1}, r"episodes: .*greater than or equal to 0 \(got -1\)"),
-        ({"episodes": 0}, r"^run.toml: a search without episodes needs a policy to replay$"),
+        (
+            {"episodes": 0},
+            r"^run.toml: a search without episodes needs a policy or a plan to replay$",
+        ),
         ({"episodes": "many"}, r"episodes: .*valid integer.*\(got 'many'\)"),
         ({"agent": "sac"}, r"agent: .*'ddpg', 'uniform', .* or 'gp' \(got 'sac'\)"),
         ({"min_keep": 1.5}, r"min_keep: .*less than or equal to 1"),

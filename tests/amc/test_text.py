@@ -60,6 +60,7 @@ def test_budget_tells_fractions_from_counts() -> None:
 
 
 def test_bounds_as_a_user_writes_them() -> None:
-    limits: dict[str, text.Bound] = {"macs": (0.3, 0.8), "params": 1_200_000}
-    assert [text.bound(x) for x in limits.values()] == ["0.3:0.8", "1200000"]
-    assert text.limits_name(limits) == "macs0.3-0.8-params1200000"
+    limits: dict[str, text.Bound] = {"macs": (0.3, 0.8), "params": 1_200_000, "latency_us": 900}
+    assert [text.bound(*x) for x in limits.items()] == ["0.3:0.8", "1200000", "900us"]
+    assert text.limits_name(limits) == "macs0.3-0.8-params1200000-latency900us"
+    assert text.budget({"latency_us": 12_300}) == "latency ≤ 12.3 ms"

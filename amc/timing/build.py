@@ -20,10 +20,12 @@ from amc.units import Unit, Units
 
 CALIBRATION = 24
 """Whole networks that are measured: the dense one, and plans that keep a tenth to all."""
-_PRIOR = {"elements": 1e-3, "forward": 20.0}
-"""How far the coefficients may be from what they are without calibration: 0 microseconds for each
-element and forward, .3 around 1 for layer times."""
 _PRIOR_ROLE = 0.3
+_PRIOR_ELEMENT_US = 1e-3
+_PRIOR_CALL_US = 10.0
+"""How far the coefficients may be from what they are without calibration: from 1 for layer times,
+from 0 for each element, and for each layer, which alone pays for a call of its own."""
+_ALIGNED = 8
 _REWEIGHTINGS = 10
 _NOISE = 0.02
 """Relative error of a measurement."""
@@ -115,17 +117,23 @@ def sizes(form: Sequence[int], units: Units) -> list[int]:
 
 
 def calibration_plans(units: Units, count: int, seed: int) -> list[tuple[int, ...]]:
-    """The dense plan, and random ones from nearly all to a tenth of everything."""
+    """The dense plan, and random ones from nearly all to a tenth of everything.
+
+    Every other one is of multiples of 8, for which kernels have other paths.
+    """
     generator = np.random.default_rng(seed)
     plans = [units.dense_widths]
-    for most in np.linspace(1.0, 0.2, count - 1):
+    for number, most in enumerate(np.linspace(1.0, 0.2, count - 1)):
         keeps = most * generator.uniform(0.4, 1.0, len(units))
-        plans.append(tuple(map(_nearest, units, keeps)))
+        step = _ALIGNED if number % 2 else 1
+        plans.append(tuple(_nearest(u, k, step) for u, k in zip(units, keeps, strict=True)))
     return plans
 
 
-def _nearest(unit: Unit, keep: float) -> int:
-    return min(unit.widths, key=lambda width: abs(width - keep * unit.width))
+def _nearest(unit: Unit, keep: float, step: int) -> int:
+    channels = [width * unit.granularity for width in unit.widths]
+    on_grid = [w for w, n in zip(unit.widths, channels, strict=True) if n % step == 0]
+    return min(on_grid or unit.widths, key=lambda width: abs(width - keep * unit.width))
 
 
 def calibrated(
@@ -141,7 +149,8 @@ def calibrated(
     raw = LatencyModel(layers, tables)
     features = raw.features(plans) / us[:, None]
     prior = np.array([float(name in raw.roles) for name in raw.names])
-    std = np.array([_PRIOR.get(name, _PRIOR_ROLE) for name in raw.names])
+    call_us = _PRIOR_CALL_US * len(layers)
+    std = np.array([_PRIOR_ROLE] * len(raw.roles) + [_PRIOR_ELEMENT_US, call_us])
     weights = np.ones(len(us))
     for _ in range(_REWEIGHTINGS):
         system = np.concatenate([features * weights[:, None] / _NOISE, np.diag(1 / std)])

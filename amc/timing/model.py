@@ -48,8 +48,9 @@ class LatencyModel:
 
     microseconds: inside of a network a layer takes somewhat more or less than alone (``a``, by
     role: convolutions, pointwise, depthwise, linear), its output is passed on to what is not in the
-    table, such as additions and poolings (``b``), and a forward has a fixed cost (``c``). The
-    coefficients are fitted to whole networks (:mod:`amc.timing.build`).
+    table, such as additions and poolings (``b``), and a forward is one call where single layers are
+    many (``c``, mostly negative). The coefficients are fitted to whole networks
+    (:mod:`amc.timing.build`).
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Does a policy's plan meet the budget on any network? Replay over the zoo, without images.
 
-    python benchmarks/replay_zoo.py POLICY                   # every network; hours on one core
-    python benchmarks/replay_zoo.py POLICY --only '*resnet*'
-    python benchmarks/replay_zoo.py POLICY --fast            # eight small ones; minutes
+    python benchmarks/zoo_replay.py POLICY                   # every network; hours on one core
+    python benchmarks/zoo_replay.py POLICY --only '*resnet*'
+    python benchmarks/zoo_replay.py POLICY --fast            # eight small ones; minutes
 
 In a process of its own each network (random weights, made lively) is traced, its units proven; then
 the policy walks under each budget, and the plan is sliced and compared with its masked twin. Each

@@ -20,11 +20,9 @@ from amc.units import Unit, Units
 
 CALIBRATION = 24
 """Whole networks that are measured: the dense one, and plans that keep a tenth to all."""
-_PRIOR_ROLE = 0.3
-_PRIOR_ELEMENT_US = 1e-3
-_PRIOR_CALL_US = 10.0
-"""How far the coefficients may be from what they are without calibration: from 1 for layer times,
-from 0 for each element, and for each layer, which alone pays for a call of its own."""
+_PRIOR_STD = (0.5, 2e-3, 10.0)
+"""How far the coefficients may be from those of a mere sum of layers: from 1 for the layers' times,
+from 0 for each element, and from 0 for each layer, which alone pays for a call of its own."""
 _ALIGNED = 8
 _REWEIGHTINGS = 10
 _NOISE = 0.02
@@ -142,15 +140,13 @@ def calibrated(
     plans: np.ndarray,
     us: np.ndarray,
 ) -> LatencyModel:
-    """The model that fits plans (n, units) which take ``us`` (n,) microseconds.
+    """The model that fits plans (n, units) which take ``us`` (n,) microseconds; the first is dense.
 
     Least squares of relative errors, with a normal prior on each coefficient.
     """
     raw = LatencyModel(layers, tables)
     features = raw.features(plans) / us[:, None]
-    prior = np.array([float(name in raw.roles) for name in raw.names])
-    call_us = _PRIOR_CALL_US * len(layers)
-    std = np.array([_PRIOR_ROLE] * len(raw.roles) + [_PRIOR_ELEMENT_US, call_us])
+    prior, std = np.array(raw.coefficients), np.array(_PRIOR_STD) * (1, 1, len(layers))
     weights = np.ones(len(us))
     for _ in range(_REWEIGHTINGS):
         system = np.concatenate([features * weights[:, None] / _NOISE, np.diag(1 / std)])
@@ -159,4 +155,4 @@ def calibrated(
         # A forward that was disturbed in every round must not bend all others (Huber 1964).
         error = np.abs(features @ found - 1) / _NOISE
         weights = np.sqrt(1 / np.maximum(error, 1))
-    return LatencyModel(layers, tables, dict(zip(raw.names, found.tolist(), strict=True)))
+    return LatencyModel(layers, tables, found.tolist(), (tuple(plans[0].tolist()), float(us[0])))

@@ -55,15 +55,6 @@ class LayerShape:
     activation: str = ""
 
     @property
-    def role(self) -> str:
-        """``conv``, ``pointwise``, ``depthwise`` or ``linear``: what runtimes do alike."""
-        if self.kind == "linear":
-            return "linear"
-        if self.groups == 0:
-            return "depthwise"
-        return "pointwise" if set(self.kernel) == {1} else "conv"
-
-    @property
     def positions(self) -> float:
         """Elements of the output for each of its channels, batch included."""
         batch, *sides = self.inputs

@@ -24,7 +24,8 @@ class _Header(Settings):
     shapes: tuple[str, ...]
     tables: tuple[int, ...] = Field(min_length=1)
     """Which table each layer has."""
-    coefficients: dict[str, float]
+    coefficients: tuple[float, float, float]
+    dense: tuple[tuple[int, ...], float] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,23 +45,25 @@ class LatencyModel:
 
     With t_l a layer's time in a network of its own and e_l the elements of its output, a plan takes
 
-        sum_l (a_role(l) t_l + b e_l) + c
+        sum_l (a t_l + b e_l) + c
 
-    microseconds: inside of a network a layer takes somewhat more or less than alone (``a``, by
-    role: convolutions, pointwise, depthwise, linear), its output is passed on to what is not in the
-    table, such as additions and poolings (``b``), and a forward is one call where single layers are
-    many (``c``, mostly negative). The coefficients are fitted to whole networks
-    (:mod:`amc.timing.build`).
+    microseconds: inside of a network layers take somewhat more or less than alone (``a``), what
+    they put out is passed on, partly to what is not in the table, such as additions (``b``), and a
+    forward is one call where single layers are many (``c``, mostly negative). The coefficients are
+    fitted to whole networks (:mod:`amc.timing.build`). What the dense network takes is not
+    predicted but known, since bounds are fractions of it.
     """
 
     def __init__(
         self,
         layers: Sequence[TimedLayer],
         tables: Sequence[LayerTable],
-        coefficients: dict[str, float] | None = None,
+        coefficients: Sequence[float] = (1.0, 0.0, 0.0),
+        dense: tuple[Sequence[int], float] | None = None,
     ) -> None:
+        """``coefficients`` are a, b and c; ``dense`` its widths and microseconds."""
         self.layers, self._tables = tuple(layers), tuple(tables)
-        self.roles = tuple(dict.fromkeys(layer.shape.role for layer in layers))
+        self.coefficients, self.dense = tuple(coefficients), dense
         self._in = np.array([layer.in_form for layer in layers], dtype=np.float64).T
         self._out = np.array([layer.out_form for layer in layers], dtype=np.float64).T
         self._elements = np.array([layer.shape.positions for layer in layers], dtype=np.float64)
@@ -69,35 +72,20 @@ class LatencyModel:
         self._columns = _ranks(
             [table.outputs if table.us.ndim == 2 else np.zeros(0) for table in tables]
         )
-        role = [self.roles.index(layer.shape.role) for layer in layers]
-        self._of_role = np.eye(len(self.roles))[role]
-        self.coefficients = coefficients or dict.fromkeys(self.roles, 1.0)
-        self._a = self._of_role @ [self.coefficients.get(role, 1.0) for role in self.roles]
-        self._b = self.coefficients.get("elements", 0.0)
-        self._c = self.coefficients.get("forward", 0.0)
 
     def __call__(self, widths: np.ndarray) -> np.ndarray:
         """(...) microseconds of kept widths (..., units); fractions count as the nearest width."""
-        times, elements = self._looked_up(widths)
-        total: np.ndarray = times @ self._a + self._b * elements.sum(axis=-1) + self._c
-        return total
-
-    def layer_us(self, widths: np.ndarray) -> np.ndarray:
-        """(..., layers) microseconds of each layer inside of the network."""
-        times, elements = self._looked_up(widths)
-        return np.asarray(times * self._a + self._b * elements)
+        total: np.ndarray = self.features(widths) @ np.array(self.coefficients)
+        if self.dense is None:
+            return total
+        dense_widths, dense_us = self.dense
+        return np.where((np.rint(widths) == dense_widths).all(axis=-1), dense_us, total)
 
     def features(self, widths: np.ndarray) -> np.ndarray:
-        """(n, roles + 2): layer times by role, elements, and 1, of widths (n, units)."""
+        """(..., 3) what the coefficients multiply: summed layer times, output elements, and 1."""
         times, elements = self._looked_up(widths)
-        by_role = times @ self._of_role
-        total = elements.sum(axis=-1, keepdims=True)
-        return np.concatenate([by_role, total, np.ones_like(total)], axis=-1)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the coefficients of :meth:`features`."""
-        return (*self.roles, "elements", "forward")
+        sums = times.sum(axis=-1), elements.sum(axis=-1)
+        return np.stack([*sums, np.ones_like(sums[0])], axis=-1)
 
     def save(self, path: Path) -> None:
         """Write tables and coefficients as safetensors, replacing an older file in one step."""
@@ -114,6 +102,7 @@ class LatencyModel:
                 for table in self._tables
             ),
             coefficients=self.coefficients,
+            dense=self.dense and (tuple(self.dense[0]), self.dense[1]),
         )
         with replacing(path) as draft:
             save_file(tensors, draft, metadata={"amc": header.model_dump_json()})
@@ -135,7 +124,8 @@ class LatencyModel:
             raise RunError(f"{path}: no sound latency model: {error}") from None
         if header.shapes != tuple(str(layer.shape) for layer in layers):
             raise RunError(f"{path}: the latency model of another network or input")
-        return cls(layers, [distinct[n] for n in header.tables], header.coefficients)
+        tables = [distinct[n] for n in header.tables]
+        return cls(layers, tables, header.coefficients, header.dense)
 
     def _looked_up(self, widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         whole = np.rint(np.asarray(widths, dtype=np.float64))

@@ -35,9 +35,6 @@ def test_every_plan_of_a_small_network(built):
     grid = np.array(np.meshgrid(*(unit.widths for unit in units))).reshape(len(units), -1).T
     true = measure_plans(model, x, units, runtime, grid[::3].tolist())
     assert found(grid[::3]) == pytest.approx(true, rel=0.01)
-    assert found.layer_us(grid).sum(axis=1) == pytest.approx(
-        found(grid) - found.coefficients["forward"]
-    )
 
 
 def test_a_table_of_costs_with_latency(built):
@@ -68,12 +65,13 @@ def test_whole_networks_decide_and_a_disturbed_one_does_not(built):
     found, _, _, units, _ = built
     plans = np.array(calibration_plans(units, 24, seed=1))
     features = found.features(plans)
-    true = features @ np.array([0.8, 1.2, 0.0, 15.0])[: features.shape[1]]
+    true = features @ np.array([0.9, 1e-3, -5.0])
     us = true.copy()
     us[[3, 11]] *= 1.9  # a forward that was disturbed in all of its turns
     tables = found._tables
     fitted = calibrated(found.layers, tables, plans, us)
-    assert fitted(plans) == pytest.approx(true, rel=0.03)
+    assert fitted(plans) == pytest.approx(true, rel=0.02)
+    assert fitted(plans[0]) == us[0]
 
 
 @pytest.mark.parametrize(("step", "expected"), [(4, 4), (8, 8), (16, 16), (1, 1)])

@@ -26,7 +26,7 @@ def built(tmp_path_factory):
     times = LayerTimes(runtime, tmp_path_factory.mktemp("times"))
     stages = []
     found = build_model(model, x, units, runtime, times, on_stage=lambda *s: stages.append(s))
-    assert stages[-1] == ("whole networks", 24, 24)
+    assert stages[-1] == ("whole networks", 28, 28)
     return found, model, x, units, runtime
 
 

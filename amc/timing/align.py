@@ -22,10 +22,12 @@ def best_multiple(model: nn.Module, example_inputs: Any, times: LayerTimes) -> i
 
     The heaviest layers are measured at square sizes from half of their width on. Of the multiples,
     the one is best at whose sizes a multiply-accumulate takes the least time; a coarser one must
-    be clearly better, as it leaves fewer plans.
+    be clearly better, as it leaves fewer plans, and no coarser than a quarter of these layers.
     """
+    heaviest = _heaviest(model, example_inputs)
+    coarsest = min((width for _, width in heaviest), default=0) / 4
     per_mac = {multiple: [] for multiple in MULTIPLES}  # type: dict[int, list[float]]
-    for shape, width in _heaviest(model, example_inputs):
+    for shape, width in heaviest:
         sizes = np.arange(width // 2, min(width, width // 2 + _WINDOW) + 1)
         sizes = sizes[sizes > 0]
         us = np.array(times.times(shape, [(int(n), int(n)) for n in sizes]))
@@ -37,7 +39,7 @@ def best_multiple(model: nn.Module, example_inputs: Any, times: LayerTimes) -> i
     cost = {m: sum(found) for m, found in per_mac.items() if len(found) == len(per_mac[1])}
     best = 1
     for multiple, total in cost.items():
-        if total < _WORTH * cost[best]:
+        if multiple <= coarsest and total < _WORTH * cost[best]:
             best = multiple
     return best
 

@@ -82,3 +82,6 @@ def test_the_multiple_of_a_device(step, expected):
 
     model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 80))
     assert best_multiple(model, torch.zeros(1, 64), Times()) == expected  # type: ignore[arg-type]
+    narrow = torch.nn.Sequential(torch.nn.Linear(32, 16), torch.nn.ReLU(), torch.nn.Linear(16, 32))
+    # Of 16 channels four widths are left, not one.
+    assert best_multiple(narrow, torch.zeros(1, 32), Times()) <= 4  # type: ignore[arg-type]

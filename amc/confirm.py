@@ -26,7 +26,7 @@ from amc.timing.device import Device
 _CANDIDATES = 4
 _ROUNDS = 6
 _MARGIN = 0.005
-"""By how much more than what was missed a budget is tightened."""
+"""By how much more than what was missed a budget is tightened; twice as much each time."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def confirm(
     tightened: list[float] = []
     dense_predicted = env.cost.dense("latency_us")
     factor = 1.0
-    for _ in range(_ROUNDS):
+    for number in range(_ROUNDS):
         turns = _time(env, device, candidates)
         limit = _as_fraction(bound, turns.dense_us)
         tried += [
@@ -87,7 +87,7 @@ def confirm(
                 timed=(*tried, chosen),
             )
             return candidates[holding[0]], found
-        factor *= (1 - _MARGIN) * limit / min(turns.kept)
+        factor *= (1 - _MARGIN * 2**number) * limit / min(turns.kept)
         tightened.append(factor)
         on_note(
             f"the best plans measure {percent(min(turns.kept))} of the dense latency or more, not "

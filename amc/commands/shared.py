@@ -154,3 +154,10 @@ def recover_plan(
         )
     console.print(f"network     {folder.finetuned if done.epochs else folder.pruned}")
     console.print(f"report      {folder.report}")
+    dense, last_row = done.row("dense"), done.rows[-1]
+    if dense is not None and (dense.latency_ms or 0) < (last_row.latency_ms or 0):
+        console.print(
+            f"It is no faster: widths are not what the device computes in. amc measure {folder.path} "
+            "says where the time goes, --budget latency=0.6 bounds it, --round-to 8 often helps",
+            highlight=False,
+        )

@@ -157,7 +157,7 @@ def recover_plan(
     dense, last_row = done.row("dense"), done.rows[-1]
     if dense is not None and (dense.latency_ms or 0) < (last_row.latency_ms or 0):
         console.print(
-            f"no faster   amc measure {folder.path} says where the time goes; a search can bound it "
-            "(--budget latency=0.6), or keep widths that devices like (--round-to 8)",
+            f"no faster   amc measure {folder.path} says where the time goes; a search can bound "
+            "it (--budget latency=0.6), or keep widths that devices like (--round-to 8)",
             highlight=False,
         )

@@ -32,39 +32,28 @@ class CostTable:
         self.latency = latency
         # Row 0 is the constant 1, which pads short products.
         self._forms: dict[tuple[int, ...], int] = {(*[0] * len(units), 1): 0}
-        per_group: dict[tuple[str, int], np.ndarray] = {}
-        for u, unit in enumerate(units):
-            for slot in unit.slots:
-                row = per_group.setdefault((slot.tensor, slot.dim), np.zeros(len(units), np.int64))
-                row[u] = slot.index.shape[1]
         layers = [(x.tensor, x.dims, x.macs_per_weight) for x in units.layers]
         tensors = [(name, (*range(len(shape)),), 1) for name, shape in units.parameters.items()]
-        self._layers = self._terms(per_group, layers)
+        self._layers = self._terms(layers)
         self._totals = {
             "macs": _merged(*self._layers),
-            "params": _merged(*self._terms(per_group, tensors)),
+            "params": _merged(*self._terms(tensors)),
         }
         forms = np.array(list(self._forms), dtype=np.float64)
         self._matrix, self._offset = np.ascontiguousarray(forms[:, :-1].T), forms[:, -1]
         self.dense_macs = self.macs(units.dense_widths)
         self.dense_params = self.params(units.dense_widths)
 
-    def _terms(
-        self,
-        per_group: dict[tuple[str, int], np.ndarray],
-        products: list[tuple[str, tuple[int, ...], int]],
-    ) -> _Terms:
+    def _terms(self, products: list[tuple[str, tuple[int, ...], int]]) -> _Terms:
         """A sum of products of sizes; each size that is met for the first time becomes a form."""
-        dense = np.array(self.units.dense_widths, dtype=np.int64)
         coefficients, factors = [], []
         for tensor, dims, coefficient in products:
             rows = []
             for dim in dims:
-                row, size = per_group.get((tensor, dim)), self.units.sizes[tensor][dim]
-                if row is None:
-                    coefficient *= size
+                form = self.units.forms.get((tensor, dim))
+                if form is None:
+                    coefficient *= self.units.sizes[tensor][dim]
                     continue
-                form = (*row.tolist(), size - int(row @ dense))
                 rows.append(self._forms.setdefault(form, len(self._forms)))
             coefficients.append(coefficient)
             factors.append(sorted(rows, reverse=True) + [0] * (3 - len(rows)))

@@ -7,45 +7,28 @@ best plan. ``front.json`` holds them all, ready to be applied.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from amc import text
-from amc.config import Bound, Limit, SearchConfig, Settings, explain
+from amc.config import Bound, Limit, SearchConfig
+from amc.document import Document
 from amc.envs.pruning import Episode
 from amc.envs.reward import QualityReward
 from amc.errors import BudgetError, ConfigError, PlanError
-from amc.files import replacing
 from amc.plan import Plan
 
 
-class Front(Settings):
+class Front(Document):
     """``front.json``: plans from the cheapest and worst to the best, and what they come from."""
 
+    kind = "a sound front"
+    fault = PlanError
+    absent = "; only a search over a range of budgets has several plans to choose from"
+    indent = None
     format: Literal["amc.front/1"] = "amc.front/1"
     dense_quality: dict[str, float]
     """Search-val quality of the dense network."""
     plans: tuple[Plan, ...]
-
-    @classmethod
-    def load(cls, path: Path) -> Front:
-        """Read ``front.json``; raises :class:`PlanError` where it is missing or not sound."""
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            raise PlanError(
-                f"{path}: no such file; only a search over a range of budgets has several plans to "
-                "choose from"
-            ) from None
-        except ValidationError as error:
-            raise PlanError(f"{path}: not a sound front: {explain(error)}") from None
-
-    def save(self, path: Path) -> None:
-        """Write ``front.json``, replacing an older one in one step."""
-        with replacing(path) as draft:
-            draft.write_text(self.model_dump_json() + "\n")
 
     def within(self, limits: Mapping[str, Bound]) -> Plan:
         """The best plan that costs no more than ``limits``.

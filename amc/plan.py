@@ -10,17 +10,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from amc.config import ModelConfig, Settings, explain
+from amc.config import ModelConfig, Settings
+from amc.document import Document
 from amc.errors import PlanError
-from amc.files import replacing
 from amc.slim import attribute_sizes
 from amc.units import Units
 
@@ -40,9 +39,11 @@ class UnitPlan(Settings):
         return self
 
 
-class Plan(Settings):
+class Plan(Document):
     """Kept groups of every unit, what they cost, and the network they belong to."""
 
+    kind = "a sound plan"
+    fault = PlanError
     format: Literal["amc.plan/1"] = "amc.plan/1"
     model: ModelConfig | None = None
     """How to build the dense network; None where it was handed over as an object."""
@@ -69,25 +70,6 @@ class Plan(Settings):
         if len(set(names)) != len(names):
             raise ValueError("a unit is named twice")
         return self
-
-    @classmethod
-    def load(cls, path: Path) -> Plan:
-        """Read ``plan.json``; raises :class:`PlanError` for a file that is not a sound plan."""
-        try:
-            return cls.model_validate_json(path.read_text())
-        except FileNotFoundError:
-            raise PlanError(f"{path}: no such file") from None
-        except UnicodeDecodeError:
-            raise PlanError(f"{path}: not a plan (not text)") from None
-        except OSError as error:
-            raise PlanError(f"{path}: cannot be read: {error.strerror}") from None
-        except ValidationError as error:
-            raise PlanError(f"{path}: not a sound plan: {explain(error)}") from None
-
-    def save(self, path: Path) -> None:
-        """Write ``plan.json``, replacing an older one in one step."""
-        with replacing(path) as draft:
-            draft.write_text(self.model_dump_json(indent=1) + "\n")
 
     @property
     def costs(self) -> dict[str, tuple[float, float]]:

@@ -9,9 +9,9 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from amc.config import FinetuneConfig, Settings, explain
+from amc.document import Document
 from amc.envs.pruning import Episode
 from amc.errors import RunError
-from amc.files import replacing
 from amc.finetune import Epoch
 from amc.text import milliseconds, percent
 
@@ -37,9 +37,12 @@ class Row(Settings):
     """Median CPU time of the same forwards."""
 
 
-class Results(Settings):
+class Results(Document):
     """``results.json``: the networks side by side, and how the last of them was trained."""
 
+    kind = "sound results"
+    absent = "; a search writes it at its end, so let one finish"
+    unsound = "; remove the file to do without it"
     format: Literal["amc.results/1"] = "amc.results/1"
     rows: tuple[Row, ...]
     device: str
@@ -58,25 +61,6 @@ class Results(Settings):
     """How it was finetuned."""
     verified_error: float
     """Worst error of the sliced network against its masked twin, relative to the largest output."""
-
-    @classmethod
-    def load(cls, path: Path) -> Results:
-        """Read ``results.json``; raises :class:`RunError` where it is missing or not sound."""
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            raise RunError(
-                f"{path}: no such file; a search writes it at its end, so let one finish"
-            ) from None
-        except ValidationError as error:
-            raise RunError(
-                f"{path}: not sound results: {explain(error)}; remove the file to do without it"
-            ) from None
-
-    def save(self, path: Path) -> None:
-        """Write ``results.json``, replacing an older one in one step."""
-        with replacing(path) as draft:
-            draft.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
     def time_ms(self, row: Row) -> float | None:
         """The latency of a row by the clock that decides."""
@@ -99,9 +83,11 @@ class Timed(Settings):
     holds: bool
 
 
-class Confirmation(Settings):
+class Confirmation(Document):
     """``latency.json``: which plans were timed, where, and how the last of them was chosen."""
 
+    kind = "a sound confirmation"
+    unsound = "; remove the file to do without it"
     format: Literal["amc.confirmation/1"] = "amc.confirmation/1"
     runtime: str
     identity: dict[str, str]
@@ -115,21 +101,6 @@ class Confirmation(Settings):
     """Factors on the bound, one for each time that all candidates missed."""
     timed: tuple[Timed, ...]
     """In the order in which they were tried; the last is the one that was taken."""
-
-    @classmethod
-    def load(cls, path: Path) -> Confirmation:
-        """Read ``latency.json``; raises :class:`RunError` where it is not sound."""
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise RunError(
-                f"{path}: no sound confirmation: {explain(error)}; remove the file to do without"
-            ) from None
-
-    def save(self, path: Path) -> None:
-        """Write ``latency.json``, replacing an older one in one step."""
-        with replacing(path) as draft:
-            draft.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
     def __str__(self) -> str:
         last = self.timed[-1]

@@ -14,11 +14,11 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from amc.config import Settings, explain
+from amc.config import Settings
+from amc.document import Document
 from amc.errors import PlanError
-from amc.files import replacing
 from amc.find import read_units
 from amc.models import build_model, check_allowed
 from amc.plan import Plan
@@ -61,9 +61,11 @@ class RoleKeep(Settings):
     keep: Fraction
 
 
-class RolePlan(Settings):
+class RolePlan(Document):
     """``plan.json`` without the names, widths and channels of its network."""
 
+    kind = "a sound plan by role"
+    fault = PlanError
     format: Literal["amc.role-plan/1"] = "amc.role-plan/1"
     units: tuple[RoleKeep, ...] = Field(min_length=1)
     kept_macs: Annotated[float, Field(gt=0, le=1)]
@@ -101,21 +103,6 @@ class RolePlan(Settings):
         with torch.random.fork_rng(devices=[]):  # its weights are drawn, and do not matter
             model = build_model(plan.model.model_copy(update={"weights": None}))
         return cls.of(plan, read_units(model, torch.zeros(plan.input_shape)))
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what :meth:`save` wrote; raises :class:`PlanError` where it is not sound."""
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise PlanError(f"{path}: cannot be read: {error.strerror}") from None
-        except ValidationError as error:
-            raise PlanError(f"{path}: not a sound plan by role: {explain(error)}") from None
-
-    def save(self, path: Path) -> None:
-        """Write it, replacing an older one in one step."""
-        with replacing(path) as draft:
-            draft.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
     def keeps(self, units: Sequence[Unit]) -> tuple[float, ...]:
         """Kept fractions (units,) for all ``units`` of a network: wishes, not yet on a budget.

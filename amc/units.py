@@ -136,6 +136,22 @@ class Units(Sequence[Unit]):
         """The width of every unit, nothing removed."""
         return tuple(unit.width for unit in self)
 
+    @cached_property
+    def forms(self) -> dict[tuple[str, int], tuple[int, ...]]:
+        """(units + 1,) coefficients of the widths, and the constant, whose sum is the kept size.
+
+        By tensor and dimension, where some unit has channels there.
+        """
+        slopes: dict[tuple[str, int], np.ndarray] = {}
+        for u, unit in enumerate(self):
+            for slot in unit.slots:
+                row = slopes.setdefault((slot.tensor, slot.dim), np.zeros(len(self), np.int64))
+                row[u] = slot.index.shape[1]
+        return {
+            (tensor, dim): (*row.tolist(), self.sizes[tensor][dim] - int(row @ self.dense_widths))
+            for (tensor, dim), row in slopes.items()
+        }
+
     def check(self, widths: Sequence[int]) -> tuple[int, ...]:
         """``widths`` as integers; raises :class:`UnitError` where a unit does not allow one."""
         if len(widths) != len(self):

@@ -73,7 +73,6 @@ FEATURES: tuple[Feature, ...] = (
 LOW = np.array([feature.low for feature in FEATURES], dtype=np.float32)
 HIGH = np.array([feature.high for feature in FEATURES], dtype=np.float32)
 _INDEX = {feature.name: i for i, feature in enumerate(FEATURES)}
-_QUANTITIES = ("macs", "params", "latency")
 
 
 class Observer:
@@ -109,15 +108,16 @@ class Observer:
             "params": "params",
             "latency": measured,
         }
-        self._totals = {name: cost.dense(source) for name, source in self._source.items()}
+        self._dense_costs = {source: cost.dense(source) for source in self._source.values()}
         self._static = np.stack(
             [
                 _static_row(unit, i / max(1, len(units) - 1), scores)
                 for i, (unit, scores) in enumerate(zip(units, importance, strict=True))
             ]
         )
-        for quantity in _QUANTITIES:
-            self._static[:, _INDEX[f"{quantity}_share"]] = self._shares(quantity)
+        shares = {source: self._shares(source) for source in self._dense_costs}
+        for quantity, source in self._source.items():
+            self._static[:, _INDEX[f"{quantity}_share"]] = shares[source]
 
     def __call__(
         self, step: int, chosen: Sequence[int], previous_action: float, budget: Budget
@@ -136,26 +136,25 @@ class Observer:
         row = self._static[min(step, len(self._dense) - 1)].copy()
         open_end = [*chosen, *self._dense[step:]]
         closed_end = [*chosen, *self._least[step:]]
-        for quantity in _QUANTITIES:
-            dense = self._totals[quantity]
-            now = self._total(quantity, open_end)
-            row[_INDEX[f"{quantity}_reduced"]] = 1.0 - now / dense
-            row[_INDEX[f"{quantity}_rest"]] = (now - self._total(quantity, closed_end)) / dense
-            row[_INDEX[f"{quantity}_budget"]] = budget.fraction(self._source[quantity])
+        known: dict[str, tuple[float, float, float]] = {}
+        for source, dense in self._dense_costs.items():
+            total = self._cost.function(source)
+            now, least = total(open_end), total(closed_end)
+            known[source] = 1.0 - now / dense, (now - least) / dense, budget.fraction(source)
+        for quantity, source in self._source.items():
+            for what, value in zip(("reduced", "rest", "budget"), known[source], strict=True):
+                row[_INDEX[f"{quantity}_{what}"]] = value
         row[_INDEX["previous_action"]] = previous_action
         observation: np.ndarray = np.clip(row.astype(np.float32), LOW, HIGH)
         return observation
 
-    def _total(self, quantity: str, widths: Sequence[int]) -> float:
-        return self._cost.function(self._source[quantity])(widths)
-
-    def _shares(self, quantity: str) -> np.ndarray:
+    def _shares(self, source: Quantity) -> np.ndarray:
         """log2 of what each unit can remove by itself, relative to the units' mean, over 8."""
-        dense = self._totals[quantity]
+        dense, total = self._dense_costs[source], self._cost.function(source)
         removable = np.empty(len(self._dense))
         for i, least in enumerate(self._least):
             widths = [*self._dense[:i], least, *self._dense[i + 1 :]]
-            removable[i] = dense - self._total(quantity, widths)
+            removable[i] = dense - total(widths)
         mean = removable.mean()
         if mean <= 0:  # nothing to remove anywhere: all units are at their minimum
             return np.zeros(len(self._dense))

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("amc", "amc.errors", "amc.files", "amc.text", "amc.folding", "amc.page", "amc.options"),
     ("amc.config", "amc.networks", "amc.figures"),
-    ("amc.ids", "amc.weights", "amc.choices", "amc.hollow"),
+    ("amc.ids", "amc.weights", "amc.choices", "amc.hollow", "amc.document"),
     ("amc.models", "amc.data", "amc.rules", "amc.run", "amc.command", "amc.sizes"),
     ("amc.producers", "amc.attention", "amc.inference"),
     ("amc.mixing",),

@@ -13,6 +13,7 @@ from amc.commands.shared import (
     bounds,
     console,
     data_config,
+    evaluation,
     model_config,
     problem_name,
     progress_bar,
@@ -92,7 +93,7 @@ def compare(
         importance=importance,
         reward=reward,
         constraint=constraint,
-        evaluate={"images": images, "calibration_images": calibration_images, "bf16": bf16},
+        evaluate=evaluation(images, calibration_images, bf16),
         device=device,
         threads=1,
     )

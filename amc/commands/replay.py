@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from amc import options as opt
 from amc.commands.search import run_name, run_search
 from amc.commands.shared import (
+    aligned,
     bounds,
     console,
     data_config,
+    evaluation,
     latency_config,
     model_config,
     set_threads,
@@ -84,8 +86,7 @@ def replay(
     network = model_config(model, weights, model_arg)
     unscored = data == "none"
     image_set = None if unscored else data_config(data, search_val, image_size, download)
-    align = "auto" in round_to or (not round_to and "latency" in " ".join(budget))
-    multiples = [] if align else round_to
+    align, multiples = aligned(round_to, *budget)
     allowed = bounds(min_keep, min_width, multiples, exclude, gentle_ends, allow_drop)
     config = make_config(
         budget or found.budget,
@@ -99,12 +100,7 @@ def replay(
         episodes=episodes,
         importance=importance,
         reward=reward,
-        evaluate={
-            "images": images,
-            "calibration_images": calibration_images,
-            "bf16": bf16,
-            "reconstruct": reconstruct,
-        },
+        evaluate=evaluation(images, calibration_images, bf16, reconstruct),
         finetune=FinetuneConfig.parse({"epochs": epochs, "lr": lr, "seed": seed, "bf16": bf16}),
         seed=seed,
         device=device,

@@ -11,9 +11,11 @@ import typer
 from amc import options as opt
 from amc.commands.networks import resume_training, train, training_name
 from amc.commands.shared import (
+    aligned,
     bounds,
     console,
     data_config,
+    evaluation,
     latency_config,
     model_config,
     problem_name,
@@ -126,10 +128,7 @@ def search(
         raise ConfigError("--model names a network and its weights: without MODEL, --weights, ...")
     network = model_config(model, weights, model_arg) if model is not None else None
     image_set = data_config(data, search_val, image_size, download)
-    align = "auto" in round_to or (
-        not round_to and "latency" in " ".join([*budget, minimise, reward])
-    )
-    multiples = [] if align else round_to
+    align, multiples = aligned(round_to, *budget, minimise, reward)
     allowed = bounds(min_keep, min_width, multiples, exclude, gentle_ends, allow_drop)
     recipe = FinetuneConfig.parse({"epochs": epochs, "lr": lr, "seed": seed, "bf16": bf16})
     by_preset = {"agent": agent, "episodes": episodes}
@@ -148,12 +147,7 @@ def search(
         preset=preset,
         reward="amc-flops" if no_budget and aimless and reward == "kl" else reward,
         constraint=constraint,
-        evaluate={
-            "images": images,
-            "calibration_images": calibration_images,
-            "bf16": bf16,
-            "reconstruct": reconstruct,
-        },
+        evaluate=evaluation(images, calibration_images, bf16, reconstruct),
         finetune=recipe,
         seed=seed,
         device=device,

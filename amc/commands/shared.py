@@ -75,6 +75,29 @@ def bounds(
     )
 
 
+def aligned(round_to: list[str], *aims: str) -> tuple[bool, list[str]]:
+    """Whether widths are those that the device likes, and otherwise the multiples of --round-to.
+
+    They are where ``auto`` says so, and where nothing does but latency is among the ``aims``:
+    budgets, and what else a search is after.
+    """
+    latency = any("latency" in aim for aim in aims)
+    align = "auto" in round_to or (not round_to and latency)
+    return align, [] if align else round_to
+
+
+def evaluation(
+    images: int, calibration_images: int, bf16: bool | None, reconstruct: bool = False
+) -> dict[str, Any]:
+    """How plans are scored."""
+    return {
+        "images": images,
+        "calibration_images": calibration_images,
+        "bf16": bf16,
+        "reconstruct": reconstruct,
+    }
+
+
 def latency_config(backend: str | None, batch: int, threads: int, device: str) -> LatencyConfig:
     """What latency is measured in: a runtime that has no GPU measures on the CPU."""
     from amc.config import LatencyConfig
@@ -155,7 +178,7 @@ def recover_plan(
     console.print(f"network     {folder.finetuned if done.epochs else folder.pruned}")
     console.print(f"report      {folder.report}")
     dense, last_row = done.row("dense"), done.rows[-1]
-    if dense is not None and (dense.latency_ms or 0) < (last_row.latency_ms or 0):
+    if dense is not None and (done.time_ms(dense) or 0) < (done.time_ms(last_row) or 0):
         console.print(
             f"no faster   amc measure {folder.path} says where the time goes; a search can bound "
             "it (--budget latency=0.6), or keep widths that devices like (--round-to 8)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,14 @@ class Device:
         if saved is not None:
             return LatencyModel.load(saved, timed_layers(self.model, self.inputs, units))
         return build_model(
-            self.model, self.inputs, units, self.runtime, self._times(), on_stage=self._on_stage
+            self.model, self.inputs, units, self.runtime, self._times, on_stage=self._on_stage
         )
 
     def multiple(self) -> int:
         """See :func:`amc.timing.align.best_multiple`."""
-        return best_multiple(self.model, self.inputs, self._times())
+        return best_multiple(self.model, self.inputs, self._times)
 
+    @cached_property
     def _times(self) -> LayerTimes:
         return LayerTimes(self.runtime, on_note=self._on_note)
 

@@ -148,14 +148,8 @@ def timed_layers(model: nn.Module, example_inputs: Any, units: Units) -> list[Ti
 
 
 def _form(units: Units, tensor: str, dim: int, times: int) -> tuple[int, ...]:
-    row = np.zeros(len(units) + 1, dtype=np.int64)
-    row[-1] = units.sizes[tensor][dim]
-    for u, unit in enumerate(units):
-        for slot in unit.slots:
-            if (slot.tensor, slot.dim) == (tensor, dim):
-                row[u] += slot.index.shape[1]
-                row[-1] -= slot.index.size
-    return tuple(int(value) for value in times * row)
+    constant = (*[0] * len(units), units.sizes[tensor][dim])
+    return tuple(times * value for value in units.forms.get((tensor, dim), constant))
 
 
 class _Watch(TorchFunctionMode):

@@ -208,3 +208,30 @@ def test_larger_wishes_keep_more(subject):
         kept = np.array(project(wishes, s.units, budget))
         assert kept[number] > even[number]
         assert (np.delete(kept, number) <= np.delete(even, number) + 2).all()
+
+
+def staircase(widths: np.ndarray) -> np.ndarray:
+    """Microseconds in which an odd width takes longer than the even one above it."""
+    time: np.ndarray = (widths + 2.5 * (widths % 2)).sum(axis=-1)
+    return time
+
+
+def test_no_unit_could_grow_over_widths_that_take_longer():
+    units, counted = three_units()
+    cost = CostTable(units, latency=staircase)
+    wishes = np.random.default_rng(0).uniform(0.05, 1.0, (60, 3))
+    blocked = 0
+    for limit_us in (11, 13, 15, 17):
+        budget = resolve({"latency_us": limit_us}, units, cost)
+        for kept in Projector(units)(wishes, budget):
+            assert staircase(kept) <= limit_us
+            wider = [
+                (*kept[:u], width, *kept[u + 1 :])
+                for u in range(3)
+                for width in range(kept[u] + 1, WIDTHS[u] + 1)
+            ]
+            assert not any(staircase(np.array(plan)) <= limit_us for plan in wider)
+            # A single step up is what fails first: from an even width to an odd one.
+            blocked += any(staircase(kept + step) > limit_us for step in np.eye(3, dtype=int))
+    assert blocked
+    assert Budget({"macs": 2000}, counted).monotone

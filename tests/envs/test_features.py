@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from amc.budget import Budget
 from amc.cost import CostTable
 from amc.envs.features import FEATURES, HIGH, LOW, Observer
 from amc.errors import UnitError
 from amc.find import find_units
+from tests.amc.test_budget import three_units
 from tests.fakes import DENSE_9, FakeCost, fake_units
 
 NAMES = [feature.name for feature in FEATURES]
@@ -58,6 +60,27 @@ def test_costs_by_hand() -> None:
     assert row["position"] == 1
     assert (row["mass_25"], row["mass_50"], row["mass_75"]) == pytest.approx((0.25, 0.5, 0.75))
     assert row["min_keep"] == 0.25
+
+
+def test_latency_by_hand_and_the_macs_in_its_place() -> None:
+    units = three_units()[0].limited(min_keep=0.5)  # 6, 5 and 7 wide, at least 3, 3 and 4
+    per_channel = np.array([1.0, 4.0, 2.0])
+    cost = CostTable(units, latency=lambda widths: 10 + widths @ per_channel)  # dense 50
+    importance = [np.ones(unit.width) for unit in units]
+    budget = Budget({"latency_us": 30.0}, cost)
+    row = dict(zip(NAMES, Observer(units, cost, importance)(1, [4], 0.0, budget), strict=True))
+    assert row["latency_reduced"] == pytest.approx(2 / 50)
+    assert row["latency_rest"] == pytest.approx((2 * 4 + 3 * 2) / 50)
+    assert row["latency_share"] == pytest.approx(np.log2(8 / np.mean([3, 8, 6])) / 8)
+    assert row["latency_budget"] == pytest.approx(30 / 50)
+    assert row["macs_budget"] == row["params_budget"] == 1
+
+    unmeasured = CostTable(units)
+    budget = Budget({"macs": 0.4 * unmeasured.dense_macs}, unmeasured)
+    observe = Observer(units, unmeasured, importance)
+    row = dict(zip(NAMES, observe(1, [4], 0.0, budget), strict=True))
+    for what in ("share", "reduced", "rest", "budget"):
+        assert row[f"latency_{what}"] == row[f"macs_{what}"] != row[f"params_{what}"]
 
 
 def test_importance_profile() -> None:

@@ -241,7 +241,7 @@ def _search_figures(run: Record) -> list[Html]:
 def _front(run: Record, front: Front) -> Html:
     cost, scored = run.config.costs[0], "accuracy" in front.dense_quality
     name = "accuracy" if scored else run.config.signal
-    plans = [(_kept(plan, cost), plan.quality[name]) for plan in front.plans]
+    plans = [(plan.costs[cost][1], plan.quality[name]) for plan in front.plans]
     drawn = figures.front_figure(
         (
             [getattr(e, f"kept_{cost}") for e in run.episodes],
@@ -257,10 +257,6 @@ def _front(run: Record, front: Front) -> Html:
         f"{run.config.signal.replace('_', '-')}; the star is the dense network. "
     )
     return _figure("Cost against quality", caption, "front", drawn)
-
-
-def _kept(plan: Plan, cost: str) -> float:
-    return plan.costs[cost][1]
 
 
 def _front_section(run: Record, front: Front) -> Html:

@@ -1,12 +1,14 @@
 """Predicted against measured latency, and what a budget of latency is worth beside one of FLOPs.
 
 ``predict`` needs no images: for each network it builds the latency model, and measures random plans
-that the model never saw. ``speed`` searches once for latency and once over a range of FLOPs, and
-measures the plan of the first beside the cheapest one of the second that is as good. Each result is
-a line of ``results/latency.jsonl``, and is not measured again; both end with the table (``.md``)
-and the picture (``.svg``).
+that the model never saw. ``hold`` needs none either: it draws plans at random within a budget of
+latency, and returns the best of them as a search does, by measurement. ``speed`` searches once for
+latency and once over a range of FLOPs, and measures the plan of the first beside the cheapest one
+of the second that is as good. Each result is a line of ``results/latency.jsonl``, and is not
+measured again; all end with the table (``.md``) and the picture (``.svg``).
 
     python benchmarks/latency.py predict
+    python benchmarks/latency.py hold
     python benchmarks/latency.py speed --weights W --images DIR --search-val FILE
 """
 
@@ -29,7 +31,7 @@ from amc.latency import judge, measure
 from amc.models import build_model
 from amc.pipeline import search
 from amc.slim import slice_model
-from amc.task import image_task
+from amc.task import Task, image_task
 from amc.timing.build import DENSE_COPIES, measure_plans
 from amc.timing.device import Device
 from amc.units import Units
@@ -54,6 +56,10 @@ def main() -> None:
     predicting.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     predicting.add_argument("--plans", type=int, default=100)
     predicting.add_argument("--backend", default="onnxruntime")
+    holding = commands.add_parser("hold")
+    holding.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    holding.add_argument("--budget", type=float, default=0.6)
+    holding.add_argument("--backend", default="onnxruntime")
     speeding = commands.add_parser("speed")
     add_inputs(speeding)
     speeding.add_argument("--budget", type=float, default=0.6)
@@ -61,13 +67,15 @@ def main() -> None:
     speeding.add_argument("--backend", default="onnxruntime")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if arguments.command == "predict":
-        for name in arguments.networks:
-            known = {line["network"] for line in read_lines(LINES) if line["kind"] == "plan"}
-            if name not in known:
-                predict(name, arguments.plans, arguments.backend)
-    else:
+    known = {(line["kind"], line["network"]) for line in read_lines(LINES)}
+    if arguments.command == "speed":
         speed(arguments)
+    else:
+        for name in arguments.networks:
+            if arguments.command == "predict" and ("plan", name) not in known:
+                predict(name, arguments.plans, arguments.backend)
+            if arguments.command == "hold" and ("hold", name) not in known:
+                hold(name, arguments.budget, arguments.backend)
     report(read_lines(LINES))
 
 
@@ -92,6 +100,39 @@ def predict(name: str, count: int, backend: str) -> None:
             line |= {"widths": list(widths), "measured_us": measured, "predicted_us": expected}
             line |= {"dense_us": dense, "dense_predicted_us": dense_predicted}
             append_line(LINES, line)
+
+
+def hold(name: str, budget: float, backend: str) -> None:
+    """A search whose plans are all equally good: what is returned, and what the others measured."""
+    spec, side = NETWORKS[name]
+    model, x = build_model(ModelConfig(spec=spec)).eval(), torch.randn(1, 3, side, side)
+    task = Task(model, x, evaluate=lambda _: {"kl": 0.0})
+    result = search(
+        task,
+        f"latency={budget}",
+        agent="random",
+        episodes=8,
+        align=True,
+        latency=LatencyConfig(backend=backend),
+        on_stage=say,
+        on_note=print,
+    )
+    found = result.confirmation
+    assert found is not None
+    append_line(
+        LINES,
+        {
+            "kind": "hold",
+            "network": name,
+            "runtime": found.runtime,
+            "budget": budget,
+            "kept": [timed.measured_us / timed.dense_us for timed in found.timed],
+            "holds": [timed.holds for timed in found.timed],
+            "tightened": list(found.tightened),
+            "clock": found.clock,
+            "macs": result.plan.macs / result.plan.dense_macs,
+        },
+    )
 
 
 def random_plans(units: Units, count: int, multiple: int) -> list[tuple[int, ...]]:
@@ -190,6 +231,17 @@ def report(lines: list[dict[str, Any]]) -> None:
         axes.plot(true / 1e3, expected / 1e3, ".", color="#1f6fb4", markersize=4)
         axes.set(title=name, xlabel="measured, ms", ylabel="predicted, ms" if number == 1 else "")
     text += ["", "Spearman: of predicted, and of MACs, with measured latency.", *inversions(plans)]
+    held = [line for line in lines if line["kind"] == "hold"]
+    if held:
+        text += ["", "| network | budget | returned, measured | MACs | others | tightened |"]
+        text += ["|---" * 6 + "|"]
+    for line in held:
+        *others, returned = line["kept"]
+        rest = f"{min(others):.1%} to {max(others):.1%}" if others else ""
+        text.append(
+            f"| {line['network']} | {line['budget']:.0%} | {returned:.1%} | {line['macs']:.1%} "
+            f"| {rest} | {len(line['tightened'])} times |"
+        )
     speeds = [line for line in lines if line["kind"] == "speed"]
     if speeds:
         text += [

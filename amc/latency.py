@@ -19,6 +19,9 @@ STALL = 1.1
 threads that compute make CPU time the larger one."""
 ERROR = 0.02
 """Standard error of a median, relative to it, from which on it tells too little."""
+RUN_UP = 2
+"""Forwards of a network before the one that counts, in each turn: behind another network's it takes
+some percent longer, and a narrow network's more so than the dense one's."""
 CHECKED = 10
 """Turns between two looks at whether there were enough."""
 
@@ -61,19 +64,30 @@ def measure(
 ) -> list[Latency]:
     """Latency of each forward; ``time`` is that of the runtime that they were loaded into.
 
-    They take turns, so that a machine that slows down slows all of them: at least ``repeats`` turns
-    and ``min_seconds`` in all, and more until the medians by one of the clocks are certain to
-    :data:`ERROR`. After ``max_seconds`` there is no further turn, unless there were fewer than
-    ``warmup``. Before all that each has ``warmup`` turns that do not count.
+    They take turns, so that a machine that slows down slows all of them. In each turn a network
+    runs :data:`RUN_UP` times before the forward that counts: then its weights are in the caches, as
+    they are where no other network runs. There are at least ``repeats`` turns and ``min_seconds``
+    in all, and more until the medians by one of the clocks are certain to :data:`ERROR`. After
+    ``max_seconds`` there is no further turn, unless there were fewer than ``warmup``. Before all
+    that each has ``warmup`` turns that do not count.
     """
+    total = 0.0
+
+    def run(forward: Forward) -> tuple[float, float]:
+        nonlocal total
+        for _ in range(RUN_UP):
+            total += time(forward)[0]
+        taken = time(forward)
+        total += taken[0]
+        return taken
+
     for _ in range(warmup):
         for forward in forwards:
-            time(forward)
+            run(forward)
     turns: list[list[tuple[float, float]]] = []
     total = 0.0
     while True:
-        turns.append([time(forward) for forward in forwards])
-        total += sum(wall for wall, _ in turns[-1])
+        turns.append([run(forward) for forward in forwards])
         if total >= max_seconds and len(turns) >= warmup:
             return _latencies(turns)
         if len(turns) >= repeats and total >= min_seconds and len(turns) % CHECKED == 0:

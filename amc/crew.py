@@ -1,16 +1,13 @@
 """Jobs of a comparison side by side, each worker in a process of its own.
 
-Processes are spawned, not forked (PyTorch's threads do not survive a fork); each builds the task
-once and then takes one job after the other. A job that fails, or whose process dies, is reported,
-and the others go on.
+Each builds the task once and then takes one job after the other. A job that fails, or whose process
+dies, is reported, and the others go on.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -19,10 +16,10 @@ from typing import NamedTuple
 from amc.config import CompareConfig
 from amc.errors import AMCError, ConfigError
 from amc.jobs import Job, Outcome, play
+from amc.processes import Child
 from amc.task import Task
 
 MakeTask = Callable[[], Task]
-_SPAWN = multiprocessing.get_context("spawn")
 
 
 class Progress(NamedTuple):
@@ -73,47 +70,39 @@ def work(
                 if todo and not worker.crashed:
                     worker.give(todo.pop())
                     continue
-                crew.pop(connection).end()
+                crew.pop(connection).child.kill()
                 if todo:
                     _hire(crew, make_task, config)
     finally:
         for worker in crew.values():
-            worker.end()
+            worker.child.kill()
 
 
 def _hire(crew: dict[Connection, _Worker], make_task: MakeTask, config: CompareConfig) -> None:
     worker = _Worker(make_task, config)
-    crew[worker.connection] = worker
+    crew[worker.child.connection] = worker
 
 
 class _Worker:
-    """One process, our end of the pipe to it, and the job it is at."""
+    """One process, and the job it is at."""
 
     def __init__(self, make_task: MakeTask, config: CompareConfig) -> None:
-        self.connection, theirs = _SPAWN.Pipe()
         self.job: Job | None = None
         self.crashed = False
-        self._process = _SPAWN.Process(
-            target=_serve, args=(theirs, make_task, config), name="amc worker", daemon=True
-        )
-        with _single_threaded(), _without_interrupts():
-            self._process.start()
-        theirs.close()  # so that the process's death closes the pipe
+        with _single_threaded():
+            self.child = Child(_serve, make_task, config)
 
     def give(self, job: Job) -> None:
-        """Have the next job done; a process that is gone already is found by :meth:`receive`."""
+        """Have the next job done."""
         self.job = job
-        with contextlib.suppress(OSError):
-            self.connection.send(job)
+        self.child.send(job)
 
     def receive(self) -> Event | None:
         """What it has to say; None once it is ready for its first job."""
         try:
-            said: Event | ConfigError | None = self.connection.recv()
-        except (EOFError, OSError):
-            self._process.join()
-            code = self._process.exitcode or 0
-            end = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+            said: Event | ConfigError | None = self.child.receive()
+        except EOFError:
+            end = self.child.end
             if self.job is None:
                 raise ConfigError(
                     f"a process of the comparison ended before it was ready ({end}): each needs "
@@ -125,27 +114,20 @@ class _Worker:
             raise said
         return said
 
-    def end(self) -> None:
-        """End the process, whatever it is doing."""
-        self.connection.close()
-        self._process.kill()
-        self._process.join()
-
 
 def _serve(connection: Connection, make_task: MakeTask, config: CompareConfig) -> None:
-    """A worker's life. It ends with its parent: then there is nobody to send to, or to hear."""
+    """A worker's life."""
     import torch
 
     torch.set_num_threads(1)
-    with contextlib.suppress(EOFError, OSError):
-        try:
-            task = make_task()
-        except AMCError as error:
-            connection.send(ConfigError(str(error)))
-            return
-        connection.send(None)
-        while True:
-            _do(task, config, connection.recv(), connection.send)
+    try:
+        task = make_task()
+    except AMCError as error:
+        connection.send(ConfigError(str(error)))
+        return
+    connection.send(None)
+    while True:
+        _do(task, config, connection.recv(), connection.send)
 
 
 def _do(task: Task, config: CompareConfig, job: Job, tell: Callable[[Event], None]) -> None:
@@ -172,16 +154,3 @@ def _single_threaded() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Start processes that Ctrl-C does not reach: it is for the parent, which ends them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,23 +1,17 @@
 """Plans evaluated side by side, each worker in a process of its own.
 
-Processes are spawned, not forked (the threads of OpenMP and CUDA do not survive a fork), and are
-sent what they need once. A worker that dies is replaced, and its plan evaluated again. What comes
-out does not depend on which worker was quicker.
+Each is sent what it needs once. A worker that dies is replaced, and its plan evaluated again. What
+comes out does not depend on which worker was quicker.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import multiprocessing
-import os
-import signal
-import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from multiprocessing import resource_tracker
+from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
@@ -27,14 +21,13 @@ import torch
 
 from amc.errors import ConfigError, EvaluationError
 from amc.models import import_file, imported_files
+from amc.processes import Child
 
 if TYPE_CHECKING:
     from amc.envs.pruning import Evaluate
 
 DEATHS = 3
 """Workers that may die on one plan before the plan is given up."""
-
-_SPAWN = multiprocessing.get_context("spawn")
 
 
 class Scored(NamedTuple):
@@ -100,12 +93,12 @@ class WorkerPool:
         while len(done) < len(plans):
             while todo and idle:
                 worker, index = idle.pop(), todo.pop()
-                worker.send(plans[index])
-                busy[worker.connection] = worker, index
+                worker.child.send(plans[index])
+                busy[worker.child.connection] = worker, index
             for connection in wait(list(busy)):
                 assert isinstance(connection, Connection)
                 worker, index = busy.pop(connection)
-                answer = worker.receive()
+                answer = worker.answer()
                 if isinstance(answer, Scored):
                     done[index] = answer
                 elif isinstance(answer, _Failed):
@@ -115,7 +108,7 @@ class WorkerPool:
                     if deaths[index] == DEATHS:
                         raise EvaluationError(
                             f"widths {list(plans[index])}: evaluating this plan ended its process "
-                            f"{DEATHS} times ({worker.end}); out of memory? Try fewer workers"
+                            f"{DEATHS} times ({worker.child.end}); out of memory? Try fewer workers"
                         )
                     todo.append(index)
                     worker = self._replace(worker)
@@ -123,7 +116,7 @@ class WorkerPool:
         return [done[index] for index in range(len(plans))]
 
     def _replace(self, dead: _Worker) -> _Worker:
-        dead.kill()
+        dead.child.kill()
         fresh = self._workers[self._workers.index(dead)] = _Worker(self._threads)
         fresh.send_payload(self._payload)
         fresh.await_ready()
@@ -139,77 +132,51 @@ class WorkerPool:
         trace: TracebackType | None,
     ) -> None:
         for worker in self._workers:
-            worker.kill()
+            worker.child.kill()
 
 
 class _Worker:
-    """One process, and our end of the pipe to it."""
+    """One process that evaluates."""
 
     def __init__(self, threads: int) -> None:
-        self.connection, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(
-            target=_serve, args=(theirs, threads, imported_files()), name="amc worker"
-        )
-        with _without_interrupts():
-            self._process.start()
-        theirs.close()  # so that the worker's death closes the pipe
-
-    @property
-    def end(self) -> str:
-        """How it died."""
-        self._process.join()
-        code = self._process.exitcode or 0
-        return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        self.child = Child(_serve, threads, imported_files())
 
     def send_payload(self, payload: memoryview) -> None:
         """Send what it needs; a worker that is gone already is found by :meth:`await_ready`."""
         with contextlib.suppress(OSError):
-            self.connection.send_bytes(payload)
+            self.child.connection.send_bytes(payload)
 
     def await_ready(self) -> None:
         """Wait until it has unpacked what it was sent."""
-        answer = self.receive()
+        answer = self.answer()
         if isinstance(answer, _Failed):
             raise _cannot_send(answer.message)
         if answer is None:
             raise ConfigError(
-                f"a worker process ended before it was ready ({self.end}): each needs memory for "
-                "the network and the images, and a script that searches with workers must do so "
+                f"a worker process ended before it was ready ({self.child.end}): each needs memory "
+                "for network and images, and a script that searches with workers must do so "
                 'under `if __name__ == "__main__":`; or search with workers = 1'
             )
 
-    def send(self, widths: tuple[int, ...]) -> None:
-        """Have a plan evaluated; a worker that is gone already is found by :meth:`receive`."""
-        with contextlib.suppress(OSError):
-            self.connection.send(widths)
-
-    def receive(self) -> Scored | _Failed | str | None:
+    def answer(self) -> Scored | _Failed | str | None:
         """Its next answer, None where it has died."""
         try:
-            answer: Scored | _Failed | str = self.connection.recv()
-        except (EOFError, OSError):
+            answer: Scored | _Failed | str = self.child.receive()
+        except EOFError:
             return None
         return answer
-
-    def kill(self) -> None:
-        """End the process, whatever it is doing."""
-        self._process.kill()
-        self._process.join()
-        self.connection.close()
 
 
 def _serve(connection: Connection, threads: int, files: Sequence[Path]) -> None:
     """A worker's life: unpack the evaluation, then answer widths with their quality."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    with contextlib.suppress(EOFError, OSError):  # the parent is gone: nobody asks any more
-        evaluate = _unpack(connection.recv_bytes(), files)
-        if isinstance(evaluate, _Failed):
-            connection.send(evaluate)
-            return
-        connection.send("ready")
-        while True:
-            connection.send(_evaluate(evaluate, connection.recv()))
+    evaluate = _unpack(connection.recv_bytes(), files)
+    if isinstance(evaluate, _Failed):
+        connection.send(evaluate)
+        return
+    connection.send("ready")
+    while True:
+        connection.send(_evaluate(evaluate, connection.recv()))
 
 
 def _unpack(payload: bytes, files: Sequence[Path]) -> Evaluate | _Failed:
@@ -230,28 +197,6 @@ def _evaluate(evaluate: Evaluate, widths: tuple[int, ...]) -> Scored | _Failed:
     except Exception as error:  # the user's own code may be behind it
         return _describe(error)
     return Scored(quality, time.perf_counter() - started)
-
-
-def _end_with_parent() -> None:
-    """Ends the worker when its parent is gone, even in the middle of an evaluation."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
-
-
-@contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Start processes that Ctrl-C does not reach: it is for the parent, which ends them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # which would lift the block, were it started within it
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _pack(evaluate: Evaluate) -> memoryview:

@@ -14,7 +14,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("amc", "amc.errors", "amc.files", "amc.text", "amc.folding", "amc.page", "amc.options"),
+    (
+        "amc",
+        "amc.errors",
+        "amc.files",
+        "amc.text",
+        "amc.folding",
+        "amc.page",
+        "amc.options",
+        "amc.processes",
+    ),
     ("amc.config", "amc.networks", "amc.figures"),
     ("amc.ids", "amc.weights", "amc.choices", "amc.hollow", "amc.document"),
     ("amc.models", "amc.data", "amc.rules", "amc.run", "amc.command", "amc.sizes"),

@@ -1,0 +1,73 @@
+"""Train one of amc's own networks from random weights, for benchmarks that want more networks.
+
+SGD with a linear warm-up and a cosine, cross-entropy, the augmentation of finetuning; with
+``--teacher`` a trained network's softened outputs beside the labels. The weights of the last epoch
+are saved after each one.
+
+    python benchmarks/train.py --network vgg11_bn --images DIR --search-val FILE --out W
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from amc.config import DataConfig, FinetuneConfig, ModelConfig
+from amc.data import load_data
+from amc.finetune import Epoch, finetune
+from amc.inference import accuracy
+from amc.models import build_model
+
+
+def main() -> None:
+    """Train, and say what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", required=True, help="one of amc's own, amc:NAME")
+    parser.add_argument("--images", required=True, help="folder with train/ and test/")
+    parser.add_argument("--search-val", required=True, help="file of held-out training paths")
+    parser.add_argument("--out", type=Path, required=True, help="the file of weights")
+    parser.add_argument("--teacher", help="NAME=WEIGHTS, one of amc's own networks")
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--lr", type=float, default=0.1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    data = load_data(
+        DataConfig(spec=f"imagefolder:{arguments.images}", search_val=arguments.search_val)
+    )
+    torch.manual_seed(arguments.seed)
+    model = build_model(ModelConfig(spec=f"amc:{arguments.network}"))
+    teacher = None
+    if arguments.teacher:
+        name, weights = arguments.teacher.split("=", 1)
+        teacher = build_model(ModelConfig(spec=f"amc:{name}", weights=weights))
+    recipe = FinetuneConfig(
+        epochs=arguments.epochs,
+        lr=arguments.lr,
+        distill_weight=0.0 if teacher is None else 0.7,
+        seed=arguments.seed,
+    )
+
+    def keep(epoch: Epoch) -> None:
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, arguments.out)
+        print(
+            f"epoch {epoch.number}: loss {epoch.train_loss:.3f}, test {epoch.test_accuracy:.2%}, "
+            f"{epoch.seconds:.0f} s",
+            flush=True,
+        )
+
+    finetune(model, data, recipe, teacher=teacher, device=arguments.device, on_epoch=keep)
+    val, test = (
+        accuracy(model, data, split, device=arguments.device)
+        for split in (data.search_val, data.test)
+    )
+    print(f"search-val {val:.2%}, test {test:.2%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,10 +1,11 @@
-"""A task of milliseconds, built by functions that other processes can be sent."""
+"""Tasks of milliseconds; the first ones are built by functions that other processes can be sent."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -42,6 +43,24 @@ def failing_task() -> Task:
 
 def no_task() -> Task:
     raise ConfigError("no such network")
+
+
+def distance_task(*layers: nn.Module, before: Callable[[], None] = lambda: None) -> Task:
+    """Layers for images (2, 6, 6), of seeded weights; the quality is the distance of the outputs
+    from the dense network's. ``before`` is called at every evaluation."""
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(*layers).eval()
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
+    images = torch.randn(32, 2, 6, 6, generator=generator)
+    dense = model(images).detach()
+
+    def evaluate(candidate: nn.Module) -> dict[str, float]:
+        before()
+        distance = float((candidate(images).detach() - dense).square().mean())
+        return {"kl": distance, "accuracy": 1 / (1 + distance)}
+
+    return Task(model=model, example_inputs=images[:1], evaluate=evaluate)
 
 
 def _difference(dense: nn.Module, trap: Path | None, small: nn.Module) -> dict[str, float]:

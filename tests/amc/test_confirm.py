@@ -7,7 +7,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from torch import nn
 
 from amc.errors import BudgetError, ConfigError
@@ -16,14 +15,13 @@ from amc.results import Confirmation, read_episodes
 from amc.run import RunFolder
 from amc.runtimes import RUNTIMES
 from amc.slim import slice_model
-from amc.task import Task
 from tests.amc.timing.fake_runtime import FakeRuntime
+from tests.tiny import distance_task
 
 
 def tiny_task():
     """Two convolutions and a hidden layer, of 8, 12 and 10 channels."""
-    generator = torch.Generator().manual_seed(0)
-    model = nn.Sequential(
+    return distance_task(
         nn.Conv2d(2, 8, 3, padding=1),
         nn.ReLU(),
         nn.Conv2d(8, 12, 3, padding=1),
@@ -33,17 +31,7 @@ def tiny_task():
         nn.Linear(12, 10),
         nn.ReLU(),
         nn.Linear(10, 3),
-    ).eval()
-    for parameter in model.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
-    images = torch.randn(32, 2, 6, 6, generator=generator)
-    dense = model(images).detach()
-
-    def evaluate(candidate):
-        distance = float((candidate(images).detach() - dense).pow(2).mean())
-        return {"kl": distance, "accuracy": 1 / (1 + distance)}
-
-    return Task(model=model, example_inputs=images[:1], evaluate=evaluate)
+    )
 
 
 class Moody(FakeRuntime):

@@ -21,12 +21,18 @@ from amc.plan import Plan
 from amc.reuse import replay
 from amc.run import RunFolder
 from amc.task import PlanEvaluator, Task
+from tests.tiny import distance_task
 
 
 def tiny_task(break_at=None, error=None):
-    """Three convolutions; the quality is the distance of the outputs from the dense network's."""
-    generator = torch.Generator().manual_seed(0)
-    model = nn.Sequential(
+    """Three convolutions; ``error`` is raised at the evaluation number ``break_at``."""
+    calls = itertools.count(1)
+
+    def before():
+        if next(calls) == break_at:
+            raise error
+
+    return distance_task(
         nn.Conv2d(2, 5, 3, padding=1),
         nn.ReLU(),
         nn.Conv2d(5, 4, 3, padding=1),
@@ -35,21 +41,8 @@ def tiny_task(break_at=None, error=None):
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(6, 3),
-    ).eval()
-    for parameter in model.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
-    images = torch.randn(32, 2, 6, 6, generator=generator)
-    dense = model(images).detach()
-    calls = []
-
-    def evaluate(candidate):
-        calls.append(candidate)
-        if len(calls) == break_at:
-            raise error
-        distance = (candidate(images).detach() - dense).pow(2).mean()
-        return {"kl": float(distance), "accuracy": 1 / (1 + float(distance))}
-
-    return Task(model=model, example_inputs=images[:1], evaluate=evaluate)
+        before=before,
+    )
 
 
 QUICK = AgentConfig(ddpg=DDPGConfig(hidden=(64, 64), actor_lr=5e-4, gradient_steps=30))

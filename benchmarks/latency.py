@@ -1,15 +1,13 @@
-"""Predicted against measured latency, and what a budget of latency is worth beside one of FLOPs.
+"""Predicted against measured latency, and whether a budget of latency holds.
 
-``predict`` needs no images: for each network it builds the latency model, and measures random plans
-that the model never saw. ``hold`` needs none either: it draws plans at random within a budget of
-latency, and returns the best of them as a search does, by measurement. ``speed`` searches once for
-latency and once over a range of FLOPs, and measures the plan of the first beside the cheapest one
-of the second that is as good. Each result is a line of ``results/latency.jsonl``, and is not
-measured again; all end with the table (``.md``) and the picture (``.svg``).
+``predict`` builds the latency model of each network, and measures random plans that the model never
+saw. ``hold`` draws plans at random within a budget of latency, and returns the best of them as a
+search does, by measurement. Neither needs images. Each result is a line of
+``results/latency.jsonl``, and is not measured again; both end with the table (``.md``) and the
+picture (``.svg``).
 
     python benchmarks/latency.py predict
     python benchmarks/latency.py hold
-    python benchmarks/latency.py speed --weights W --images DIR --search-val FILE
 """
 
 from __future__ import annotations
@@ -20,18 +18,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import RESULTS, add_inputs, append_line, configs, read_lines
+from common import RESULTS, append_line, read_lines
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from amc.config import EvaluateConfig, LatencyConfig, ModelConfig
+from amc.config import LatencyConfig, ModelConfig
 from amc.cost import CostTable
 from amc.find import find_units
-from amc.latency import judge, measure
 from amc.models import build_model
 from amc.pipeline import search
-from amc.slim import slice_model
-from amc.task import Task, image_task
+from amc.task import Task
 from amc.timing.build import DENSE_COPIES, measure_plans
 from amc.timing.device import Device
 from amc.units import Units
@@ -60,22 +56,14 @@ def main() -> None:
     holding.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     holding.add_argument("--budget", type=float, default=0.6)
     holding.add_argument("--backend", default="onnxruntime")
-    speeding = commands.add_parser("speed")
-    add_inputs(speeding)
-    speeding.add_argument("--budget", type=float, default=0.6)
-    speeding.add_argument("--episodes", type=int, default=80)
-    speeding.add_argument("--backend", default="onnxruntime")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     known = {(line["kind"], line["network"]) for line in read_lines(LINES)}
-    if arguments.command == "speed":
-        speed(arguments)
-    else:
-        for name in arguments.networks:
-            if arguments.command == "predict" and ("plan", name) not in known:
-                predict(name, arguments.plans, arguments.backend)
-            if arguments.command == "hold" and ("hold", name) not in known:
-                hold(name, arguments.budget, arguments.backend)
+    for name in arguments.networks:
+        if arguments.command == "predict" and ("plan", name) not in known:
+            predict(name, arguments.plans, arguments.backend)
+        if arguments.command == "hold" and ("hold", name) not in known:
+            hold(name, arguments.budget, arguments.backend)
     report(read_lines(LINES))
 
 
@@ -156,50 +144,6 @@ def random_plans(units: Units, count: int, multiple: int) -> list[tuple[int, ...
     return plans
 
 
-def speed(arguments: argparse.Namespace) -> None:
-    """A plan for latency, and the cheapest in MACs that is as good, beside the dense network."""
-    network = arguments.network
-    model_config, data_config = configs(arguments)
-    task = image_task(model_config, data_config, EvaluateConfig(), seed=0)
-    latency = LatencyConfig(backend=arguments.backend)
-    given: dict[str, Any] = {"episodes": arguments.episodes, "latency": latency, "seed": 0}
-    fast = search(task, f"latency={arguments.budget}", align=True, on_note=print, **given)
-    cheap = search(task, "flops=0.3:0.95", **given)
-    assert cheap.front is not None
-    assert fast.confirmation is not None
-    equal = [p for p in cheap.front.plans if -p.quality["kl"] >= fast.best.reward]
-    if not equal:
-        raise SystemExit("no plan of the range of FLOPs is as good as the one for latency")
-    other = min(equal, key=lambda plan: plan.macs)
-    device = Device(task.model, task.example_inputs, latency)
-    models = [task.model]
-    for result, plan in ((fast, fast.plan), (cheap, other)):
-        models.append(slice_model(task.model, plan.order(result.units), plan.widths()))
-    loaded = [device.runtime.load(model, device.inputs) for model in models]
-    latencies = measure(loaded, time=device.runtime.time)
-    clock, noise = judge(latencies)
-    dense, own, rival = (each.ms(clock) for each in latencies)
-    append_line(
-        LINES,
-        {
-            "kind": "speed",
-            "network": network,
-            "runtime": device.runtime.description,
-            "budget": arguments.budget,
-            "dense_ms": dense,
-            "latency_ms": own,
-            "flops_ms": rival,
-            "clock": clock,
-            "noise": noise,
-            "tightened": len(fast.confirmation.tightened),
-            "latency_macs": fast.plan.macs / fast.plan.dense_macs,
-            "flops_macs": other.macs / other.dense_macs,
-            "latency_kl": -fast.best.reward,
-            "flops_kl": other.quality["kl"],
-        },
-    )
-
-
 def report(lines: list[dict[str, Any]]) -> None:
     """The tables and the picture of all results."""
     plans = [line for line in lines if line["kind"] == "plan"]
@@ -241,21 +185,6 @@ def report(lines: list[dict[str, Any]]) -> None:
         text.append(
             f"| {line['network']} | {line['budget']:.0%} | {returned:.1%} | {line['macs']:.1%} "
             f"| {rest} | {len(line['tightened'])} times |"
-        )
-    speeds = [line for line in lines if line["kind"] == "speed"]
-    if speeds:
-        text += [
-            "",
-            "| network | budget | dense, ms | plan for latency | plan for FLOPs | faster |",
-        ]
-        text += ["|---" * 6 + "|"]
-    for line in speeds:
-        own, rival, dense = line["latency_ms"], line["flops_ms"], line["dense_ms"]
-        text.append(
-            f"| {line['network']} | {line['budget']:.0%} | {dense:.3f} "
-            f"| {own:.3f} ({own / dense:.1%}; {line['latency_macs']:.1%} of the MACs, KL "
-            f"{line['latency_kl']:.3f}) | {rival:.3f} ({rival / dense:.1%}; "
-            f"{line['flops_macs']:.1%}, KL {line['flops_kl']:.3f}) | {rival / own:.2f} times |"
         )
     Path(RESULTS / "latency.md").write_text("\n".join(text) + "\n")
     if names:

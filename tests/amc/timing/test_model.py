@@ -17,6 +17,8 @@ from amc.timing.store import LayerTimes
 from tests.amc.timing.fake_runtime import FakeRuntime
 from tests.tiny import INPUTS, tiny_network
 
+WIDE = torch.zeros(1, 40, 2, 2)
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
@@ -72,6 +74,25 @@ def test_whole_networks_decide_and_a_disturbed_one_does_not(built):
     fitted = calibrated(found.layers, tables, plans, us)
     assert fitted(plans) == pytest.approx(true, rel=0.02)
     assert fitted(plans[0]) == us[0]
+
+
+def test_layers_that_a_plan_removes_take_no_time(built):
+    found, _, _, units, _ = built
+    name = units[-1].name
+    readers = [n for n, layer in enumerate(found.layers) if layer.in_form[-2] or layer.out_form[-2]]
+    assert name in [found.layers[n].name for n in readers]
+    gone = [*units.dense_widths[:-1], 0]
+    times, elements = found._looked_up(np.array(gone))
+    assert [n for n, us in enumerate(times) if us == 0] == readers
+    assert elements[readers[0]] == 0  # its outputs are gone; what reads them still has its own
+
+
+def test_every_other_whole_network_is_of_multiples_of_eight():
+    wide = read_units(torch.nn.Sequential(*(torch.nn.Conv2d(40, 40, 1) for _ in range(5))), WIDE)
+    dense, *plans = calibration_plans(wide, 24, seed=0)
+    assert dense == wide.dense_widths
+    assert all(width % 8 == 0 for plan in plans[1::2] for width in plan)
+    assert any(width % 8 for plan in plans[::2] for width in plan)
 
 
 @pytest.mark.parametrize(("step", "expected"), [(4, 4), (8, 8), (16, 16), (1, 1)])

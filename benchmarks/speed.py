@@ -1,0 +1,140 @@
+"""What is a budget of latency worth? Plans found for it and plans found for FLOPs, by the clock.
+
+The network is searched twice over a range of budgets: once of latency (with widths on the device's
+multiples), once of FLOPs. The plans of both fronts are then measured in turns, beside the dense
+network, and compared at equal KL. The searches are in ``--runs``, and go on where they were
+interrupted; the measured plans are the lines of ``results/speed-NETWORK.jsonl``, with the table
+(``.md``) and the picture (``.svg``) beside it.
+
+    python benchmarks/speed.py --network resnet56 --weights W --images DIR --search-val FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import RESULTS, add_inputs, append_line, configs, read_lines
+from matplotlib.figure import Figure
+
+from amc.config import EvaluateConfig, LatencyConfig
+from amc.find import read_units
+from amc.front import Front
+from amc.latency import judge, measure
+from amc.pipeline import search
+from amc.plan import Plan
+from amc.run import RunFolder
+from amc.slim import slice_model
+from amc.task import Task, image_task
+from amc.timing.device import Device
+
+BUDGETS = {"latency": "latency=0.4:0.95", "flops": "flops=0.25:0.95"}
+COLOURS = {"latency": "#1f6fb4", "flops": "#c44e52"}
+MARKS = (0.5, 0.6, 0.7, 0.8)
+"""Fractions of the dense latency at which the fronts are compared."""
+MOST = 20
+"""Plans of a front that are measured."""
+
+
+def main() -> None:
+    """Search and measure, unless that is done, and report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_inputs(parser)
+    parser.add_argument("--episodes", type=int, default=150, help="of each search")
+    parser.add_argument("--backend", default="onnxruntime")
+    parser.add_argument("--runs", type=Path, default=Path("runs/speed"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    path = RESULTS / f"speed-{arguments.network}.jsonl"
+    if not path.exists():
+        time_fronts(arguments, path)
+    report(path)
+
+
+def time_fronts(arguments: argparse.Namespace, path: Path) -> None:
+    """Both fronts' plans and what they take, a line each."""
+    task = image_task(*configs(arguments), EvaluateConfig(), seed=0)
+    device = Device(task.model, task.example_inputs, LatencyConfig(backend=arguments.backend))
+    plans = [(aim, plan) for aim in BUDGETS for plan in thinned(front(arguments, task, aim))]
+    units = read_units(task.model, task.example_inputs)
+    models = [task.model]
+    models += [slice_model(task.model, plan.order(units), plan.widths()) for _, plan in plans]
+    print("measuring", flush=True)
+    forwards = [device.runtime.load(model, device.inputs) for model in models]
+    latencies = measure(forwards, time=device.runtime.time, max_seconds=60.0)
+    clock, noise = judge(latencies)
+    dense_ms, *each_ms = (latency.ms(clock) for latency in latencies)
+    for (aim, plan), ms in zip(plans, each_ms, strict=True):
+        line: dict[str, Any] = {"aim": aim, "runtime": device.runtime.description, "clock": clock}
+        line |= {"noise": noise, "ms": ms, "dense_ms": dense_ms, "kl": plan.quality["kl"]}
+        line |= {"macs": plan.macs, "dense_macs": plan.dense_macs, "widths": plan.widths()}
+        append_line(path, line)
+
+
+def front(arguments: argparse.Namespace, task: Task, aim: str) -> Front:
+    """The plans worth having of one search."""
+    folder = RunFolder(arguments.runs / f"{arguments.network}-{aim}")
+    if not folder.front.exists():
+        given: dict[str, Any] = {"episodes": arguments.episodes, "seed": 0}
+        given |= {"budget": BUDGETS[aim], "align": aim == "latency"}
+        given |= {"latency": LatencyConfig(backend=arguments.backend)}
+        search(task, run=folder.path, **({"resume": True} if folder.config.exists() else given))
+    return Front.load(folder.front)
+
+
+def thinned(front: Front) -> list[Plan]:
+    """At most :data:`MOST` of its plans, from the worst to the best."""
+    places = np.linspace(0, len(front.plans) - 1, min(MOST, len(front.plans))).round()
+    return [front.plans[int(place)] for place in places]
+
+
+def report(path: Path) -> None:
+    """The table and the picture."""
+    lines = read_lines(path)
+    first = lines[0]
+    text = [
+        f"{first['runtime']}, dense {first['dense_ms']:.3f} ms ({first['clock']} clock"
+        + (f"; {first['noise']}" if first["noise"] else "")
+        + "). Between measured plans of a front the logarithm of KL is interpolated.",
+        "",
+        "| latency | KL | MACs | as good by FLOPs | its MACs | faster |",
+        "|---" * 6 + "|",
+    ]
+    figure = Figure(figsize=(5.2, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    fronts = {}
+    for aim in BUDGETS:
+        own = [line for line in lines if line["aim"] == aim]
+        kept = np.array([line["ms"] / line["dense_ms"] for line in own])
+        macs = np.array([line["macs"] / line["dense_macs"] for line in own])
+        fronts[aim] = kept, np.log([line["kl"] for line in own]), macs
+        axes.plot(kept, np.exp(fronts[aim][1]), ".", color=COLOURS[aim], label=f"for {aim}")
+    axes.set(xlabel="measured latency, of the dense network's", ylabel="KL", yscale="log")
+    axes.legend(frameon=False)
+    for mark in MARKS:
+        goal = between(mark, fronts["latency"][0], fronts["latency"][1])
+        own_macs = between(mark, fronts["latency"][0], fronts["latency"][2])
+        rival = between(goal, fronts["flops"][1], fronts["flops"][0])
+        rival_macs = between(goal, fronts["flops"][1], fronts["flops"][2])
+        if np.isfinite([goal, rival]).all():
+            text.append(
+                f"| {mark:.0%} | {np.exp(goal):.3f} | {own_macs:.1%} "
+                f"| {rival:.1%} | {rival_macs:.1%} | {rival / mark:.2f} times |"
+            )
+    path.with_suffix(".md").write_text("\n".join(text) + "\n")
+    figure.savefig(path.with_suffix(".svg"))
+    print("\n".join(text))
+
+
+def between(place: float, places: np.ndarray, values: np.ndarray) -> float:
+    """The value at ``place``, linear between the nearest of ``places``; NaN beyond them."""
+    order = np.argsort(places)
+    found = np.interp(place, places[order], values[order], left=np.nan, right=np.nan)
+    return float(found)
+
+
+if __name__ == "__main__":
+    main()

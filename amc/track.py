@@ -11,10 +11,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from amc.agents import Agent
+from amc.align import best_multiple
 from amc.config import SearchConfig
 from amc.envs.make import make_env
 from amc.envs.pruning import Episode, PruningEnv
+from amc.find import read_units
 from amc.ledger import Ledger, OnEpisode
 from amc.plan import weights_sha256
 from amc.resume import Past, Replay
@@ -94,10 +98,24 @@ def prepare(
         return config, make_env(task, config, on_unit), None
     device = Device(task.model, task.example_inputs, config.latency, on_stage, on_note)
     if config.align:  # as it is recorded: a resumed search asks no more
-        config = config.model_copy(update={"round_to": {"all": device.multiple()}, "align": False})
+        free = read_units(task.model, task.example_inputs).limited(
+            config.min_keep,
+            exclude=config.exclude,
+            min_width=config.min_width,
+            gentle_ends=config.gentle_ends,
+        )
+        multiple = best_multiple(free, device.layers_alone(free), _kept_latency(config))
+        config = config.model_copy(update={"round_to": {"all": multiple}, "align": False})
     saved = past.folder.latency if past is not None else None
     predict = partial(device.latency_model, saved=saved)
     return config, make_env(task, config, on_unit, predict), device
+
+
+def _kept_latency(config: SearchConfig) -> float:
+    """About which fraction of the dense latency the plans will take."""
+    bound = config.budget.get("latency_us", 0.6)
+    ends = np.array(bound if isinstance(bound, tuple) else (bound, bound))
+    return float(ends.mean()) if ends.max() <= 1 else 0.6
 
 
 def inputs_of(task: Task) -> Inputs:

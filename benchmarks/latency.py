@@ -22,6 +22,7 @@ from common import RESULTS, append_line, read_lines
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
+from amc.align import best_multiple
 from amc.config import LatencyConfig, ModelConfig
 from amc.cost import CostTable
 from amc.find import find_units
@@ -74,7 +75,7 @@ def predict(name: str, count: int, backend: str) -> None:
     units = find_units(model, x, importance="contribution")
     device = Device(model, x, LatencyConfig(backend=backend), on_stage=say)
     predicted_of, cost = device.latency_model(units), CostTable(units)
-    plans = random_plans(units, count, device.multiple())
+    plans = random_plans(units, count, best_multiple(units, predicted_of))
     for start in range(0, count, AT_ONCE):
         some = plans[start : start + AT_ONCE]
         many = [*[units.dense_widths] * DENSE_COPIES, *some]

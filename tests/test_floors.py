@@ -35,7 +35,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("amc.importance", "amc.cost", "amc.slim", "amc.evaluate", "amc.finetune"),
     ("amc.twin", "amc.budget", "amc.plan", "amc.inspection", "amc.reconstruct", "amc.timing"),
     ("amc.verification", "amc.projection"),
-    ("amc.prove",),
+    ("amc.prove", "amc.align"),
     ("amc.find",),
     ("amc.export", "amc.task", "amc.demo"),
     ("amc.apply", "amc.deploy", "amc.measuring", "amc.transfer"),

@@ -45,17 +45,7 @@ def build_model(
     ``on_stage(what, done, total)`` reports progress. Raises :class:`~amc.errors.ModelError` where
     the runtime cannot run the network.
     """
-    layers = timed_layers(model, example_inputs, units)
-    known: dict[Any, LayerTable] = {}
-    tables = []
-    for number, layer in enumerate(layers):
-        on_stage("layers", number, len(layers))
-        inputs, outputs = sizes(layer.in_form, units), sizes(layer.out_form, units)
-        key = (layer.shape, tuple(inputs), tuple(outputs))
-        if key not in known:
-            known[key] = measure_table(layer.shape, inputs, outputs, times)
-        tables.append(known[key])
-    on_stage("layers", len(layers), len(layers))
+    layers, tables = layer_tables(model, example_inputs, units, times, on_stage)
     dense, *others = calibration_plans(units, CALIBRATION, seed)
     # The dense network several times: bounds are fractions of what it takes.
     us = measure_plans(
@@ -69,6 +59,28 @@ def build_model(
     dense_us = np.median(us[:DENSE_COPIES])
     us = np.append(dense_us, us[DENSE_COPIES:])
     return calibrated(layers, tables, np.array([dense, *others]), us)
+
+
+def layer_tables(
+    model: nn.Module,
+    example_inputs: Any,
+    units: Units,
+    times: LayerTimes,
+    on_stage: Callable[[str, int, int], None] = lambda *_: None,
+) -> tuple[list[TimedLayer], list[LayerTable]]:
+    """The layers of the network, and each one's table over the sizes that ``units`` leave it."""
+    layers = timed_layers(model, example_inputs, units)
+    known: dict[Any, LayerTable] = {}
+    tables = []
+    for number, layer in enumerate(layers):
+        on_stage("layers", number, len(layers))
+        inputs, outputs = sizes(layer.in_form, units), sizes(layer.out_form, units)
+        key = (layer.shape, tuple(inputs), tuple(outputs))
+        if key not in known:
+            known[key] = measure_table(layer.shape, inputs, outputs, times)
+        tables.append(known[key])
+    on_stage("layers", len(layers), len(layers))
+    return layers, tables
 
 
 def measure_table(

@@ -1,4 +1,4 @@
-"""What a search asks of a device: the latency of plans, and the multiple of channels it likes."""
+"""What a search asks of a device: the latency of plans."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from torch.utils._pytree import tree_map_only
 from amc.config import LatencyConfig
 from amc.errors import ConfigError
 from amc.runtimes import Runtime, make_runtime
-from amc.timing.align import best_multiple
-from amc.timing.build import build_model
+from amc.timing.build import build_model, layer_tables
 from amc.timing.layers import timed_layers
 from amc.timing.model import LatencyModel
 from amc.timing.store import LayerTimes
@@ -59,9 +58,11 @@ class Device:
             self.model, self.inputs, units, self.runtime, self._times, on_stage=self._on_stage
         )
 
-    def multiple(self) -> int:
-        """See :func:`amc.timing.align.best_multiple`."""
-        return best_multiple(self.model, self.inputs, self._times)
+    def layers_alone(self, units: Units) -> LatencyModel:
+        """The mere sum of what the layers take: enough to compare grids of widths."""
+        return LatencyModel(
+            *layer_tables(self.model, self.inputs, units, self._times, self._on_stage)
+        )
 
     @cached_property
     def _times(self) -> LayerTimes:

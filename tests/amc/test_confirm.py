@@ -193,6 +193,22 @@ def test_widths_that_the_device_likes(tmp_path):
     assert all(unit.multiple == config.round_to["all"] for unit in result.units)
 
 
+@pytest.mark.parametrize(
+    ("budget", "kept"), [("latency=0.7", 0.7), ("latency=0.5:0.9", 0.7), ("latency=0.9ms", 0.6)]
+)
+def test_grids_are_compared_at_the_latency_that_is_asked_for(monkeypatch, budget, kept):
+    seen = []
+
+    def asked(units, _, kept_latency):
+        seen.append((len(units), kept_latency))
+        return 2
+
+    monkeypatch.setattr("amc.track.best_multiple", asked)
+    result = search(tiny_task(), budget, align=True, **settings(episodes=1))
+    assert seen == [(3, pytest.approx(kept))]
+    assert all(width % 2 == 0 for width in result.best.widths)
+
+
 def test_bad_budgets_and_backends():
     with pytest.raises(BudgetError, match=r"latency ≤ .*least achievable"):
         search(tiny_task(), "latency=0.05", **settings())

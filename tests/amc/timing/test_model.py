@@ -9,7 +9,6 @@ import torch
 from amc.cost import CostTable
 from amc.errors import RunError
 from amc.find import read_units
-from amc.timing.align import best_multiple
 from amc.timing.build import build_model, calibrated, calibration_plans, measure_plans
 from amc.timing.layers import timed_layers
 from amc.timing.model import LatencyModel
@@ -93,16 +92,3 @@ def test_every_other_whole_network_is_of_multiples_of_eight():
     assert dense == wide.dense_widths
     assert all(width % 8 == 0 for plan in plans[1::2] for width in plan)
     assert any(width % 8 for plan in plans[::2] for width in plan)
-
-
-@pytest.mark.parametrize(("step", "expected"), [(4, 4), (8, 8), (16, 16), (1, 1)])
-def test_the_multiple_of_a_device(step, expected):
-    class Times:
-        def times(self, _, sizes):
-            return [float(-(-i // step) * step * (-(-o // step)) * step) for i, o in sizes]
-
-    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 80))
-    assert best_multiple(model, torch.zeros(1, 64), Times()) == expected  # type: ignore[arg-type]
-    narrow = torch.nn.Sequential(torch.nn.Linear(32, 16), torch.nn.ReLU(), torch.nn.Linear(16, 32))
-    # Of 16 channels four widths are left, not one.
-    assert best_multiple(narrow, torch.zeros(1, 32), Times()) <= 4  # type: ignore[arg-type]

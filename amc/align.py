@@ -1,0 +1,46 @@
+"""The multiple of channels that a device likes: on whose grid plans keep the most."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from amc.budget import Budget
+from amc.cost import CostTable, Latency
+from amc.projection import Projector
+from amc.units import Unit, Units
+
+MULTIPLES = (1, 2, 4, 8, 16, 32)
+_WISHES = 12
+_EQUAL = 0.02
+"""Grids that keep this much less of every unit than the best one count as equally good."""
+
+
+def best_multiple(units: Units, latency: Latency, kept_latency: float = 0.6) -> int:
+    """Of how many channels widths should be multiples, on a device of this ``latency``.
+
+    Plans of random proportions are projected onto ``kept_latency`` of the dense latency, on each
+    grid. Where kernels work in blocks, plans between two of them keep less of their units (in the
+    geometric mean) than those on a coarser grid, on which fewer plans are left: of the grids that
+    keep nearly the most it is the finest. ``units`` are those of a search, without multiples, and
+    ``latency`` is a function of their widths, in whatever unit of time.
+    """
+    if not units:
+        return 1
+    cost = CostTable(units, latency)
+    budget = Budget({"latency_us": kept_latency * cost.dense("latency_us")}, cost)
+    wishes = np.random.default_rng(0).uniform(0.5, 1.0, (_WISHES, len(units)))
+    log_keep = {}
+    for multiple in MULTIPLES:
+        grids = [_on_grid(unit, multiple) for unit in units]
+        if budget.met([unit.widths[0] for unit in grids]):
+            plans = Projector(grids)(wishes, budget)
+            log_keep[multiple] = float(np.log(plans / units.dense_widths).mean())
+    most = max(log_keep.values(), default=0.0)
+    return next((m for m, keep in log_keep.items() if keep >= most - _EQUAL), 1)
+
+
+def _on_grid(unit: Unit, multiple: int) -> Unit:
+    return replace(unit, multiple=multiple // math.gcd(multiple, unit.granularity))

@@ -131,8 +131,8 @@ RoundTo = Annotated[
     list[str],
     typer.Option(
         help="Keep multiples of so many channels: 8 (all units), or by kind of unit, conv=8 (conv, "
-        "linear, embedding, stream, heads); repeatable. Default: 1, or with latency auto: what the "
-        "device computes in blocks of",
+        "linear, embedding, stream, heads); repeatable. Default: 1, or with latency auto: the "
+        "grid on which plans of that latency keep the most",
         rich_help_panel=_PLAN,
     ),
 ]

@@ -17,7 +17,7 @@ from amc.agents.pictures import Pictures
 from amc.envs.pruning import Episode
 
 if TYPE_CHECKING:
-    from amc.units import Unit
+    from amc.tracing.units import Unit
 
 Diagnostics = Callable[[], Mapping[str, float]]
 _AVERAGE_MOMENTUM = 0.9

@@ -15,7 +15,7 @@ from amc.errors import ConfigError
 if TYPE_CHECKING:
     from amc.budget import Budget
     from amc.envs.walk import Proposal
-    from amc.units import Unit
+    from amc.tracing.units import Unit
 
 
 class Knapsack(OnePlan):

@@ -14,7 +14,7 @@ from amc.envs.pruning import Episode
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from amc.units import Unit
+    from amc.tracing.units import Unit
 
 _EVERY_EPISODES = 25
 _DRAWING_SHARE = 0.01

@@ -29,9 +29,9 @@ _HOME = {
     "replay": "amc.reuse",
     "save_model": "amc.export",
     "search": "amc.pipeline",
-    "slice_model": "amc.slim",
+    "slice_model": "amc.slicing.slim",
     "train_policy": "amc.training",
-    "verify": "amc.verification",
+    "verify": "amc.slicing.verification",
 }
 __all__ = ["__version__", *_HOME]
 

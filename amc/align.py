@@ -10,7 +10,7 @@ import numpy as np
 from amc.budget import Budget
 from amc.cost import CostTable, Latency
 from amc.projection import Projector
-from amc.units import Unit, Units
+from amc.tracing.units import Unit, Units
 
 MULTIPLES = (1, 2, 4, 8, 16, 32)
 _WISHES = 12
@@ -18,24 +18,30 @@ _EQUAL = 0.02
 """Grids that keep this much less of every unit than the best one count as equally good."""
 
 
-def best_multiple(units: Units, latency: Latency, kept_latency: float = 0.6) -> int:
+def best_multiple(
+    units: Units, latency: Latency, kept_latency: tuple[float, float] = (0.6, 0.6)
+) -> int:
     """Of how many channels widths should be multiples, on a device of this ``latency``.
 
-    Plans of random proportions are projected onto ``kept_latency`` of the dense latency, on each
-    grid. Where kernels work in blocks, plans between two of them keep less of their units (in the
-    geometric mean) than those on a coarser grid, on which fewer plans are left: of the grids that
-    keep nearly the most it is the finest. ``units`` are those of a search, without multiples, and
-    ``latency`` is a function of their widths, in whatever unit of time.
+    Plans of random proportions are projected onto a fraction of the dense latency, the middle of
+    ``kept_latency``, on each grid that allows plans of its low end. Where kernels work in blocks,
+    plans between two of them keep less of their units (in the geometric mean) than those on a
+    coarser grid, on which fewer plans are left: of the grids that keep nearly the most it is the
+    finest. ``units`` are those of a search, without multiples, and ``latency`` is a function of
+    their widths, in whatever unit of time.
     """
     if not units:
         return 1
     cost = CostTable(units, latency)
-    budget = Budget({"latency_us": kept_latency * cost.dense("latency_us")}, cost)
+    least, budget = (
+        Budget({"latency_us": kept * cost.dense("latency_us")}, cost)
+        for kept in (min(kept_latency), sum(kept_latency) / 2)
+    )
     wishes = np.random.default_rng(0).uniform(0.5, 1.0, (_WISHES, len(units)))
     log_keep = {}
     for multiple in MULTIPLES:
         grids = [_on_grid(unit, multiple) for unit in units]
-        if budget.met([unit.widths[0] for unit in grids]):
+        if least.met([unit.widths[0] for unit in grids]):
             plans = Projector(grids)(wishes, budget)
             log_keep[multiple] = float(np.log(plans / units.dense_widths).mean())
     most = max(log_keep.values(), default=0.0)

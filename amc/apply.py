@@ -11,10 +11,10 @@ from torch import nn
 from amc.find import read_units
 from amc.plan import Plan
 from amc.reconstruct import Reconstructor
-from amc.slim import slice_model
+from amc.slicing.slim import slice_model
+from amc.slicing.verification import verify
 from amc.task import Task
-from amc.units import Units
-from amc.verification import verify
+from amc.tracing.units import Units
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from amc.config import Bound, Limit, Quantity
 from amc.cost import CostTable
 from amc.errors import BudgetError, ConfigError
 from amc.text import QUANTITY, amount
-from amc.units import Units
+from amc.tracing.units import Units
 
 QUANTITIES: dict[str, Quantity] = {
     "macs": "macs",

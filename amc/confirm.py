@@ -19,7 +19,7 @@ from amc.envs.pruning import Episode, PruningEnv
 from amc.errors import BudgetError
 from amc.latency import Clock, judge, measure
 from amc.results import Confirmation, Timed
-from amc.slim import slice_model
+from amc.slicing.slim import slice_model
 from amc.text import percent
 from amc.timing.device import Device
 

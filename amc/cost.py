@@ -15,7 +15,7 @@ import numpy as np
 
 from amc.config import Quantity
 from amc.errors import ConfigError
-from amc.units import Units
+from amc.tracing.units import Units
 
 Latency = Callable[[np.ndarray], np.ndarray]
 """Kept widths (..., units) to microseconds (...)."""

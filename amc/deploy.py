@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 from amc.errors import ModelError, VerificationError
 from amc.export import load_model
 from amc.files import replacing
-from amc.trace import as_inputs, eval_mode, output_tensors
+from amc.tracing.trace import as_inputs, eval_mode, output_tensors
 
 TRACED_BATCH = 2
 """Not 1: a capture would take that size for a constant of the network."""

@@ -15,9 +15,9 @@ from statistics import median
 
 from torch import nn
 
-from amc.rules import Layer
 from amc.runtimes import Inputs, Part, Runtime
-from amc.trace import trace
+from amc.tracing.rules import Layer
+from amc.tracing.trace import trace
 
 ALIGNED = 8
 """Channels that processors take at once: float32 numbers in a register of AVX2, half of AVX-512's,

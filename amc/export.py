@@ -21,9 +21,9 @@ from amc.errors import ModelError
 from amc.files import replacing
 from amc.models import build_model, check_allowed
 from amc.plan import Plan, tensors_sha256
-from amc.sizes import set_size
-from amc.slim import state_sizes
-from amc.trace import named_tensors
+from amc.slicing.slim import state_sizes
+from amc.tracing.sizes import set_size
+from amc.tracing.trace import named_tensors
 
 FORMAT = "amc.model/1"
 

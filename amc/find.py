@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from amc.errors import ModelError, UnitError
-from amc.grouping import group
 from amc.importance import Losses, score
-from amc.prove import droppable, sound
-from amc.trace import named_tensors, trace
-from amc.units import Units
+from amc.slicing.prove import droppable, sound
+from amc.tracing.grouping import group
+from amc.tracing.trace import named_tensors, trace
+from amc.tracing.units import Units
 
 
 def read_units(model: nn.Module, example_inputs: Any) -> Units:

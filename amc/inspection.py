@@ -14,9 +14,9 @@ from rich.table import Table
 
 from amc.cost import CostTable, prunable_fraction
 from amc.folding import fold, fold_all
-from amc.roles import roles
 from amc.text import percent
-from amc.units import GENTLE_KEEP, Unit, Units, least_width
+from amc.tracing.roles import roles
+from amc.tracing.units import GENTLE_KEEP, Unit, Units, least_width
 
 _SHOWN_NAMES = 3
 _ENDS = {"stem", "last"}

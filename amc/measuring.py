@@ -18,7 +18,7 @@ from amc.latency import Clock, Latency, judge, measure
 from amc.models import build_model, example_shape
 from amc.run import RunFolder
 from amc.runtimes import Inputs, Runtime
-from amc.trace import trace
+from amc.tracing.trace import trace
 
 
 @dataclass(frozen=True)

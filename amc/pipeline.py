@@ -31,8 +31,8 @@ from amc.run import TRAINING, Inputs, check_free
 from amc.start import Source, find_source
 from amc.task import Task
 from amc.timing.device import OnStage
+from amc.tracing.units import Units
 from amc.track import Track, claimed_past, in_turn, inputs_of, play_recorded, play_rest, prepare
-from amc.units import Units
 
 
 @dataclass(frozen=True, eq=False)

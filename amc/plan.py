@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from amc.config import ModelConfig, Settings
 from amc.document import Document
 from amc.errors import PlanError
-from amc.slim import attribute_sizes
-from amc.units import Units
+from amc.slicing.slim import attribute_sizes
+from amc.tracing.units import Units
 
 
 class UnitPlan(Settings):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from amc.budget import Budget
-from amc.units import Unit
+from amc.tracing.units import Unit
 
 SLACK = 0.005
 """Fraction of the scarcest bound that may be left unspent without looking for more."""

@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from amc.errors import ConfigError, EvaluationError
-from amc.slim import kept_indices
-from amc.trace import as_inputs, eval_mode
-from amc.units import Units
+from amc.slicing.slim import kept_indices
+from amc.tracing.trace import as_inputs, eval_mode
+from amc.tracing.units import Units
 
 RIDGE = 1e-2
 """Relative to the mean of the diagonal of a layer's Gram matrix."""

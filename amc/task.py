@@ -27,8 +27,8 @@ from amc.importance import Losses, TrainingImages
 from amc.models import build_resolved
 from amc.plan import tensors_sha256
 from amc.reconstruct import Reconstructor
-from amc.slim import slice_model
-from amc.units import Units
+from amc.slicing.slim import slice_model
+from amc.tracing.units import Units
 
 
 class Train(Protocol):

@@ -11,8 +11,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from amc.agents import Agent
 from amc.align import best_multiple
 from amc.config import SearchConfig
@@ -111,11 +109,11 @@ def prepare(
     return config, make_env(task, config, on_unit, predict), device
 
 
-def _kept_latency(config: SearchConfig) -> float:
-    """About which fraction of the dense latency the plans will take."""
+def _kept_latency(config: SearchConfig) -> tuple[float, float]:
+    """Between which fractions of the dense latency plans will be looked for, if that is known."""
     bound = config.budget.get("latency_us", 0.6)
-    ends = np.array(bound if isinstance(bound, tuple) else (bound, bound))
-    return float(ends.mean()) if ends.max() <= 1 else 0.6
+    low, high = bound if isinstance(bound, tuple) else (bound, bound)
+    return (low, high) if high <= 1 else (0.6, 0.6)
 
 
 def inputs_of(task: Task) -> Inputs:

@@ -22,7 +22,7 @@ from amc.errors import PlanError
 from amc.find import read_units
 from amc.models import build_model, check_allowed
 from amc.plan import Plan
-from amc.units import Unit
+from amc.tracing.units import Unit
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -31,7 +31,7 @@ class Role(NamedTuple):
     """Where a unit stands in its network."""
 
     kind: str
-    """``conv``, ``stream``, ``heads``, ...: see :class:`amc.units.Unit`."""
+    """``conv``, ``stream``, ``heads``, ...: see :class:`amc.tracing.units.Unit`."""
     stage: float
     """0 where feature maps are largest, 1 where they are smallest, by rank of their size."""
     depth: float

@@ -28,9 +28,9 @@ from amc.data import load_data
 from amc.envs.make import make_env
 from amc.importance import CRITERIA, score
 from amc.pipeline import make_config
-from amc.slim import slice_model
+from amc.slicing.slim import slice_model
 from amc.task import Task, image_task
-from amc.units import Units
+from amc.tracing.units import Units
 
 BASELINE = "contribution"
 """What the others are compared with, plan by plan: the best of those that need no images."""

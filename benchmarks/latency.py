@@ -31,7 +31,7 @@ from amc.pipeline import search
 from amc.task import Task
 from amc.timing.build import DENSE_COPIES, measure_plans
 from amc.timing.device import Device
-from amc.units import Units
+from amc.tracing.units import Units
 
 NETWORKS = {
     "resnet56, 32 px": ("amc:resnet56", 32),

@@ -22,7 +22,7 @@ from amc.data import load_data
 from amc.envs.make import make_env
 from amc.evaluate import Evaluator
 from amc.models import build_model
-from amc.slim import slice_model
+from amc.slicing.slim import slice_model
 from amc.task import image_task
 
 

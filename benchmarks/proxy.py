@@ -30,9 +30,9 @@ from amc.data import ImageData, load_data
 from amc.errors import ConfigError
 from amc.find import find_units
 from amc.finetune import finetune
-from amc.slim import slice_model
+from amc.slicing.slim import slice_model
 from amc.task import Task, image_task
-from amc.units import Units
+from amc.tracing.units import Units
 
 IMPORTANCE = "contribution"
 MIN_KEEP = 0.1

@@ -10,7 +10,7 @@ import numpy as np
 
 from amc.budget import Budget
 from amc.projection import project
-from amc.units import Units
+from amc.tracing.units import Units
 
 BAND = 0.01
 """How far a plan's MACs may be from the budget, as a fraction of the budget."""

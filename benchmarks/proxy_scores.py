@@ -13,8 +13,8 @@ from amc.data import ImageData
 from amc.evaluate import calibration_images, recalibrate_
 from amc.inference import autocast, to_channels_last
 from amc.reconstruct import Reconstructor
-from amc.slim import slice_model
-from amc.units import Units
+from amc.slicing.slim import slice_model
+from amc.tracing.units import Units
 
 COUNTS = (250, 1000, 2000)
 """Search-val images that score a plan: prefixes of one random order."""

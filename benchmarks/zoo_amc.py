@@ -22,9 +22,9 @@ from zoo_networks import Network
 from amc.cost import CostTable, prunable_fraction
 from amc.errors import AMCError, VerificationError
 from amc.find import find_units, read_units
-from amc.slim import slice_model
-from amc.units import Units
-from amc.verification import TOLERANCE, verify
+from amc.slicing.slim import slice_model
+from amc.slicing.verification import TOLERANCE, verify
+from amc.tracing.units import Units
 
 KEEPS = (0.9, 0.5, 0.2)
 ALONE_SECONDS = 6

@@ -25,7 +25,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from zoo_networks import Network, zoo
 
-from amc.trace import output_tensors, unfused_attention
+from amc.tracing.trace import output_tensors, unfused_attention
 
 SEED = 0
 Emit = Callable[..., None]

@@ -34,10 +34,10 @@ from amc.budget import resolve
 from amc.config import SearchConfig
 from amc.envs.make import make_env
 from amc.errors import AMCError, BudgetError
-from amc.slim import slice_model
+from amc.slicing.slim import slice_model
+from amc.slicing.verification import verify
 from amc.start import find_source
 from amc.task import Task
-from amc.verification import verify
 
 BUDGETS = (0.5, 0.3, 0.4, 0.6, 0.7, 0.8)
 """Fractions of the MACs; the time until the first is done is that of a whole replay."""

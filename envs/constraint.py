@@ -20,7 +20,7 @@ from amc.projection import Projector
 if TYPE_CHECKING:
     from amc.budget import Budget
     from amc.cost import CostTable
-    from amc.units import Unit
+    from amc.tracing.units import Unit
 
 
 class Constraint(ABC):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from amc.budget import Budget
     from amc.config import Quantity
     from amc.cost import CostTable
-    from amc.units import Unit
+    from amc.tracing.units import Unit
 
 FEATURES_VERSION = 2
 """Raised whenever a feature is added, dropped, moved or changes its meaning."""

@@ -14,7 +14,7 @@ from amc.errors import ConfigError
 from amc.find import find_units
 from amc.task import PlanEvaluator, Task, image_task
 from amc.timing.device import Device
-from amc.units import Units
+from amc.tracing.units import Units
 
 
 def make_env(

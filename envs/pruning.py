@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from amc.cost import CostTable
     from amc.envs.reward import Reward
     from amc.projection import Projector
-    from amc.units import Units
+    from amc.tracing.units import Units
 
 Evaluate = Callable[[tuple[int, ...]], Mapping[str, float]]
 """Kept widths, one per unit, to quality: ``accuracy``, ``cross_entropy``, ``kl``, ..."""

@@ -15,7 +15,7 @@ from amc.cost import CostTable
 from amc.find import find_units, read_units
 from amc.importance import score
 from amc.models import build_model
-from amc.units import Units
+from amc.tracing.units import Units
 from benchmarks.enliven import enliven_
 
 torch.set_num_threads(1)

@@ -34,8 +34,8 @@ from torchvision.models.vision_transformer import VisionTransformer
 from amc.config import ModelConfig
 from amc.find import find_units
 from amc.models import build_model
-from amc.trace import output_tensors
-from amc.units import Units
+from amc.tracing.trace import output_tensors
+from amc.tracing.units import Units
 from benchmarks.enliven import enliven_
 from tests import networks
 

@@ -23,7 +23,7 @@ from amc.importance.images import TrainingImages as TrainingImages
 from amc.importance.magnitude import bn_scale, contribution, l1, l2
 from amc.importance.median import geometric_median
 from amc.importance.signals import activation, entropy
-from amc.units import Units
+from amc.tracing.units import Units
 
 CRITERIA: dict[str, Callable[[Evidence], list[np.ndarray]]] = {
     "contribution": contribution,

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from amc.ids import Role
-from amc.trace import named_tensors
-from amc.units import Units
+from amc.tracing.ids import Role
+from amc.tracing.trace import named_tensors
+from amc.tracing.units import Units
 
 Losses = Callable[[nn.Module], Iterator[Tensor]]
 """Yields a network's mean training loss, a scalar, batch by batch."""

@@ -9,7 +9,7 @@ import torch
 
 from amc.errors import ConfigError
 from amc.importance.evidence import Evidence, along
-from amc.trace import named_tensors
+from amc.tracing.trace import named_tensors
 
 
 def taylor(evidence: Evidence) -> list[np.ndarray]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from amc.importance.evidence import Evidence
-from amc.units import Slot
+from amc.tracing.units import Slot
 
 
 def geometric_median(evidence: Evidence) -> list[np.ndarray]:

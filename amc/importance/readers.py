@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from amc.importance.evidence import Evidence, Place
-from amc.trace import as_inputs, eval_mode, unfused_attention
-from amc.weights import Weights
+from amc.tracing.trace import as_inputs, eval_mode, unfused_attention
+from amc.tracing.weights import Weights
 
 
 def read_inputs(

@@ -16,7 +16,7 @@ from torch import Tensor
 from amc.errors import ConfigError
 from amc.importance.evidence import Evidence, Place
 from amc.importance.readers import read_inputs
-from amc.trace import as_inputs
+from amc.tracing.trace import as_inputs
 
 BINS = 32
 """Of the histogram of a channel's mean activations."""

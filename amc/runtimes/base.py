@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from amc.errors import ConfigError, ModelError
 from amc.runtimes.host import host_name, host_profile
-from amc.trace import named_tensors
+from amc.tracing.trace import named_tensors
 
 Inputs = tuple[Any, ...]
 """Positional arguments of a network, whose tensors have the batch as their first dimension."""

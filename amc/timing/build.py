@@ -10,13 +10,13 @@ from torch import nn
 
 from amc.latency import quickest
 from amc.runtimes import Runtime
-from amc.slim import slice_model
+from amc.slicing.slim import slice_model
 from amc.timing.layers import LayerShape, TimedLayer, timed_layers
 from amc.timing.model import LatencyModel, LayerTable
 from amc.timing.store import LayerTimes
 from amc.timing.surface import Axis, cross, diagonal
-from amc.trace import as_inputs
-from amc.units import Unit, Units
+from amc.tracing.trace import as_inputs
+from amc.tracing.units import Unit, Units
 
 CALIBRATION = 24
 """Whole networks that are measured: the dense one, and plans that keep a tenth to all."""

@@ -18,8 +18,8 @@ from amc.timing.build import build_model, layer_tables
 from amc.timing.layers import timed_layers
 from amc.timing.model import LatencyModel
 from amc.timing.store import LayerTimes
-from amc.trace import as_inputs
-from amc.units import Units
+from amc.tracing.trace import as_inputs
+from amc.tracing.units import Units
 
 OnStage = Callable[[str, int, int], None]
 """What is measured, how many are done, and their total."""

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from amc.trace import as_inputs, eval_mode
-from amc.units import Units
+from amc.tracing.trace import as_inputs, eval_mode
+from amc.tracing.units import Units
 
 _CONVOLUTIONS: dict[str, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {
     "conv1d": nn.Conv1d,

@@ -48,5 +48,7 @@ def test_a_grid_on_which_no_plan_is_fast_enough_is_none():
     # Of 16 channels a grid of 16 leaves one width, and the network as slow as it is.
     units = read_units(chain(3, 16, 16, 16, 5), torch.zeros(1, 3))
     assert best_multiple(units, blocked(16)) < 16
+    wide = read_units(chain(3, *[128] * 9, 5), torch.zeros(1, 3))
+    assert best_multiple(wide, blocked(8), (0.001, 1.0)) < 8  # though it would be best on average
     nothing = units.limited(exclude=["*"])
     assert best_multiple(nothing, blocked(16)) == 1

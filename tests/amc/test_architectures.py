@@ -10,9 +10,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from amc.cost import CostTable
-from amc.slim import slice_model
-from amc.trace import unfused_attention
-from amc.verification import verify
+from amc.slicing.slim import slice_model
+from amc.slicing.verification import verify
+from amc.tracing.trace import unfused_attention
 from tests.families import FAMILIES, SLOW, Subject, subject
 
 

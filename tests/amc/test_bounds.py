@@ -12,7 +12,7 @@ from torch.nn import Conv2d, Linear
 
 from amc.errors import ConfigError, UnitError
 from amc.find import find_units, read_units
-from amc.units import Units
+from amc.tracing.units import Units
 
 
 def chain(*widths: int) -> Units:

@@ -15,7 +15,7 @@ from amc.cost import CostTable
 from amc.errors import BudgetError, ConfigError
 from amc.find import read_units
 from amc.projection import project
-from amc.units import Units
+from amc.tracing.units import Units
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from amc.deploy import export_onnx, export_pt2, export_saved
 from amc.errors import ModelError, VerificationError
 from amc.export import save_model
 from amc.plan import plan_of, weights_sha256
-from amc.slim import slice_model
+from amc.slicing.slim import slice_model
 
 EXPORTS = {"onnx": export_onnx, "pt2": export_pt2}
 

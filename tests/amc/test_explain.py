@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from amc.explain import compare_parts, explain
-from amc.rules import Layer
 from amc.runtimes import Part, make_runtime
+from amc.tracing.rules import Layer
 
 
 def layer(name, macs, widths):

@@ -24,8 +24,8 @@ from amc.export import load_model, save_model
 from amc.find import find_units, read_units
 from amc.models import build_model
 from amc.plan import Plan, plan_of, tensors_sha256
-from amc.slim import slice_model
-from amc.trace import named_tensors
+from amc.slicing.slim import slice_model
+from amc.tracing.trace import named_tensors
 
 
 def plan_with(units, widths, config: ModelConfig | None) -> Plan:

@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from amc.errors import ConfigError, ModelError, UnitError
 from amc.find import find_units, read_units
-from amc.slim import slice_model
-from amc.verification import verify
+from amc.slicing.slim import slice_model
+from amc.slicing.verification import verify
 
 PADDED = "the sliced network fails: The size of tensor a"  # zero padding to a fixed width
 

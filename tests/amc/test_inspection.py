@@ -15,7 +15,7 @@ from torch.nn import Conv2d, Linear
 
 from amc.find import find_units, read_units
 from amc.inspection import describe, print_inspection
-from amc.units import Frozen, Units
+from amc.tracing.units import Frozen, Units
 
 
 def shown(description: dict[str, Any], columns: int = 120, **options: bool) -> str:

@@ -13,8 +13,8 @@ from amc.config import ModelConfig
 from amc.errors import PlanError
 from amc.find import read_units
 from amc.plan import Plan, plan_of, weights_sha256
-from amc.slim import slice_model
-from amc.verification import verify
+from amc.slicing.slim import slice_model
+from amc.slicing.verification import verify
 
 
 def plan_for(s, seed: int = 0) -> tuple[Plan, list[int]]:

@@ -13,7 +13,7 @@ from amc.budget import Budget, resolve
 from amc.cost import CostTable
 from amc.find import read_units
 from amc.projection import SLACK, WASTE, Projector, project
-from amc.units import Units
+from amc.tracing.units import Units
 from tests.amc.test_budget import WIDTHS, by_hand, three_units
 
 

@@ -16,7 +16,7 @@ from amc.errors import ConfigError, EvaluationError
 from amc.find import find_units
 from amc.pipeline import make_config, search
 from amc.reconstruct import Reconstructor
-from amc.slim import kept_indices, slice_model
+from amc.slicing.slim import kept_indices, slice_model
 from amc.task import PlanEvaluator, image_task
 
 

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from amc.errors import AMCError, ModelError, VerificationError
 from amc.find import find_units, read_units
-from amc.slim import slice_model
-from amc.trace import trace
-from amc.twin import masked
-from amc.verification import verify
+from amc.slicing.slim import slice_model
+from amc.slicing.twin import masked
+from amc.slicing.verification import verify
+from amc.tracing.trace import trace
 from tests.families import lively
 
 NAMES = ("resnet20_a", "swin", "encoder", "maxvit", "unet", "waves", "timm_vit4", "gru")

@@ -14,7 +14,7 @@ from amc.config import SearchConfig
 from amc.envs.features import FEATURES
 from amc.envs.make import make_env
 from amc.errors import ConfigError
-from amc.slim import slice_model
+from amc.slicing.slim import slice_model
 from amc.task import Task
 
 SETTINGS = {"images": 40, "budget": "flops=0.5 params=0.6"}

@@ -15,7 +15,7 @@ from amc.find import find_units
 from amc.latency import Latency
 from amc.models import build_model
 from amc.plan import plan_of, weights_sha256
-from amc.slim import slice_model
+from amc.slicing.slim import slice_model
 from tests.amc.test_cli import run
 
 SPEC, SHAPE = "amc:smallcnn", (1, 1, 8, 8)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from amc.find import read_units
 from amc.importance import score
 from amc.importance.signals import BINS, histogram_entropy
-from amc.units import Unit, Units
+from amc.tracing.units import Unit, Units
 
 
 class Residual(nn.Module):

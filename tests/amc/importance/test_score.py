@@ -14,7 +14,7 @@ from amc.config import ImportanceName
 from amc.errors import ConfigError
 from amc.find import find_units, read_units
 from amc.importance import CRITERIA, NEEDS, score
-from amc.slim import slice_model
+from amc.slicing.slim import slice_model
 
 
 class Small(nn.Module):

@@ -20,7 +20,7 @@ from amc.runtimes import (
 )
 from amc.runtimes.onnxruntime_cpu import OnnxRuntime
 from amc.runtimes.torch_compile import TorchCompile
-from amc.trace import trace
+from amc.tracing.trace import trace
 
 QUICK = [n for n in RUNTIMES if RUNTIMES[n].missing() is None and n != "torch-compile"]
 

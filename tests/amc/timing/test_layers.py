@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from amc.find import read_units
-from amc.slim import slice_model
+from amc.slicing.slim import slice_model
 from amc.timing.layers import run_layers, timed_layers
 
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from amc.ids import Use
-from amc.rules import Layer
-from amc.trace import Trace
-from amc.units import Frozen, Slot, Unit, Units, freeze
+from amc.tracing.ids import Use
+from amc.tracing.rules import Layer
+from amc.tracing.trace import Trace
+from amc.tracing.units import Frozen, Slot, Unit, Units, freeze
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from amc.ids import ChannelIds, compress, core
+from amc.tracing.ids import ChannelIds, compress, core
 
 
 def test_fresh_ids_are_consecutive_and_never_zero():

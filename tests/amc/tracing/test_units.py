@@ -20,9 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from amc.cost import CostTable
 from amc.find import find_units, read_units
-from amc.slim import slice_model
-from amc.units import Units
-from amc.verification import verify
+from amc.slicing.slim import slice_model
+from amc.slicing.verification import verify
+from amc.tracing.units import Units
 
 IMAGES = (2, 3, 8, 8)
 TOKENS = (2, 5, 6)

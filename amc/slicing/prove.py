@@ -10,9 +10,9 @@ import numpy as np
 from torch import nn
 
 from amc.errors import VerificationError
-from amc.slim import slice_model
-from amc.units import Units
-from amc.verification import verify
+from amc.slicing.slim import slice_model
+from amc.slicing.verification import verify
+from amc.tracing.units import Units
 
 
 def sound(

@@ -13,10 +13,10 @@ from torch.nn import Conv2d, Linear
 
 from amc.errors import ModelError
 from amc.find import find_units
-from amc.sizes import Tagged, set_size, tagged
-from amc.slim import slice_model
-from amc.trace import trace
-from amc.verification import verify
+from amc.slicing.slim import slice_model
+from amc.slicing.verification import verify
+from amc.tracing.sizes import Tagged, set_size, tagged
+from amc.tracing.trace import trace
 
 
 class Net(nn.Module):

@@ -1,9 +1,9 @@
 """Trace a network: its own forward runs once, and channel ids ride along.
 
 A :class:`~torch.utils._python_dispatch.TorchDispatchMode` sees every ATen operation with its real
-tensors, and applies the operation's rule (``amc.rules``) to the ids of those tensors. Nothing of
-the model is rewritten, symbolically or otherwise; control flow is whatever the example inputs make
-it.
+tensors, and applies the operation's rule (``amc.tracing.rules``) to the ids of those tensors.
+Nothing of the model is rewritten, symbolically or otherwise; control flow is whatever the example
+inputs make it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from amc import mixing  # noqa: F401 (it registers its rules)
-from amc.attention import REWRITTEN
 from amc.errors import ModelError
-from amc.ids import ChannelIds, Use
-from amc.producers import WEIGHTED
-from amc.rules import Call, Layer, find_rule, opaque
-from amc.sizes import SizeWatch, Source, tagged
-from amc.weights import Weight, Weights
+from amc.tracing import mixing  # noqa: F401 (it registers its rules)
+from amc.tracing.attention import REWRITTEN
+from amc.tracing.ids import ChannelIds, Use
+from amc.tracing.producers import WEIGHTED
+from amc.tracing.rules import Call, Layer, find_rule, opaque
+from amc.tracing.sizes import SizeWatch, Source, tagged
+from amc.tracing.weights import Weight, Weights
 
 
 @dataclass(frozen=True)

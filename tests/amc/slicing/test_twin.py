@@ -14,10 +14,10 @@ from torch.nn import functional
 
 from amc.errors import VerificationError
 from amc.find import find_units
-from amc.slim import slice_model
-from amc.twin import masked
-from amc.units import Slot, Unit, Units
-from amc.verification import verify
+from amc.slicing.slim import slice_model
+from amc.slicing.twin import masked
+from amc.slicing.verification import verify
+from amc.tracing.units import Slot, Unit, Units
 from tests import networks
 from tests.families import FAMILIES, SLOW
 from tests.families import subject as family

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import Conv2d, Embedding, Linear
 
 from amc.find import read_units
-from amc.roles import roles
+from amc.tracing.roles import roles
 
 
 def found(model: nn.Module, inputs: Tensor) -> dict[str, tuple[str, ...]]:

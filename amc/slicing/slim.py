@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from amc.attention import state_heads
-from amc.hollow import hollow_out
-from amc.sizes import set_size
-from amc.trace import named_tensors
-from amc.units import Units
+from amc.slicing.hollow import hollow_out
+from amc.tracing.attention import state_heads
+from amc.tracing.sizes import set_size
+from amc.tracing.trace import named_tensors
+from amc.tracing.units import Units
 
 Kept = dict[str, list[tuple[int, Tensor]]]
 """For each sliced tensor: the dimension and the kept indices along it."""

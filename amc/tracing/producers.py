@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from amc.ids import core
-from amc.rules import Call, Layer, Tracer, count, opaque, ride_along, rule
-from amc.weights import Weight
+from amc.tracing.ids import core
+from amc.tracing.rules import Call, Layer, Tracer, count, opaque, ride_along, rule
+from amc.tracing.weights import Weight
 
 WEIGHTED = {f"aten.{name}" for name in ("linear", "convolution", "_convolution", "embedding")}
 """Operations that use a weight, rather than compute one; even on a buffer of the network's."""

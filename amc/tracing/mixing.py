@@ -1,9 +1,9 @@
 """Operations that mix channels: norms over them, products of activations, attention.
 
 A norm over channels works on those that are kept, so its channels stay free; the masked twin
-computes it likewise (``amc.slim``). A product of two activations has no weight in which a channel
-could be cut out of one factor alone, so all channels that meet in one matrix of the batch go
-together: in attention that is one head.
+computes it likewise (``amc.slicing.slim``). A product of two activations has no weight in which a
+channel could be cut out of one factor alone, so all channels that meet in one matrix of the batch
+go together: in attention that is one head.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amc.ids import compress, core
-from amc.producers import apply_matrix, tie_groups
-from amc.rules import Call, Tracer, count, opaque, reason_of, ride_along, rule
+from amc.tracing.ids import compress, core
+from amc.tracing.producers import apply_matrix, tie_groups
+from amc.tracing.rules import Call, Tracer, count, opaque, reason_of, ride_along, rule
 
 
 @rule("layer_norm", "rms_norm")

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from amc.slim import kept_indices
-from amc.trace import named_tensors, unfused_attention
-from amc.units import Units
+from amc.slicing.slim import kept_indices
+from amc.tracing.trace import named_tensors, unfused_attention
+from amc.tracing.units import Units
 
 
 @contextmanager

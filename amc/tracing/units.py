@@ -19,8 +19,8 @@ import numpy as np
 
 from amc.config import Bounds
 from amc.errors import UnitError
-from amc.ids import Role
-from amc.rules import Layer
+from amc.tracing.ids import Role
+from amc.tracing.rules import Layer
 
 GENTLE_KEEP = 0.5
 """Least kept fraction that is suggested for the ends of a network."""

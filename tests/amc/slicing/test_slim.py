@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from amc.errors import UnitError
 from amc.find import find_units
-from amc.slim import slice_model, state_sizes
+from amc.slicing.slim import slice_model, state_sizes
 from tests import networks
 
 

@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from torchvision.models.maxvit import RelativePositionalMultiHeadAttention
 from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
 
-from amc.attention import (
+from amc.find import find_units
+from amc.slicing.slim import slice_model, state_sizes
+from amc.slicing.twin import masked
+from amc.slicing.verification import verify
+from amc.tracing.attention import (
     SlicedMultiheadAttention,
     SlicedRelativeAttention,
     SlicedWindowAttention,
     SlicedWindowAttentionV2,
 )
-from amc.find import find_units
-from amc.slim import slice_model, state_sizes
-from amc.twin import masked
-from amc.verification import verify
 from tests.families import subject
 
 HEADS, SIZE, WIDTH, TARGETS, SOURCES = 4, 3, 12, 5, 7

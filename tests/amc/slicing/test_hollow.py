@@ -18,8 +18,8 @@ from amc.find import find_units
 from amc.models import ModelConfig, build_model
 from amc.plan import Plan, plan_of, weights_sha256
 from amc.projection import project
-from amc.slim import slice_model
-from amc.verification import verify
+from amc.slicing.slim import slice_model
+from amc.slicing.verification import verify
 
 
 class Residual(nn.Module):

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from amc.choices import Recorded, Replayed
 from amc.find import find_units
-from amc.slim import slice_model
-from amc.verification import verify
+from amc.slicing.choices import Recorded, Replayed
+from amc.slicing.slim import slice_model
+from amc.slicing.verification import verify
 
 
 def best(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,9 @@
 """What each operation of a forward does to channel ids: one small rule for each kind.
 
 Operations that only move data are run on the ids themselves, so they need no rule of their own;
-elementwise operations unite the ids that meet. Operations with weights are in ``amc.producers``,
-those that mix channels (norms, attention) in ``amc.mixing``. An operation without a rule makes its
-inputs frozen and its output opaque: safe, and reported.
+elementwise operations unite the ids that meet. Operations with weights are in
+``amc.tracing.producers``, those that mix channels (norms, attention) in ``amc.tracing.mixing``. An
+operation without a rule makes its inputs frozen and its output opaque: safe, and reported.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry
 
-from amc.ids import ChannelIds, compress, core
-from amc.weights import Weight
+from amc.tracing.ids import ChannelIds, compress, core
+from amc.tracing.weights import Weight
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from amc import choices
-from amc.choices import Recorded, Replayed
 from amc.errors import VerificationError
-from amc.slim import kept_indices
-from amc.trace import as_inputs, eval_mode, named_tensors, output_tensors, unfused_attention
-from amc.twin import masked
-from amc.units import Units
-from amc.weights import Weights
+from amc.slicing import choices
+from amc.slicing.choices import Recorded, Replayed
+from amc.slicing.slim import kept_indices
+from amc.slicing.twin import masked
+from amc.tracing.trace import as_inputs, eval_mode, named_tensors, output_tensors, unfused_attention
+from amc.tracing.units import Units
+from amc.tracing.weights import Weights
 
 TOLERANCE = 1e-4
 """Largest error of a sliced network, relative to the largest output of its masked twin."""

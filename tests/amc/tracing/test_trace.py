@@ -11,8 +11,8 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from amc.errors import ModelError
-from amc.rules import RULES
-from amc.trace import as_inputs, eval_mode, output_tensors, trace, unfused_attention
+from amc.tracing.rules import RULES
+from amc.tracing.trace import as_inputs, eval_mode, output_tensors, trace, unfused_attention
 
 
 def counted(model: nn.Module, *inputs: Tensor) -> int:

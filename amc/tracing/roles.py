@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from amc.rules import Layer
-from amc.units import Unit, Units
+from amc.tracing.rules import Layer
+from amc.tracing.units import Unit, Units
 
 
 def roles(units: Units) -> list[tuple[str, ...]]:

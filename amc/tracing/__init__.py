@@ -1,0 +1,14 @@
+"""Which channels are tied to which: one forward of the network, read.
+
+ids        sets of channels that are one, and what uses them
+weights    which stored tensor a weight of the forward is made of
+rules      what an operation does to the channels that pass through it
+producers  convolutions, linear layers, embeddings: what makes channels
+mixing     norms and products, in which channels meet
+attention  modules whose attention is one call
+sizes      integers of the network's code that follow a number of channels
+trace      the forward, labelled
+units      channels that can only be removed together, and their allowed widths
+grouping   from a trace to its units
+roles      what a unit is to its network: stem, last, inner, residual
+"""

@@ -23,26 +23,24 @@ def best_multiple(
 ) -> int:
     """Of how many channels widths should be multiples, on a device of this ``latency``.
 
-    Plans of random proportions are projected onto a fraction of the dense latency, the middle of
-    ``kept_latency``, on each grid that allows plans of its low end. Where kernels work in blocks,
-    plans between two of them keep less of their units (in the geometric mean) than those on a
-    coarser grid, on which fewer plans are left: of the grids that keep nearly the most it is the
-    finest. ``units`` are those of a search, without multiples, and ``latency`` is a function of
-    their widths, in whatever unit of time.
+    Plans of random proportions are projected onto fractions of the dense latency, from the low end
+    of ``kept_latency`` to its high end, on each grid that has plans of all of them. Where kernels
+    work in blocks, plans between two of them keep less of their units (in the geometric mean) than
+    those on a coarser grid, on which fewer plans are left: of the grids that keep nearly the most
+    it is the finest. ``units`` are those of a search, without multiples, and ``latency`` is a
+    function of their widths, in whatever unit of time.
     """
     if not units:
         return 1
     cost = CostTable(units, latency)
-    least, budget = (
-        Budget({"latency_us": kept * cost.dense("latency_us")}, cost)
-        for kept in (min(kept_latency), sum(kept_latency) / 2)
-    )
+    limits_us = cost.dense("latency_us") * np.unique(np.linspace(*kept_latency, 3))
+    budgets = [Budget({"latency_us": float(limit)}, cost) for limit in limits_us]
     wishes = np.random.default_rng(0).uniform(0.5, 1.0, (_WISHES, len(units)))
     log_keep = {}
     for multiple in MULTIPLES:
         grids = [_on_grid(unit, multiple) for unit in units]
-        if least.met([unit.widths[0] for unit in grids]):
-            plans = Projector(grids)(wishes, budget)
+        if budgets[0].met([unit.widths[0] for unit in grids]):
+            plans = np.concatenate([Projector(grids)(wishes, budget) for budget in budgets])
             log_keep[multiple] = float(np.log(plans / units.dense_widths).mean())
     most = max(log_keep.values(), default=0.0)
     return next((m for m, keep in log_keep.items() if keep >= most - _EQUAL), 1)

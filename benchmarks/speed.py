@@ -31,7 +31,7 @@ from amc.slicing.slim import slice_model
 from amc.task import Task, image_task
 from amc.timing.device import Device
 
-BUDGETS = {"latency": "latency=0.5:0.95", "flops": "flops=0.25:0.95"}
+BUDGETS = {"latency": "latency=0.5:0.85", "flops": "flops=0.25:0.95"}
 COLOURS = {"latency": "#1f6fb4", "flops": "#c44e52"}
 MARKS = (0.5, 0.6, 0.7, 0.8)
 """Fractions of the dense latency at which the fronts are compared."""

@@ -44,8 +44,8 @@ _BISECTIONS = 6
 class ExpertIteration:
     """Learns on one environment; see :class:`amc.agents.Agent`.
 
-    With a ``start`` the first plan is its own, the warm-up is shorter and stays closer to it, and
-    the actor is the policy's, if it has one. ``apprentice`` is the actor where it is shared with
+    With a ``start`` the first plan is its own, half of the warm-up stays close to it, and the actor
+    is the policy's, if it has one. ``apprentice`` is the actor where it is shared with
     searches on other networks. Raises :class:`ConfigError` where the environment does not project.
     """
 
@@ -74,11 +74,7 @@ class ExpertIteration:
         self._apprentice = apprentice or make_apprentice(settings, memory, seed, start)
         anywhere = [env.budgets.draw(lessons) for _ in range(memory // 2)]
         self._syllabus = itertools.cycle([*env.budgets.spread(memory - len(anywhere)), *anywhere])
-        self._warmup, self._noise_std = (
-            (settings.adapt_episodes, settings.adapt_std)
-            if start
-            else (settings.warmup_episodes, settings.noise_std)
-        )
+        self._warmup = settings.adapt_episodes if start else settings.warmup_episodes
         self._episodes: list[Episode] = []
         self._asked = 0
         self._diagnostics: dict[str, float] = {}
@@ -86,7 +82,7 @@ class ExpertIteration:
     def ask(self, count: int) -> list[Proposal]:
         """Plans, each under a budget of its own where there is a range.
 
-        The first is the uniform one (or the start's); some around it follow, then planned ones.
+        The first is the uniform one (behind the start's); some around it follow, then planned ones.
         """
         proposals: list[Proposal] = []
         for _ in range(count):
@@ -123,9 +119,13 @@ class ExpertIteration:
         }
 
     def _begin(self, budget: Budget) -> Proposal:
-        std = self._noise_std if self._asked else 0.0
-        self._asked += 1
-        centre = self._begun(budget)
+        number, self._asked = self._asked, self._asked + 1
+        # A start may mislead: every other plan knows nothing of it.
+        near = self._start is not None and number % 2 == 0
+        std = self._settings.adapt_std if near else self._settings.noise_std
+        centre = self._begun(budget) if near else self._env.encode(self._env.uniform_keep(budget))
+        if number < (2 if self._start else 1):
+            std = 0.0
         noise = std * self._exploration.standard_normal(len(centre))
         return self._env.decode(np.clip(centre + noise, -1.0, 1.0), budget)
 

@@ -107,10 +107,11 @@ class ExpertConfig(Settings):
     """Episodes before the critic is asked: the uniform plan, and plans around it."""
     noise_std: float = Field(0.3, ge=0)
     """Standard deviation of the actions around the uniform plan's."""
-    adapt_episodes: int = Field(3, ge=2)
-    """Such episodes where the search begins with a policy or a plan from elsewhere."""
+    adapt_episodes: int = Field(6, ge=2)
+    """Such episodes where the search begins with a policy or a plan from elsewhere: its plan, the
+    uniform one, and then plans around either in turn."""
     adapt_std: float = Field(0.15, ge=0)
-    """Standard deviation of the actions around that one's."""
+    """Standard deviation of the actions around the start's."""
     optimism: float = Field(1.0, ge=0)
     """How many of the critic's standard deviations are added to its mean."""
     range_optimism: float = Field(2.0, ge=0)

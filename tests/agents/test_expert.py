@@ -171,3 +171,24 @@ def test_a_given_policy_makes_the_first_plan_and_is_explored_around() -> None:
     assert history[0].widths == play_policy(teacher.policy, env, env.budget).widths
     scratch = run(1, 6)
     assert max(e.reward for e in history) > max(e.reward for e in scratch)
+
+
+def test_a_start_that_misleads_costs_little() -> None:
+    env = fake_env()
+    backwards = np.linspace(1.0, 0.1, len(env.units))
+    best = []
+    for keeps in (backwards, backwards[::-1]):
+        start = Start.of_keeps(keeps, env)
+        agent = ExpertIteration(env, ExpertConfig(), 0, start)
+        history = play(agent, env, 30)
+        uniform = env.decode(env.encode(env.uniform_keep(env.budget)), env.budget)
+        assert (
+            history[0].widths
+            == env.decode(env.encode(start.plan(env.budget).wishes), env.budget).widths
+        )
+        assert history[1].widths == uniform.widths
+        near, far = (np.array([e.executed_keep for e in history[i:6:2]]) for i in (0, 1))
+        assert np.ptp(np.log(near), axis=0).mean() < np.ptp(np.log(far), axis=0).mean()
+        best.append(max(e.reward for e in history))
+    scratch = max(e.reward for e in run(0, 30))
+    assert min(best) > scratch + 0.25 * scratch  # rewards are below 0

@@ -2,9 +2,9 @@
 
 The network is searched twice over a range of budgets: once of latency (with widths on the device's
 multiples), once of FLOPs. The plans of both fronts are then measured in turns, beside the dense
-network, and compared at equal KL. The searches are in ``--runs``, and go on where they were
-interrupted; the measured plans are the lines of ``results/speed-NETWORK.jsonl``, with the table
-(``.md``) and the picture (``.svg``) beside it.
+network, and compared where they are equally good. The searches are in ``--runs``, and go on where
+they were interrupted; the measured plans are the lines of ``results/speed-NETWORK.jsonl``, with the
+table (``.md``) and the picture (``.svg``) beside it.
 
     python benchmarks/speed.py --network resnet56 --weights W --images DIR --search-val FILE
 """
@@ -98,42 +98,36 @@ def report(path: Path) -> None:
     text = [
         f"{first['runtime']}, dense {first['dense_ms']:.3f} ms ({first['clock']} clock"
         + (f"; {first['noise']}" if first["noise"] else "")
-        + "). Between measured plans of a front the logarithm of KL is interpolated.",
+        + "). In each row the best plan for latency within so much of it, and the one of least MACs"
+        " among the plans for FLOPs that are as good.",
         "",
-        "| latency | KL | MACs | as good by FLOPs | its MACs | faster |",
-        "|---" * 6 + "|",
+        "| within | for latency: measured | KL | MACs | for FLOPs: measured | KL | MACs | faster |",
+        "|---" * 8 + "|",
     ]
     figure = Figure(figsize=(5.2, 3.8), layout="constrained")
     axes = figure.add_subplot()
-    fronts = {}
-    for aim in BUDGETS:
-        own = [line for line in lines if line["aim"] == aim]
-        kept = np.array([line["ms"] / line["dense_ms"] for line in own])
-        macs = np.array([line["macs"] / line["dense_macs"] for line in own])
-        fronts[aim] = kept, np.log([line["kl"] for line in own]), macs
-        axes.plot(kept, np.exp(fronts[aim][1]), ".", color=COLOURS[aim], label=f"for {aim}")
+    fronts = {aim: [line for line in lines if line["aim"] == aim] for aim in BUDGETS}
+    for aim, own in fronts.items():
+        kept = [line["ms"] / line["dense_ms"] for line in own]
+        label = f"for {'FLOPs' if aim == 'flops' else aim}"
+        axes.plot(kept, [line["kl"] for line in own], ".", color=COLOURS[aim], label=label)
     axes.set(xlabel="measured latency, of the dense network's", ylabel="KL", yscale="log")
     axes.legend(frameon=False)
     for mark in MARKS:
-        goal = between(mark, fronts["latency"][0], fronts["latency"][1])
-        own_macs = between(mark, fronts["latency"][0], fronts["latency"][2])
-        rival = between(goal, fronts["flops"][1], fronts["flops"][0])
-        rival_macs = between(goal, fronts["flops"][1], fronts["flops"][2])
-        if np.isfinite([goal, rival]).all():
-            text.append(
-                f"| {mark:.0%} | {np.exp(goal):.3f} | {own_macs:.1%} "
-                f"| {rival:.1%} | {rival_macs:.1%} | {rival / mark:.2f} times |"
+        within = [line for line in fronts["latency"] if line["ms"] <= mark * line["dense_ms"]]
+        best = min(within, key=lambda line: line["kl"], default=None)
+        equal = [line for line in fronts["flops"] if best and line["kl"] <= best["kl"]]
+        if best and equal:
+            rival = min(equal, key=lambda line: line["macs"])
+            cells = " | ".join(
+                f"{line['ms'] / line['dense_ms']:.1%} | {line['kl']:.3f} "
+                f"| {line['macs'] / line['dense_macs']:.1%}"
+                for line in (best, rival)
             )
+            text.append(f"| {mark:.0%} | {cells} | {rival['ms'] / best['ms']:.2f} times |")
     path.with_suffix(".md").write_text("\n".join(text) + "\n")
     figure.savefig(path.with_suffix(".svg"))
     print("\n".join(text))
-
-
-def between(place: float, places: np.ndarray, values: np.ndarray) -> float:
-    """The value at ``place``, linear between the nearest of ``places``; NaN beyond them."""
-    order = np.argsort(places)
-    found = np.interp(place, places[order], values[order], left=np.nan, right=np.nan)
-    return float(found)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from common import add_images, data_config
 
 from amc.agents.policy import Policy
 from amc.agents.replay import play
 from amc.budget import resolve
-from amc.config import DataConfig, EvaluateConfig, ModelConfig
+from amc.config import EvaluateConfig, ModelConfig
 from amc.data import load_data
 from amc.envs.make import make_env
 from amc.pipeline import make_config
@@ -33,8 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("policy", type=Path, help="folder of the run that learned it")
     parser.add_argument("--nets", nargs="+", required=True, help="NAME=WEIGHTS, amc's own networks")
-    parser.add_argument("--images", required=True, help="folder with train/ and test/")
-    parser.add_argument("--search-val", required=True, help="file of held-out training paths")
+    add_images(parser)
     parser.add_argument("--trained-by", required=True, help="the command, for the card")
     parser.add_argument("--name", help="in the library; default: the folder's")
     parser.add_argument("--threads", type=int, default=1)
@@ -42,8 +42,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     policy = Policy.load(arguments.policy)
     name = arguments.name or arguments.policy.name
-    data = DataConfig(spec=f"imagefolder:{arguments.images}", search_val=arguments.search_val)
-    images, rows = load_data(data), []
+    images, rows = load_data(data_config(arguments)), []
     for network, weights in (net.split("=", 1) for net in arguments.nets):
         model = ModelConfig(spec=f"amc:{network}", weights=weights)
         task = image_task(model, images, EvaluateConfig(), seed=0)

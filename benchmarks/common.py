@@ -22,15 +22,24 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     """The options that name network, weights and images."""
     parser.add_argument("--network", default="resnet20", help="one of amc's own, amc:NAME")
     parser.add_argument("--weights", required=True)
+    add_images(parser)
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """The options that name the images."""
     parser.add_argument("--images", required=True, help="folder with train/ and test/")
     parser.add_argument("--search-val", required=True, help="file of held-out training paths")
+
+
+def data_config(arguments: argparse.Namespace) -> DataConfig:
+    """The images that the options name."""
+    return DataConfig(spec=f"imagefolder:{arguments.images}", search_val=arguments.search_val)
 
 
 def configs(arguments: argparse.Namespace) -> tuple[ModelConfig, DataConfig]:
     """The network and the images that the options name."""
     model = ModelConfig(spec=f"amc:{arguments.network}", weights=arguments.weights)
-    data = DataConfig(spec=f"imagefolder:{arguments.images}", search_val=arguments.search_val)
-    return model, data
+    return model, data_config(arguments)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -43,6 +52,11 @@ def append_line(path: Path, result: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps(result) + "\n")
+
+
+def begin_or_resume(run: Path, **settings: Any) -> dict[str, Any]:
+    """Arguments of a search into ``run``: ``settings``, or to go on where one has begun there."""
+    return {"run": run, "resume": True} if run.exists() else {"run": run, **settings}
 
 
 def search_side_by_side(

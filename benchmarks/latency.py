@@ -21,6 +21,7 @@ import torch
 from common import RESULTS, append_line, read_lines
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
+from torch import Tensor, nn
 
 from amc.align import best_multiple
 from amc.config import LatencyConfig, ModelConfig
@@ -50,13 +51,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     predicting = commands.add_parser("predict")
-    predicting.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     predicting.add_argument("--plans", type=int, default=100)
-    predicting.add_argument("--backend", default="onnxruntime")
     holding = commands.add_parser("hold")
-    holding.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     holding.add_argument("--budget", type=float, default=0.6)
-    holding.add_argument("--backend", default="onnxruntime")
+    for command in (predicting, holding):
+        command.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+        command.add_argument("--backend", default="onnxruntime")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     known = {(line["kind"], line["network"]) for line in read_lines(LINES)}
@@ -68,10 +68,15 @@ def main() -> None:
     report(read_lines(LINES))
 
 
+def network(name: str) -> tuple[nn.Module, Tensor]:
+    """One of :data:`NETWORKS`, of random weights, and an input."""
+    spec, side = NETWORKS[name]
+    return build_model(ModelConfig(spec=spec)).eval(), torch.randn(1, 3, side, side)
+
+
 def predict(name: str, count: int, backend: str) -> None:
     """Random plans of one network, half of them aligned as the device likes it."""
-    spec, side = NETWORKS[name]
-    model, x = build_model(ModelConfig(spec=spec)).eval(), torch.randn(1, 3, side, side)
+    model, x = network(name)
     units = find_units(model, x, importance="contribution")
     device = Device(model, x, LatencyConfig(backend=backend), on_stage=say)
     predicted_of, cost = device.latency_model(units), CostTable(units)
@@ -93,8 +98,7 @@ def predict(name: str, count: int, backend: str) -> None:
 
 def hold(name: str, budget: float, backend: str) -> None:
     """A search whose plans are all equally good: what is returned, and what the others measured."""
-    spec, side = NETWORKS[name]
-    model, x = build_model(ModelConfig(spec=spec)).eval(), torch.randn(1, 3, side, side)
+    model, x = network(name)
     task = Task(model, x, evaluate=lambda _: {"kl": 0.0})
     result = search(
         task,

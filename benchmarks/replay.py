@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import RESULTS, append_line, read_lines
+from common import RESULTS, add_images, append_line, begin_or_resume, data_config, read_lines
 from matplotlib.figure import Figure
 
-from amc.config import DataConfig, EvaluateConfig, ModelConfig
+from amc.config import EvaluateConfig, ModelConfig
 from amc.data import ImageData, load_data
 from amc.pipeline import search
 from amc.results import read_episodes
@@ -55,8 +55,7 @@ def main() -> None:
     """Do what is missing, then report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nets", nargs="+", required=True, help="NAME=WEIGHTS, amc's own networks")
-    parser.add_argument("--images", required=True, help="folder with train/ and test/")
-    parser.add_argument("--search-val", required=True, help="file of held-out training paths")
+    add_images(parser)
     parser.add_argument("--held-out", nargs="+", help="of --nets; default: each in turn")
     parser.add_argument("--rows", default=DEFAULT, help="with commas")
     parser.add_argument("--seeds", default="0,1,2,3,4", help="with commas")
@@ -76,8 +75,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     nets = dict(net.split("=", 1) for net in arguments.nets)
     if not arguments.report:
-        data = DataConfig(spec=f"imagefolder:{arguments.images}", search_val=arguments.search_val)
-        images = load_data(data)
+        images = load_data(data_config(arguments))
         for held_out in arguments.held_out or nets:
             measure(arguments, nets, held_out, images)
     report(arguments.out, arguments.budget)
@@ -126,13 +124,14 @@ def trained(arguments: argparse.Namespace, seed: int, tasks: dict[str, Task]) ->
     path = arguments.runs / f"policy-{'-'.join(tasks)}-seed{seed}"
     if (path / "policy" / "policy.json").exists():
         return Path(path)
-    given: dict[str, Any] = {"episodes": arguments.train_episodes, "seed": seed}
-    resume = {"resume": True} if path.exists() else {"budget": arguments.range, **given}
+    given = begin_or_resume(
+        path, budget=arguments.range, episodes=arguments.train_episodes, seed=seed
+    )
     if len(tasks) > 1:
-        train_policy(tasks, run=path, **resume)
+        train_policy(tasks, **given)
     else:
         (task,) = tasks.values()
-        search(task, run=path, **resume)
+        search(task, **given)
     return Path(path)
 
 
@@ -142,10 +141,8 @@ def searched(arguments: argparse.Namespace, seed: int, task: Task) -> RunFolder:
     name = task.config.spec.removeprefix("amc:")
     folder = RunFolder(arguments.runs / f"{name}-{arguments.budget}-seed{seed}")
     if not (folder.policy / "policy.json").exists():
-        given: dict[str, Any] = {"episodes": arguments.scratch_episodes, "seed": seed}
-        begun = folder.path.exists()
-        resume = {"resume": True} if begun else {"budget": arguments.budget, **given}
-        search(task, run=folder.path, **resume)
+        given = {"budget": arguments.budget, "episodes": arguments.scratch_episodes, "seed": seed}
+        search(task, **begin_or_resume(folder.path, **given))
     return folder
 
 

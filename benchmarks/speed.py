@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import RESULTS, add_inputs, append_line, configs, read_lines
+from common import RESULTS, add_inputs, append_line, begin_or_resume, configs, read_lines
 from matplotlib.figure import Figure
 
 from amc.config import EvaluateConfig, LatencyConfig
@@ -84,7 +84,7 @@ def front(arguments: argparse.Namespace, task: Task, aim: str) -> Front:
         given: dict[str, Any] = {"episodes": arguments.episodes, "seed": 0}
         given |= {"budget": BUDGETS[aim], "align": aim == "latency"}
         given |= {"latency": LatencyConfig(backend=arguments.backend)}
-        search(task, run=folder.path, **({"resume": True} if folder.config.exists() else given))
+        search(task, **begin_or_resume(folder.path, **given))
     return Front.load(folder.front)
 
 

@@ -13,9 +13,10 @@ import argparse
 from pathlib import Path
 
 import torch
+from common import add_images, data_config
 from safetensors.torch import save_file
 
-from amc.config import DataConfig, FinetuneConfig, ModelConfig
+from amc.config import FinetuneConfig, ModelConfig
 from amc.data import load_data
 from amc.finetune import Epoch, finetune
 from amc.inference import accuracy
@@ -26,8 +27,7 @@ def main() -> None:
     """Train, and say what came of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", required=True, help="one of amc's own, amc:NAME")
-    parser.add_argument("--images", required=True, help="folder with train/ and test/")
-    parser.add_argument("--search-val", required=True, help="file of held-out training paths")
+    add_images(parser)
     parser.add_argument("--out", type=Path, required=True, help="the file of weights")
     parser.add_argument("--teacher", help="NAME=WEIGHTS, one of amc's own networks")
     parser.add_argument("--epochs", type=int, default=60)
@@ -37,9 +37,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    data = load_data(
-        DataConfig(spec=f"imagefolder:{arguments.images}", search_val=arguments.search_val)
-    )
+    data = load_data(data_config(arguments))
     torch.manual_seed(arguments.seed)
     model = build_model(ModelConfig(spec=f"amc:{arguments.network}"))
     teacher = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,16 +9,18 @@ import numpy as np
 from amc.budget import Budget
 from amc.cost import CostTable, Latency
 from amc.projection import Projector
-from amc.tracing.units import Unit, Units
+from amc.tracing.units import Units
 
 MULTIPLES = (1, 2, 4, 8, 16, 32)
+KEPT_LATENCY = (0.6, 0.6)
+"""Between which fractions of the dense latency grids are compared where nothing is asked for."""
 _WISHES = 12
 _EQUAL = 0.02
 """Grids that keep this much less of every unit than the best one count as equally good."""
 
 
 def best_multiple(
-    units: Units, latency: Latency, kept_latency: tuple[float, float] = (0.6, 0.6)
+    units: Units, latency: Latency, kept_latency: tuple[float, float] = KEPT_LATENCY
 ) -> int:
     """Of how many channels widths should be multiples, on a device of this ``latency``.
 
@@ -38,13 +39,10 @@ def best_multiple(
     wishes = np.random.default_rng(0).uniform(0.5, 1.0, (_WISHES, len(units)))
     log_keep = {}
     for multiple in MULTIPLES:
-        grids = [_on_grid(unit, multiple) for unit in units]
+        grids = [replace(unit, multiple=unit.step(multiple)) for unit in units]
         if budgets[0].met([unit.widths[0] for unit in grids]):
-            plans = np.concatenate([Projector(grids)(wishes, budget) for budget in budgets])
+            project = Projector(grids)
+            plans = np.concatenate([project(wishes, budget) for budget in budgets])
             log_keep[multiple] = float(np.log(plans / units.dense_widths).mean())
     most = max(log_keep.values(), default=0.0)
     return next((m for m, keep in log_keep.items() if keep >= most - _EQUAL), 1)
-
-
-def _on_grid(unit: Unit, multiple: int) -> Unit:
-    return replace(unit, multiple=multiple // math.gcd(multiple, unit.granularity))

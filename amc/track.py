@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from amc.agents import Agent
-from amc.align import best_multiple
+from amc.align import KEPT_LATENCY, best_multiple
 from amc.config import SearchConfig
 from amc.envs.make import make_env
 from amc.envs.pruning import Episode, PruningEnv
@@ -111,9 +111,9 @@ def prepare(
 
 def _kept_latency(config: SearchConfig) -> tuple[float, float]:
     """Between which fractions of the dense latency plans will be looked for, if that is known."""
-    bound = config.budget.get("latency_us", 0.6)
+    bound = config.budget.get("latency_us", KEPT_LATENCY)
     low, high = bound if isinstance(bound, tuple) else (bound, bound)
-    return (low, high) if high <= 1 else (0.6, 0.6)
+    return (low, high) if high <= 1 else KEPT_LATENCY
 
 
 def inputs_of(task: Task) -> Inputs:

@@ -81,6 +81,10 @@ class Unit:
         nothing = (0,) if self.droppable else ()
         return (*nothing, *range(least, self.width, self.multiple), self.width)
 
+    def step(self, channels: int) -> int:
+        """How many groups at a time keep a multiple of so many channels."""
+        return channels // math.gcd(channels, self.granularity)
+
     def kept(self, width: int) -> np.ndarray:
         """(width,) the most important groups, in their original order."""
         return np.sort(self.order[:width])
@@ -142,13 +146,14 @@ class Units(Sequence[Unit]):
 
         By tensor and dimension, where some unit has channels there.
         """
+        dense = np.array(self.dense_widths, dtype=np.int64)
         slopes: dict[tuple[str, int], np.ndarray] = {}
         for u, unit in enumerate(self):
             for slot in unit.slots:
                 row = slopes.setdefault((slot.tensor, slot.dim), np.zeros(len(self), np.int64))
                 row[u] = slot.index.shape[1]
         return {
-            (tensor, dim): (*row.tolist(), self.sizes[tensor][dim] - int(row @ self.dense_widths))
+            (tensor, dim): (*row.tolist(), self.sizes[tensor][dim] - int(row @ dense))
             for (tensor, dim), row in slopes.items()
         }
 
@@ -254,8 +259,7 @@ def _bounded(unit: Unit, bounds: Bounds, gentle: bool) -> tuple[Unit, str, str]:
     kind = unit.kind if unit.kind in bounds.round_to else "all"
     channels = bounds.round_to.get(kind, 1)
     step = f"round_to={channels}" if kind == "all" else f"round_to {kind}={channels}"
-    multiple = channels // math.gcd(channels, unit.granularity)
-    return replace(unit, min_width=floors[least], multiple=multiple), least, step
+    return replace(unit, min_width=floors[least], multiple=unit.step(channels)), least, step
 
 
 def _no_choice(unit: Unit, least: str, step: str) -> str:

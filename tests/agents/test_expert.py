@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -159,6 +159,28 @@ def test_every_part_of_a_range_is_taught_whatever_the_batches() -> None:
     assert first[:4] == pytest.approx([0.3, 0.3 + 0.5 / 3, 0.3 + 1 / 3, 0.8])
     assert len(set(first)) == 8
     assert again == first[: len(again)]
+
+
+@pytest.mark.parametrize(
+    ("bound", "uses", "ignores"),
+    [(0.5, "", "range_"), ((0.3, 0.8), "range_", "")],
+    ids=["one budget", "a range"],
+)
+def test_a_range_has_settings_of_its_own(bound: Any, uses: str, ignores: str) -> None:
+    others = {"optimism": 9.0, "gradient_steps": 3, "memory": 2}
+    quick: dict[str, Any] = {"warmup_episodes": 2, "gradient_steps": 9, "range_gradient_steps": 9}
+
+    def found(prefix: str, names: Iterable[str]) -> tuple[list[tuple[int, ...]], list[float]]:
+        env = fake_env((10, 12, 8), (0.4, 0.02, 0.15), limits={"macs": bound})
+        settings = ExpertConfig(**quick | {prefix + name: others[name] for name in names})
+        agent = ExpertIteration(env, settings, 0)
+        history = play(agent, env, 4)
+        begun = env.walk(env.budgets.at(0.5)).observation
+        return [e.widths for e in history], agent.policy.act(begun).tolist()
+
+    usual = found(uses, ())
+    assert found(ignores, others) == usual
+    assert all(found(uses, (name,)) != usual for name in others)
 
 
 def test_a_given_policy_makes_the_first_plan_and_is_explored_around() -> None:

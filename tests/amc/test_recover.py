@@ -6,7 +6,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from amc.config import DataConfig, EvaluateConfig, FinetuneConfig, ModelConfig
+from amc.budget import parse_budget
+from amc.config import (
+    DataConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    LatencyConfig,
+    ModelConfig,
+    save_toml,
+)
 from amc.errors import ModelError, PlanError, RunError
 from amc.export import load_model
 from amc.front import Front
@@ -16,8 +24,9 @@ from amc.plan import Plan
 from amc.recover import apply_file, choose, open_task, recover
 from amc.results import Results
 from amc.run import RunFolder
-from amc.runtimes import make_runtime
+from amc.runtimes import RUNTIMES, make_runtime
 from amc.task import image_task
+from tests.amc.timing.fake_runtime import FakeRuntime
 
 DATA = DataConfig(spec="digits")
 
@@ -126,6 +135,22 @@ def test_a_plan_of_a_front_gets_a_folder_of_its_own(finished, tmp_path):
     assert "before finetuning" in chosen.report.read_text()
     choose(folder, ["flops=0.3", "params=0.99"])
     assert chosen.network().is_file()  # what is there stays
+
+
+def test_where_latency_is_bounded_the_results_are_measured(finished, tmp_path, monkeypatch):
+    run, task, _ = finished
+    monkeypatch.setitem(RUNTIMES, "fake", FakeRuntime)
+    there = LatencyConfig(backend="fake", batch=3, threads=2)
+    aim = {"budget": parse_budget("latency=0.5"), "latency": there}
+    folder = RunFolder(tmp_path)
+    save_toml(run.load_config().model_copy(update=aim), folder.config)
+    results = recover(task, Plan.load(run.plan), FinetuneConfig(epochs=0), folder)
+    runtime = FakeRuntime(threads=2)
+    assert (results.runtime, results.batch) == (runtime.description, 3)
+    pruned, _ = load_model(folder.pruned)
+    for row, model in zip(results.rows, (task.model, pruned), strict=True):
+        forward = runtime.load(model, (task.example_inputs.repeat(3, 1, 1, 1),))
+        assert row.latency_ms == pytest.approx(1e3 * runtime.time(forward)[0])
 
 
 def test_a_runs_network_is_the_finetuned_one_where_there_is_one(finished, tmp_path):

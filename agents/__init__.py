@@ -64,6 +64,8 @@ def make_agent(
         )
     if name == "uniform":
         return baselines.Uniform(env)
+    if name == "reference":
+        return baselines.Reference(env)
     if name == "random":
         return baselines.RandomSearch(env, seed)
     if name == "knapsack":

@@ -18,16 +18,20 @@ class Apprentice:
     Args:
         hidden: widths of its hidden layers.
         lr: learning rate of Adam.
+        decay: of the weights, with each step times ``lr`` (Loshchilov and Hutter 2019): what the
+            walks do not ask for stays as it is in the reference plan.
         memory: walks that it remembers; older ones were planned with a worse critic.
         seed: of its weights and its batches.
     """
 
-    def __init__(self, hidden: tuple[int, ...], lr: float, memory: int, seed: int) -> None:
+    def __init__(
+        self, hidden: tuple[int, ...], lr: float, decay: float, memory: int, seed: int
+    ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.actor = make_actor(hidden)
-        self._lr = lr
-        self._optimiser = torch.optim.Adam(self.actor.parameters(), lr, fused=True)
+            self.actor = make_actor(hidden, residual=True)
+        self._lr, self._decay = lr, decay
+        self._optimiser = self._make_optimiser()
         self._generator = torch.Generator().manual_seed(seed)
         self._observations: deque[torch.Tensor] = deque(maxlen=memory)
         self._actions: deque[torch.Tensor] = deque(maxlen=memory)
@@ -37,12 +41,12 @@ class Apprentice:
     def take_over(self, policy: Policy) -> None:
         """Begin with the actor of ``policy``, whatever its layers."""
         self.actor = copy.deepcopy(policy.actor)
-        self._optimiser = torch.optim.Adam(self.actor.parameters(), self._lr, fused=True)
+        self._optimiser = self._make_optimiser()
 
     @torch.no_grad()
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Actions (n,) in [-1, 1] for observations (n, features)."""
-        actions: np.ndarray = self.actor(torch.from_numpy(observations))[:, 0].numpy()
+        actions: np.ndarray = self.actor(torch.from_numpy(observations))[:, 0].clamp(-1, 1).numpy()
         return actions
 
     def watch(self, observations: np.ndarray, actions: np.ndarray) -> None:
@@ -60,3 +64,7 @@ class Apprentice:
             loss.backward()
             self._optimiser.step()
             self.loss = loss.item()
+
+    def _make_optimiser(self) -> torch.optim.Optimizer:
+        parameters = self.actor.parameters()
+        return torch.optim.AdamW(parameters, self._lr, weight_decay=self._decay, fused=True)

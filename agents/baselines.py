@@ -44,6 +44,13 @@ class Uniform(OnePlan):
         super().__init__(env, env.uniform)
 
 
+class Reference(OnePlan):
+    """What is known before any plan is evaluated (:mod:`amc.envs.sensitivity`)."""
+
+    def __init__(self, env: PruningEnv) -> None:
+        super().__init__(env, env.reference)
+
+
 class RandomSearch(Baseline):
     """Uniformly random actions: random plans on the budget."""
 

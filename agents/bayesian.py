@@ -28,7 +28,7 @@ _SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
 
 
 class BayesianSearch(Baseline):
-    """optuna's samplers with their own settings; the first plan is the uniform one.
+    """optuna's samplers with their own settings; the first is the reference plan.
 
     ``tpe`` is the tree-structured Parzen estimator over all actions together (Bergstra et al. 2011;
     multivariate: Falkner et al. 2018), ``gp`` expected improvement under a Gaussian process with
@@ -43,7 +43,7 @@ class BayesianSearch(Baseline):
             str(number): optuna.distributions.FloatDistribution(-1.0, 1.0)
             for number in range(len(env.units))
         }
-        start = env.encode(env.uniform_keep())
+        start = env.encode(env.reference_keep())
         self._study.enqueue_trial(dict(zip(self._space, start.tolist(), strict=True)))
         self._asked: deque[optuna.Trial] = deque()
 

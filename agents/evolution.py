@@ -26,14 +26,14 @@ ResNet-20 at half the MACs, on a regression of its KL over recorded plans."""
 class EvolutionSearch(Baseline):
     """CMA-ES (Hansen, The CMA Evolution Strategy: A Tutorial, 2016) by the library ``cmaes``.
 
-    Starts around the uniform plan, or that of ``start``, which is itself the first proposal, with
+    Starts around the reference plan, or that of ``start``, which is itself the first proposal, with
     the library's default population. It learns whenever a generation of plans has been told, in
     whatever portions they were asked for.
     """
 
     def __init__(self, env: PruningEnv, seed: int, start: Start | None = None) -> None:
         self._env = env
-        keeps = start.plan(env.budget).wishes if start else env.uniform_keep()
+        keeps = start.plan(env.budget).wishes if start else env.reference_keep()
         self._start: np.ndarray | None = env.encode(keeps)
         bounds = np.tile([-1.0, 1.0], (len(self._start), 1))
         self._optimiser = CMA(self._start, _SIGMA, bounds, seed=seed)

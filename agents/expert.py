@@ -27,10 +27,10 @@ from amc.agents.apprentice import Apprentice
 from amc.agents.critic import LEAST_LOSS, PlanCritic
 from amc.agents.planner import Planner
 from amc.agents.policy import Policy, TrainedOn, Training
+from amc.agents.replay import Start
 from amc.errors import ConfigError
 
 if TYPE_CHECKING:
-    from amc.agents.replay import Start
     from amc.budget import Budget
     from amc.config import ExpertConfig
     from amc.envs.pruning import Episode, PruningEnv
@@ -44,9 +44,10 @@ _BISECTIONS = 6
 class ExpertIteration:
     """Learns on one environment; see :class:`amc.agents.Agent`.
 
-    With a ``start`` the first plan is its own, half of the warm-up stays close to it, and the actor
-    is the policy's, if it has one. ``apprentice`` is the actor where it is shared with
-    searches on other networks. Raises :class:`ConfigError` where the environment does not project.
+    The first plan is that of the ``start``, half of the warm-up stays close to it, and the actor is
+    the policy's, if it has one; without a start this is the reference plan, where the network's
+    sensitivity is known. ``apprentice`` is the actor where it is shared with searches on other
+    networks. Raises :class:`ConfigError` where the environment does not project.
     """
 
     def __init__(
@@ -62,6 +63,8 @@ class ExpertIteration:
                 f"agent 'expert' plans on the projection, not under constraint {env.constraint!r}: "
                 "choose --constraint projection, or --agent ddpg"
             )
+        if start is None and env.sensitivity is not None:
+            start = Start(env.reference)
         self._env, self._settings, self._seed, self._start = env, settings, seed, start
         self._exploration, planning, lessons = np.random.default_rng(seed).spawn(3)
         # Who looks for the cheapest network that is good enough stays about one budget, too.
@@ -82,7 +85,7 @@ class ExpertIteration:
     def ask(self, count: int) -> list[Proposal]:
         """Plans, each under a budget of its own where there is a range.
 
-        The first is the uniform one (behind the start's); some around it follow, then planned ones.
+        The start's plan, the uniform one, some around either, then planned ones.
         """
         proposals: list[Proposal] = []
         for _ in range(count):
@@ -227,7 +230,7 @@ def make_apprentice(
     settings: ExpertConfig, memory: int, seed: int, start: Start | None = None
 ) -> Apprentice:
     """The actor of a search, or of searches on several networks: new, or the start's."""
-    apprentice = Apprentice(settings.hidden, settings.actor_lr, memory, seed)
+    apprentice = Apprentice(settings.hidden, settings.actor_lr, settings.actor_decay, memory, seed)
     if start is not None and start.policy is not None:
         apprentice.take_over(start.policy)
     return apprentice

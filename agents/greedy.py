@@ -20,7 +20,7 @@ _LEAST_STEP = 0.01
 class GreedySearch(Baseline):
     """NetAdapt's greed (Yang et al., NetAdapt, ECCV 2018), on the budget from the first plan on.
 
-    From the uniform plan, the units take turns. A move shrinks one unit by its step, and the
+    From the reference plan, the units take turns. A move shrinks one unit by its step, and the
     projection hands what that frees to all the others; or it grows the unit at their expense. A
     move that improves the reward stays, and doubles the unit's step. Otherwise the move is turned
     round, and where neither direction helps, the unit's step halves. (NetAdapt tries every unit
@@ -34,17 +34,17 @@ class GreedySearch(Baseline):
 
     def __init__(self, env: PruningEnv) -> None:
         self._env = env
-        self._keeps = np.array(env.uniform_keep())
+        self._keeps = np.array(env.reference_keep())
         self._reward = -np.inf
         self._steps = np.full(len(env.units), -_FIRST_STEP)
         self._turned = np.zeros(len(env.units), dtype=bool)
         self._turns: deque[int] = deque()
         self._asked: deque[int | None] = deque()
-        """The unit that each waiting proposal moves; None for the uniform plan."""
+        """The unit that each waiting proposal moves; None for the first plan."""
         self._known: set[tuple[int, ...]] = set()
 
     def ask(self, count: int) -> list[Proposal]:
-        """The uniform plan; then up to ``count`` moves from the best plan so far."""
+        """The reference plan; then up to ``count`` moves from the best plan so far."""
         if not self._known:
             return [self._note(self._moved(None), None)]
         proposals: list[Proposal] = []

@@ -21,7 +21,7 @@ from torch import nn
 
 import amc
 from amc.config import Bound, Constraint, Settings
-from amc.envs.features import FEATURES, FEATURES_VERSION
+from amc.envs.features import FEATURES, FEATURES_VERSION, REFERENCE
 from amc.errors import ConfigError
 
 _NAMES = tuple(feature.name for feature in FEATURES)
@@ -65,6 +65,8 @@ class PolicyFile(Settings):
     features_version: int
     features: tuple[str, ...]
     hidden: tuple[int, ...] = Field(min_length=1)
+    residual: bool
+    """Whether the network's output is added to the reference plan's action."""
     constraint: Constraint
     """Under which the actions have their meaning."""
     trained_on: TrainedOn
@@ -74,10 +76,10 @@ class PolicyFile(Settings):
 class Policy:
     """A deterministic map from observations to actions.
 
-    ``actor`` maps (N, features) to (N, 1) in [-1, 1].
+    ``actor`` maps (N, features) to (N, 1); beyond [-1, 1] is as far as it goes.
     """
 
-    actor: nn.Sequential
+    actor: nn.Module
     constraint: Constraint
     trained_on: TrainedOn = field(default_factory=TrainedOn)
 
@@ -85,12 +87,13 @@ class Policy:
     def act(self, observation: np.ndarray) -> np.ndarray:
         """The action, (1,) float32, for an observation, (features,) float32."""
         batch = torch.from_numpy(np.asarray(observation, dtype=np.float32))[None]
-        return np.asarray(self.actor(batch)[0].numpy())
+        return np.asarray(self.actor(batch)[0].clamp(-1, 1).numpy())
 
     @property
     def hidden(self) -> tuple[int, ...]:
         """Sizes of the actor's hidden layers."""
-        return tuple(x.out_features for x in self.actor if isinstance(x, nn.Linear))[:-1]
+        layers = self.actor.modules()
+        return tuple(x.out_features for x in layers if isinstance(x, nn.Linear))[:-1]
 
     def save(self, folder: Path) -> None:
         """Write the two files into ``folder``, which is created."""
@@ -99,6 +102,7 @@ class Policy:
             features_version=FEATURES_VERSION,
             features=_NAMES,
             hidden=self.hidden,
+            residual=isinstance(self.actor, Residual),
             constraint=self.constraint,
             trained_on=self.trained_on,
         )
@@ -121,7 +125,7 @@ class Policy:
             folder = folder / "policy"
         header = _read_header(folder / "policy.json")
         with torch.device("meta"):  # draws no random numbers: the weights follow
-            actor = make_actor(header.hidden)
+            actor = make_actor(header.hidden, residual=header.residual)
         actor.to_empty(device="cpu")
         path = folder / "actor.safetensors"
         try:
@@ -143,13 +147,33 @@ def holds_policy(folder: Path) -> bool:
     return any((folder / part / "policy.json").exists() for part in ("", "policy"))
 
 
-def make_actor(hidden: tuple[int, ...]) -> nn.Sequential:
-    """An untrained actor: linear layers with ReLU between them and tanh at the end."""
+class Residual(nn.Module):
+    """What is to be done otherwise than in the reference plan (Silver et al., Residual Policy
+    Learning, 2018): untrained, it acts as that plan does."""
+
+    def __init__(self, correction: nn.Sequential) -> None:
+        super().__init__()
+        self.correction = correction
+        last = correction[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """Actions (N, 1), not clipped, for observations (N, features)."""
+        correction: torch.Tensor = self.correction(observations)
+        return observations[:, REFERENCE, None] + correction
+
+
+def make_actor(hidden: tuple[int, ...], *, residual: bool) -> nn.Module:
+    """An untrained actor: linear layers with ReLU between them, and tanh at the end of one that is
+    not added to the reference plan."""
     sizes = (len(FEATURES), *hidden)
     layers: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(sizes[-1], 1), nn.Tanh())
+    layers.append(nn.Linear(sizes[-1], 1))
+    return Residual(nn.Sequential(*layers)) if residual else nn.Sequential(*layers, nn.Tanh())
 
 
 def _read_header(path: Path) -> PolicyFile:

@@ -96,7 +96,16 @@ class EvaluateConfig(Settings):
 
 
 AgentName = Literal[
-    "expert", "ddpg", "uniform", "random", "knapsack", "greedy", "cma-es", "tpe", "gp"
+    "expert",
+    "ddpg",
+    "uniform",
+    "reference",
+    "random",
+    "knapsack",
+    "greedy",
+    "cma-es",
+    "tpe",
+    "gp",
 ]
 
 
@@ -104,12 +113,13 @@ class ExpertConfig(Settings):
     """Expert iteration: a planner on a Gaussian-process critic, and an actor that learns it."""
 
     warmup_episodes: int = Field(6, ge=2)
-    """Episodes before the critic is asked: the uniform plan, and plans around it."""
+    """Episodes before the critic is asked, where nothing is known of the network: the uniform plan,
+    and plans around it."""
     noise_std: float = Field(0.3, ge=0)
     """Standard deviation of the actions around the uniform plan's."""
     adapt_episodes: int = Field(6, ge=2)
-    """Such episodes where the search begins with a policy or a plan from elsewhere: its plan, the
-    uniform one, and then plans around either in turn."""
+    """Such episodes where there is a plan to begin with (the reference plan, or a policy's): this
+    one, the uniform one, and then plans around either in turn."""
     adapt_std: float = Field(0.15, ge=0)
     """Standard deviation of the actions around the start's."""
     optimism: float = Field(1.0, ge=0)
@@ -119,6 +129,8 @@ class ExpertConfig(Settings):
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the actor's hidden layers."""
     actor_lr: float = Field(1e-3, gt=0)
+    actor_decay: float = Field(0.1, ge=0)
+    """Weight decay: how close the actor stays to the reference plan without a reason."""
     gradient_steps: int = Field(40, ge=0)
     """The actor's updates after each episode."""
     range_gradient_steps: int = Field(160, ge=0)
@@ -223,7 +235,7 @@ Constraint = Literal["projection", "sequential"]
 RewardName = Literal["kl", "accuracy", "cross_entropy", "amc-flops", "amc-params", "amc-latency"]
 _WEIGHED = {"amc-params": "params", "amc-latency": "latency_us"}
 """What a reward weighs error against, where that is not MACs."""
-UNSEEDED = ("uniform", "knapsack", "greedy")
+UNSEEDED = ("uniform", "reference", "knapsack", "greedy")
 """Searchers without randomness; they end by themselves, where they have no new plan."""
 ImportanceName = Literal[
     "contribution",

@@ -176,7 +176,8 @@ Agent = Annotated[
     str | None,
     typer.Option(
         help="Who proposes plans: expert (default), ddpg (default of --preset amc-paper), or a "
-        "baseline: uniform, random, knapsack, greedy, cma-es, tpe, gp (amc compare --help)",
+        "baseline: uniform, reference, random, knapsack, greedy, cma-es, tpe, gp "
+        "(amc compare --help)",
         rich_help_panel=_AGENT,
     ),
 ]
@@ -191,7 +192,8 @@ Seeds = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Searches with each agent; one where nothing is random (uniform, knapsack, greedy)",
+        help="Searches with each agent; one where nothing is random (uniform, reference, "
+        "knapsack, greedy)",
         rich_help_panel=_AGENT,
     ),
 ]

@@ -73,7 +73,7 @@ def search(
     ``budget`` is a text like ``"flops=0.5 params=0.6"`` or ``"flops=0.3:0.8"``; ``settings`` are
     fields of :class:`amc.config.SearchConfig` (``episodes``, ``seed``, ``agent``, ``preset``,
     ``reward``, ``min_accuracy``), or all of them come as one ``config``. ``start`` is where the
-    search begins, if not at the uniform plan: a policy or a plan from elsewhere, or where one is
+    search begins, if not at the reference plan: a policy or a plan from elsewhere, or where one is
     (:func:`amc.start.find_source`); see :func:`amc.replay`. ``run`` is a folder to create; without
     it nothing is written. Ctrl-C ends the search early, with the best plan so far.
 

@@ -50,7 +50,7 @@ class Bar:
         self._update("units", done, total)
 
     def measured(self, name: str, done: int, total: int) -> None:
-        """Layers or networks timed so far."""
+        """Layers or networks timed, or units halved, so far."""
         self._update(name, done, total)
 
     def episode(self, episode: Episode, best: Episode) -> None:

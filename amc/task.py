@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from torch import nn
@@ -29,6 +29,9 @@ from amc.plan import tensors_sha256
 from amc.reconstruct import Reconstructor
 from amc.slicing.slim import slice_model
 from amc.tracing.units import Units
+
+_PROBED = 256
+"""Training images on which a unit's sensitivity is measured, and others for the statistics."""
 
 
 class Train(Protocol):
@@ -67,6 +70,9 @@ class Task:
     loss: Losses | None = None
     """Yields the mean training loss of the network that it is given, with its gradient, batch by
     batch: for importance by ``taylor``."""
+    probe: Callable[[nn.Module], float] | None = None
+    """How far the outputs of a candidate (which it may recalibrate in place) are from the dense
+    network's, on few training images: asked once for each unit, for a plan to begin with."""
     reconstruct: bool = False
     """Mend every sliced network by least squares (:mod:`amc.reconstruct`) before it is scored."""
     config: ModelConfig | None = None
@@ -110,6 +116,8 @@ def image_task(
     )
     dense.to(device)
     ranking = TrainingImages(images, seed, device)
+    seen = replace(images, search_val=images.train)
+    few = settings.model_copy(update={"images": _PROBED, "calibration_images": _PROBED})
     score = _ImageQuality(Evaluator.from_data(dense, images, settings, seed, device))
 
     def train(
@@ -140,6 +148,7 @@ def image_task(
         train=train,
         calibration=ranking,
         loss=ranking.losses,
+        probe=_Probe(Evaluator.from_data(dense, seen, few, seed + 1, device)),
         reconstruct=settings.reconstruct,
         config=config,
         data_sha256=lambda: tensors_sha256(score.evaluator.images()),
@@ -154,6 +163,16 @@ class _ImageQuality:
 
     def __call__(self, candidate: nn.Module) -> Mapping[str, float]:
         return asdict(self.evaluator(candidate))
+
+
+@dataclass(frozen=True, eq=False)
+class _Probe:
+    """``Task.probe`` for images."""
+
+    evaluator: Evaluator
+
+    def __call__(self, candidate: nn.Module) -> float:
+        return self.evaluator(candidate).kl
 
 
 class PlanEvaluator:

@@ -93,7 +93,7 @@ def prepare(
     # What ranked the channels is recorded, whatever the default will be.
     config = config.model_copy(update={"importance": config.importance or task.importance})
     if not config.timed:
-        return config, make_env(task, config, on_unit), None
+        return config, make_env(task, config, on_unit, on_stage=on_stage), None
     device = Device(task.model, task.example_inputs, config.latency, on_stage, on_note)
     if config.align:  # as it is recorded: a resumed search asks no more
         free = read_units(task.model, task.example_inputs).limited(
@@ -106,7 +106,7 @@ def prepare(
         config = config.model_copy(update={"round_to": {"all": multiple}, "align": False})
     saved = past.folder.latency if past is not None else None
     predict = partial(device.latency_model, saved=saved)
-    return config, make_env(task, config, on_unit, predict), device
+    return config, make_env(task, config, on_unit, predict, on_stage), device
 
 
 def _kept_latency(config: SearchConfig) -> tuple[float, float]:

@@ -3,14 +3,14 @@
 For each network of ``--nets`` one policy is trained on all the others (``--train-episodes`` over
 ``--range``, in ``--runs``), and then the network that was left out is searched under ``--budget``:
 
-    replay   begins with the policy          scratch  the agent, from nothing
+    replay   begins with the policy          scratch  the agent, from the reference plan
     copied   the agent, from the plan of another network, by role
-    cma      CMA-ES, from nothing            cma-copied  CMA-ES, from that plan
+    cma      CMA-ES, from the reference plan  cma-copied  CMA-ES, from that plan
 
-``knapsack`` and ``uniform`` are one plan each. The plan that is copied is the best of a search on
-the first of the other networks. Each search is a line of ``results/replay.jsonl`` as it ends, and
-is not done again: interrupted, the same command goes on, and more seeds are added. Ends with the
-table (``.md``) and the picture (``.svg``).
+``reference`` (what is known without a search), ``knapsack`` and ``uniform`` are one plan each. The
+plan that is copied is the best of a search on the first of the other networks. Each search is a
+line of ``results/replay.jsonl`` as it ends, and is not done again: interrupted, the same command
+goes on, and more seeds are added. Ends with the table (``.md``) and the picture (``.svg``).
 
     python benchmarks/replay.py --images DIR --search-val FILE --nets resnet20=W resnet56=V
 """
@@ -41,14 +41,15 @@ MARKS = (1, 5, 20, 80, 150)
 LABELS = {
     "replay": "the policy of the other networks, adapted",
     "copied": "the agent, from another's plan by role",
-    "scratch": "the agent, from nothing",
+    "scratch": "the agent, from the reference plan",
     "cma-copied": "CMA-ES, from another's plan by role",
-    "cma": "CMA-ES, from nothing",
+    "cma": "CMA-ES, from the reference plan",
+    "reference": "the reference plan",
     "knapsack": "the knapsack plan",
     "uniform": "the uniform plan",
 }
-ONCE = ("knapsack", "uniform")
-DEFAULT = "replay,scratch,cma-copied,cma,copied,knapsack,uniform"
+ONCE = ("reference", "knapsack", "uniform")
+DEFAULT = "replay,scratch,cma-copied,cma,copied,reference,knapsack,uniform"
 
 
 def main() -> None:
@@ -221,7 +222,7 @@ def verdict(curves: dict[str, list[np.ndarray]], lines: list[dict[str, Any]], he
         sooner = length - float(np.median(reached)) if reached else 0.0
         said.append(
             f"{row}: without a search {(uniform - first) / (uniform - whole):.0%} of what "
-            f"{length} evaluations from nothing gain over the uniform plan"
+            f"{length} evaluations without it gain over the uniform plan"
             + (" (negative transfer)" if first > uniform else "")
             + f"; their median ({whole:.3f}) is reached by {len(reached)} of {len(needed)} seeds"
             + (f", after {np.median(reached):.0f} plans in the median" if reached else "")

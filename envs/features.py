@@ -7,21 +7,23 @@ and a policy can be replayed on networks that it never saw. What a policy file m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from amc.envs.sensitivity import savings
 from amc.errors import UnitError
 
 if TYPE_CHECKING:
     from amc.budget import Budget
     from amc.config import Quantity
     from amc.cost import CostTable
+    from amc.envs.sensitivity import Sensitivity
     from amc.tracing.units import Unit
 
-FEATURES_VERSION = 2
+FEATURES_VERSION = 3
 """Raised whenever a feature is added, dropped, moved or changes its meaning."""
 
 
@@ -67,12 +69,19 @@ FEATURES: tuple[Feature, ...] = (
     Feature("mass_25", 0, 1, "share of the importance held by the top 25% of the channels"),
     Feature("mass_50", 0, 1, "by the top 50%"),
     Feature("mass_75", 0, 1, "by the top 75%"),
+    Feature(
+        "loss_alone", -1, 1, "log2 of (what half of this unit alone loses over the mean), over 4"
+    ),
+    Feature("loss_gradient", -1, 1, "the same for the gradient; 0 where they are not known"),
+    Feature("reference", -1, 1, "the action on the unit in the reference plan of this budget"),
 )
 """The observation vector, in order."""
 
 LOW = np.array([feature.low for feature in FEATURES], dtype=np.float32)
 HIGH = np.array([feature.high for feature in FEATURES], dtype=np.float32)
 _INDEX = {feature.name: i for i, feature in enumerate(FEATURES)}
+REFERENCE = _INDEX["reference"]
+"""Where the reference plan's action is in an observation."""
 
 
 class Observer:
@@ -85,13 +94,20 @@ class Observer:
         units: the units, in forward order.
         cost: closed-form costs.
         importance: per unit, ``(width,)`` non-negative scores of its groups of channels.
+        sensitivity: what the units mean to the network; None where it is not known.
+        reference: the actions ``(units,)`` of the reference plan of a budget; asked once for each.
 
     Raises:
         UnitError: the importance does not fit the units.
     """
 
     def __init__(
-        self, units: Sequence[Unit], cost: CostTable, importance: Sequence[np.ndarray]
+        self,
+        units: Sequence[Unit],
+        cost: CostTable,
+        importance: Sequence[np.ndarray],
+        sensitivity: Sensitivity | None,
+        reference: Callable[[Budget], np.ndarray],
     ) -> None:
         sizes = [len(scores) for scores in importance]
         if sizes != [unit.width for unit in units]:
@@ -115,9 +131,15 @@ class Observer:
                 for i, (unit, scores) in enumerate(zip(units, importance, strict=True))
             ]
         )
-        shares = {source: self._shares(source) for source in self._dense_costs}
+        shares = {name: np.log2(savings(units, cost, name)) / 8 for name in self._dense_costs}
         for quantity, source in self._source.items():
             self._static[:, _INDEX[f"{quantity}_share"]] = shares[source]
+        if sensitivity is not None:
+            self._static[:, _INDEX["loss_alone"]] = np.log2(sensitivity.alone) / 4
+            if sensitivity.gradient is not None:
+                self._static[:, _INDEX["loss_gradient"]] = np.log2(sensitivity.gradient) / 4
+        self._reference = reference
+        self._references: dict[tuple[tuple[str, float], ...], np.ndarray] = {}
 
     def __call__(
         self, step: int, chosen: Sequence[int], previous_action: float, budget: Budget
@@ -133,7 +155,9 @@ class Observer:
         Returns:
             ``(len(FEATURES),)`` float32, within the declared bounds.
         """
-        row = self._static[min(step, len(self._dense) - 1)].copy()
+        last = min(step, len(self._dense) - 1)
+        row = self._static[last].copy()
+        row[REFERENCE] = self._reference_actions(budget)[last]
         open_end = [*chosen, *self._dense[step:]]
         closed_end = [*chosen, *self._least[step:]]
         known: dict[str, tuple[float, float, float]] = {}
@@ -148,18 +172,11 @@ class Observer:
         observation: np.ndarray = np.clip(row.astype(np.float32), LOW, HIGH)
         return observation
 
-    def _shares(self, source: Quantity) -> np.ndarray:
-        """log2 of what each unit can remove by itself, relative to the units' mean, over 8."""
-        dense, total = self._dense_costs[source], self._cost.function(source)
-        removable = np.empty(len(self._dense))
-        for i, least in enumerate(self._least):
-            widths = [*self._dense[:i], least, *self._dense[i + 1 :]]
-            removable[i] = dense - total(widths)
-        mean = removable.mean()
-        if mean <= 0:  # nothing to remove anywhere: all units are at their minimum
-            return np.zeros(len(self._dense))
-        shares: np.ndarray = np.log2(np.maximum(removable / mean, 2.0**-8)) / 8
-        return shares
+    def _reference_actions(self, budget: Budget) -> np.ndarray:
+        limits = tuple(budget.limits.items())
+        if limits not in self._references:
+            self._references[limits] = self._reference(budget)
+        return self._references[limits]
 
 
 def _static_row(unit: Unit, position: float, scores: np.ndarray) -> np.ndarray:

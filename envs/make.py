@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from amc.budget import parse_budget, resolve
 from amc.config import Bound, Bounds, DataConfig, EvaluateConfig, ModelConfig, SearchConfig
 from amc.cost import CostTable, Latency
 from amc.envs.pruning import PruningEnv
 from amc.envs.reward import FloorReward, make_reward
+from amc.envs.sensitivity import Sensitivity
 from amc.errors import ConfigError
 from amc.find import find_units
+from amc.slicing.slim import slice_model
 from amc.task import PlanEvaluator, Task, image_task
-from amc.timing.device import Device
+from amc.timing.device import Device, OnStage
 from amc.tracing.units import Units
 
 
@@ -22,20 +25,23 @@ def make_env(
     config: SearchConfig,
     on_unit: Callable[[int, int], None] | None = None,
     latency: Callable[[Units], Latency] | None = None,
+    on_stage: OnStage | None = None,
 ) -> PruningEnv:
     """Trace and verify ``task.model``, and put its units, costs and quality into an environment.
 
-    ``on_unit(done, total)`` reports progress; ``latency`` makes a model of the units' latency where
-    the settings ask for one (None: it is measured in their runtime).
+    ``on_unit(done, total)`` reports the units that are proven, ``on_stage(what, done, total)`` the
+    rest; ``latency`` makes a model of the units' latency where the settings ask for one (None: it
+    is measured in their runtime).
 
     Raises :class:`UnitError` where nothing can be pruned, :class:`BudgetError` for a budget out of
     reach, and :class:`ConfigError` for an accuracy that the dense network itself does not have, or
     an importance that looks at images which the task does not have.
     """
+    importance = config.importance or task.importance
     units = find_units(
         task.model,
         task.example_inputs,
-        importance=config.importance or task.importance,
+        importance=importance,
         calibration=task.calibration,
         loss=task.loss,
         seed=config.seed,
@@ -59,7 +65,24 @@ def make_env(
         reward,
         [unit.scores for unit in units],
         config.constraint,
+        _sensitivity(task, units, importance, on_stage),
     )
+
+
+def _sensitivity(
+    task: Task, units: Units, importance: str, on_stage: OnStage | None
+) -> Sensitivity | None:
+    probe = task.probe
+    if probe is None:
+        return None
+
+    def lost(widths: tuple[int, ...]) -> float:
+        return probe(slice_model(task.model, units, widths))
+
+    # Only this criterion is on one scale for all units.
+    gradient = [float(unit.scores.sum()) for unit in units] if importance == "taylor" else None
+    told = partial(on_stage, "halved units") if on_stage is not None else None
+    return Sensitivity.measure(units, lost, gradient, told)
 
 
 def _check_floor(floor: float, dense: Mapping[str, float]) -> None:

@@ -15,6 +15,7 @@ from amc.config import Constraint
 from amc.envs.constraint import Constraint as _Constraint
 from amc.envs.constraint import make_constraint
 from amc.envs.features import HIGH, LOW, Observer
+from amc.envs.sensitivity import Reference
 from amc.envs.walk import Proposal, Walk, retrace
 from amc.errors import EvaluationError, UnitError
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from amc.budget import Budget, Budgets
     from amc.cost import CostTable
     from amc.envs.reward import Reward
+    from amc.envs.sensitivity import Sensitivity
     from amc.projection import Projector
     from amc.tracing.units import Units
 
@@ -93,7 +95,7 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     ## Observation space
 
-    ``Box(low, high, (29,), float32)``, see :data:`amc.envs.features.FEATURES` for each meaning.
+    ``Box(low, high, (32,), float32)``, see :data:`amc.envs.features.FEATURES` for each meaning.
 
     | num   | features                                                      | low | high |
     |-------|---------------------------------------------------------------|-----|------|
@@ -106,6 +108,8 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | 20-22 | budget of MACs, of parameters, of latency                     | 0   | 1    |
     | 23-25 | tied producers, granularity (logs), least keep                | 0   | 1    |
     | 26-28 | importance held by the top 25, 50, 75% of the channels        | 0   | 1    |
+    | 29-30 | what the loss should feel of the unit: halved alone, by the gradient (logs) | -1 | 1 |
+    | 31    | its action in the reference plan                              | -1  | 1    |
 
     "So far" refers to the wishes under `projection` and to the executed widths under `sequential`.
 
@@ -129,7 +133,7 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | key        | when       | what |
     |------------|------------|------|
     | `plan`     | at the end | :class:`Episode` as a dict: proposed and executed keep, widths, costs, quality, reward, seconds |
-    | `executed` | at the end | the walk in which the plan itself had been proposed (:func:`amc.envs.walk.retrace`): `observations` `(units + 1, 29)` and `actions` `(units, 1)` |
+    | `executed` | at the end | the walk in which the plan itself had been proposed (:func:`amc.envs.walk.retrace`): `observations` `(units + 1, 32)` and `actions` `(units, 1)` |
 
     ## Arguments
 
@@ -142,6 +146,7 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | `reward`     | quality and absolute cost to a number |
     | `importance` | per unit, the scores of its channels |
     | `constraint` | `projection` or `sequential` |
+    | `sensitivity` | what the units mean to the network (:mod:`amc.envs.sensitivity`); None: not known |
 
     Raises :class:`~amc.errors.UnitError` without units, :class:`~amc.errors.BudgetError` where not
     even the least widths meet the budget.
@@ -158,6 +163,7 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         reward: Reward,
         importance: Sequence[np.ndarray],
         constraint: Constraint = "projection",
+        sensitivity: Sensitivity | None = None,
     ) -> None:
         if not units:
             raise UnitError(
@@ -169,7 +175,9 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.evaluate = evaluate
         self.reward = reward
         self.importance = importance
-        self._observe = Observer(units, cost, importance)
+        self.sensitivity = sensitivity
+        self._reference = Reference(units, cost, sensitivity)
+        self._observe = Observer(units, cost, importance, sensitivity, self._reference_actions)
         self.budgets = budgets
         (middle,) = budgets.spread(1)
         self._constraint = make_constraint(constraint, units, cost, middle)
@@ -251,12 +259,20 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def uniform_keep(self, budget: Budget | None = None) -> tuple[float, ...]:
         """Kept fractions of the uniform plan: the same wish everywhere, on the budget."""
-        (widths,) = self.projector(np.ones((1, len(self.units))), budget or self.budget)
-        return tuple(int(k) / unit.width for k, unit in zip(widths, self.units, strict=True))
+        return self._projected(np.ones(len(self.units)), budget)
+
+    def reference_keep(self, budget: Budget | None = None) -> tuple[float, ...]:
+        """Kept fractions of the reference plan (:class:`amc.envs.sensitivity.Reference`): what is
+        known before any plan is evaluated. The uniform plan, where nothing is."""
+        return self._projected(self._reference.wishes(budget or self.budget), budget)
 
     def uniform(self, budget: Budget | None = None) -> Proposal:
         """The uniform plan, as a walk proposes it."""
         return self.decode(self.encode(self.uniform_keep(budget)), budget)
+
+    def reference(self, budget: Budget | None = None) -> Proposal:
+        """The reference plan, as a walk proposes it."""
+        return self.decode(self.encode(self.reference_keep(budget)), budget)
 
     def score(self, proposal: Proposal) -> Episode:
         """Evaluate a proposal. Raises :class:`EvaluationError`, naming its widths."""
@@ -297,6 +313,13 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             seconds={"project": proposal.project_seconds, "evaluate": evaluate_seconds},
             budget=dict(proposal.budget.limits),
         )
+
+    def _projected(self, wishes: np.ndarray, budget: Budget | None) -> tuple[float, ...]:
+        (widths,) = self.projector(wishes[None], budget or self.budget)
+        return tuple(int(k) / unit.width for k, unit in zip(widths, self.units, strict=True))
+
+    def _reference_actions(self, budget: Budget) -> np.ndarray:
+        return self.encode(self.reference_keep(budget))
 
     def _under(self, budget: Budget | None) -> _Constraint:
         return self._constraint if budget is None else self._constraint.under(budget)

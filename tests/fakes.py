@@ -12,6 +12,7 @@ from amc.agents import Agent
 from amc.budget import resolve
 from amc.envs.pruning import Episode, PruningEnv
 from amc.envs.reward import make_reward
+from amc.envs.sensitivity import Sensitivity
 
 
 class FakeUnits(list[Any]):
@@ -101,6 +102,7 @@ def fake_env(
     constraint: str = "projection",
     reward: str = "kl",
     evaluate: Any = None,
+    known: Sensitivity | None = None,
 ) -> PruningEnv:
     """``limits`` are fractions of the dense network, or ranges of them; default: half the MACs."""
     units, cost = fake_units(dense), FakeCost(dense)
@@ -115,6 +117,7 @@ def fake_env(
         make_reward(reward),
         [generator.gamma(2.0, size=width) for width in dense],
         constraint,
+        known,
     )
 
 

@@ -37,7 +37,7 @@ def compare(
     gentle_ends: opt.GentleEnds = False,
     allow_drop: opt.AllowDrop = False,
     importance: opt.Importance = None,
-    agents: opt.Agents = "expert,ddpg,uniform,random,knapsack,greedy,cma-es,tpe,gp",
+    agents: opt.Agents = "expert,ddpg,uniform,reference,random,knapsack,greedy,cma-es,tpe,gp",
     seeds: opt.Seeds = 10,
     evaluations: opt.Evaluations = "20,40,80,150",
     reward: opt.CompareReward = "kl",
@@ -60,6 +60,7 @@ def compare(
     | `expert`   | the agent of `amc search`                                              |
     | `ddpg`     | the AMC paper's agent; `ddpg:amc-paper` with the paper's settings      |
     | `uniform`  | one plan: the same fraction of every unit                              |
+    | `reference` | one plan: by what half of each unit alone loses, and by its gradient  |
     | `random`   | random plans on the budget                                             |
     | `knapsack` | one plan: the least summed importance lost within the budget           |
     | `greedy`   | changes one unit at a time, and keeps what is better (after NetAdapt)  |
@@ -67,7 +68,8 @@ def compare(
     | `tpe`      | tree-structured Parzen estimator (optuna)                              |
     | `gp`       | Bayesian optimisation with a Gaussian process (optuna)                 |
 
-    Searches run side by side, each on one core. The folder receives runs.jsonl (a line a search,
+    The agent, greedy, CMA-ES and optuna's begin with the reference plan. Searches run side by side,
+    each on one core. The folder receives runs.jsonl (a line a search,
     as it ends), compare.md, and compare.svg and compare.png. Interrupted, or for more agents and
     seeds, the same command with --run FOLDER does what is missing:
 

@@ -40,6 +40,13 @@ def demo(
     task = image_task(model_config, DEMO_DATA, DEMO_EVALUATE, seed=seed, progress=False)
     console.print(f"[bold]2. the search[/]  flops=0.5, {episodes} episodes, into {path}")
     with progress_bar(episodes=episodes) as bar:
-        find_plan(task, config=config, run=path, on_unit=bar.unit, on_episode=bar.episode)
+        find_plan(
+            task,
+            config=config,
+            run=path,
+            on_unit=bar.unit,
+            on_stage=bar.measured,
+            on_episode=bar.episode,
+        )
     console.print("[bold]3. the pruned network[/]  sliced, verified, finetuned")
     recover_plan(task, RunFolder.open(path), DEMO_RECIPE)

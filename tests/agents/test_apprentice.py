@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from amc.agents.apprentice import Apprentice
-from amc.envs.features import FEATURES
+from amc.envs.features import FEATURES, REFERENCE
 
 
 def walk(seed: int, units: int = 8) -> tuple[np.ndarray, np.ndarray]:
@@ -14,7 +14,7 @@ def walk(seed: int, units: int = 8) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_learns_what_it_watches_and_forgets_what_is_old() -> None:
-    apprentice = Apprentice((32, 32), 1e-2, memory=2, seed=0)
+    apprentice = Apprentice((32, 32), 1e-2, 0.0, memory=2, seed=0)
     observations, actions = walk(0)
     apprentice.watch(observations, -actions)
     for seed in (0, 1):
@@ -25,7 +25,7 @@ def test_learns_what_it_watches_and_forgets_what_is_old() -> None:
 
 
 def test_without_steps_it_stays_as_it_is() -> None:
-    apprentice = Apprentice((16,), 1e-3, memory=4, seed=0)
+    apprentice = Apprentice((16,), 1e-3, 0.0, memory=4, seed=0)
     apprentice.watch(*walk(0))
     before = apprentice.act(walk(3)[0])
     apprentice.train(0, 16)
@@ -37,7 +37,7 @@ def test_a_seed_determines_it_and_the_global_generator_is_untouched() -> None:
     state = torch.random.get_rng_state()
     acts = []
     for seed in (1, 1, 2):
-        apprentice = Apprentice((16,), 1e-3, memory=4, seed=seed)
+        apprentice = Apprentice((16,), 1e-3, 0.0, memory=4, seed=seed)
         apprentice.watch(*walk(0))
         apprentice.train(10, 16)
         acts.append(apprentice.act(walk(3)[0]))
@@ -45,3 +45,19 @@ def test_a_seed_determines_it_and_the_global_generator_is_untouched() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
     np.testing.assert_array_equal(acts[0], acts[1])
     assert not np.array_equal(acts[0], acts[2])
+
+
+def test_without_a_reason_it_stays_with_the_reference_plan() -> None:
+    """What decays is what it adds; what it is shown again and again, it does."""
+    observations, actions = walk(0)
+    far = np.abs(actions[:, 0] - observations[:, REFERENCE]).mean()
+    left = []
+    for decay in (0.0, 3.0, 300.0):
+        apprentice = Apprentice((32,), 1e-3, decay, memory=1, seed=0)
+        np.testing.assert_array_equal(apprentice.act(observations), observations[:, REFERENCE])
+        apprentice.watch(observations, actions)
+        apprentice.train(400, 64)
+        left.append(np.abs(apprentice.act(observations) - observations[:, REFERENCE]).mean())
+    assert left[0] > 0.9 * far
+    assert left[0] > left[1] > 0.3 * far
+    assert left[2] < 0.1 * far

@@ -10,8 +10,9 @@ import torch
 from amc.agents import make_agent
 from amc.config import AgentConfig, AgentName
 from amc.envs.pruning import Episode, PruningEnv
+from amc.envs.sensitivity import Sensitivity
 from amc.errors import ConfigError
-from tests.fakes import FakeQuality, fake_env, play
+from tests.fakes import SENSITIVITY_9, FakeQuality, fake_env, play
 
 BASELINES = sorted(set(get_args(AgentName)) - {"expert", "ddpg"})
 SEEDED = ("random", "cma-es", "tpe", "gp")
@@ -25,12 +26,18 @@ def played(
     return play(make_agent(name, env, AgentConfig(), seed), env, n)
 
 
+KNOWN = Sensitivity(np.array(SENSITIVITY_9) / np.mean(SENSITIVITY_9))
+
+
 @pytest.mark.parametrize("constraint", ["projection", "sequential"])
-def test_uniform_plays_once(constraint: str) -> None:
-    env = fake_env(constraint=constraint)
-    agent = make_agent("uniform", env, AgentConfig(), 0)
+@pytest.mark.parametrize("name", ["uniform", "reference"])
+def test_one_plan_plays_once(name: str, constraint: str) -> None:
+    env = fake_env(constraint=constraint, known=KNOWN)
+    agent = make_agent(name, env, AgentConfig(), 0)
     history = play(agent, env, 50)
-    assert [episode.executed_keep for episode in history] == [pytest.approx(env.uniform_keep())]
+    keeps = {"uniform": env.uniform_keep(), "reference": env.reference_keep()}
+    assert keeps["uniform"] != keeps["reference"]
+    assert [episode.executed_keep for episode in history] == [pytest.approx(keeps[name])]
     assert agent.policy is None
     assert agent.diagnostics() == {}
 
@@ -58,12 +65,14 @@ def test_the_seed_decides_and_no_global_generator_is_touched(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-def test_a_search_begins_with_the_uniform_plan_and_improves_on_it(name: str) -> None:
+def test_a_search_begins_with_what_is_known_and_improves_on_it(name: str) -> None:
     n = 25 if name == "gp" else 60
     history = played(name, n=n)
     (uniform,) = played("uniform")
     chance = np.median([max(e.reward for e in played("random", seed, n=n)) for seed in range(5)])
     assert history[0].widths == uniform.widths
+    known = fake_env(known=KNOWN)
+    assert played(name, env=known, n=1)[0].widths == known.reference().widths
     assert max(e.reward for e in history) > max(uniform.reward, float(chance))
 
 

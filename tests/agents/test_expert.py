@@ -15,8 +15,9 @@ from amc.budget import Budget, BudgetRange
 from amc.config import ExpertConfig
 from amc.envs.pruning import Episode
 from amc.envs.reward import FloorReward
+from amc.envs.sensitivity import Sensitivity
 from amc.errors import ConfigError
-from tests.fakes import FakeCost, FakeQuality, fake_env, fake_units, play
+from tests.fakes import SENSITIVITY_9, FakeCost, FakeQuality, fake_env, fake_units, play
 
 
 def run(seed: int, episodes: int, **env: Any) -> list[Episode]:
@@ -193,6 +194,18 @@ def test_a_given_policy_makes_the_first_plan_and_is_explored_around() -> None:
     assert history[0].widths == play_policy(teacher.policy, env, env.budget).widths
     scratch = run(1, 6)
     assert max(e.reward for e in history) > max(e.reward for e in scratch)
+
+
+def test_what_is_known_of_the_network_is_where_a_search_begins() -> None:
+    env = fake_env(known=Sensitivity(np.array(SENSITIVITY_9) / np.mean(SENSITIVITY_9)))
+    history = play(ExpertIteration(env, ExpertConfig(), 0), env, 20)
+    assert [e.widths for e in history[:2]] == [env.reference().widths, env.uniform().widths]
+    assert max(e.reward for e in history[:8]) > max(e.reward for e in run(0, 8))
+    elsewhere = Start.of_keeps(np.linspace(0.1, 1.0, len(env.units)), env)
+    history = play(ExpertIteration(env, ExpertConfig(), 0, elsewhere), env, 2)
+    assert history[0].widths == elsewhere.plan(env.budget).widths
+    untrained = ExpertIteration(env, ExpertConfig(), 0).policy
+    assert play_policy(untrained, env, env.budget).widths == env.reference().widths
 
 
 def test_a_start_that_misleads_costs_little() -> None:

@@ -17,7 +17,7 @@ from tests.fakes import play as play_agent
 
 def policy(budget: object = None, constraint: str = "projection", hidden: int = 16) -> Policy:
     """An untrained actor with a strong opinion on every unit."""
-    actor = make_actor((hidden,))
+    actor = make_actor((hidden,), residual=False)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in actor.parameters():

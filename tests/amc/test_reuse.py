@@ -39,7 +39,7 @@ def small_task(seed=0):
 
 
 def opinionated(constraint="projection"):
-    actor = make_actor((16,))
+    actor = make_actor((16,), residual=False)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in actor.parameters():

@@ -6,6 +6,7 @@ from amc.config import DataConfig, EvaluateConfig
 from amc.data import load_data
 from amc.find import find_units
 from amc.models import build_model
+from amc.slicing.slim import slice_model
 from amc.task import PlanEvaluator, Task, image_task
 
 SETTINGS = EvaluateConfig(images=60, calibration_images=60)
@@ -21,6 +22,20 @@ def test_the_search_never_sees_test_images():
     torch.manual_seed(0)
     again = image_task("amc:smallcnn", data, SETTINGS)
     assert again.evaluate(again.model) == quality
+
+
+def test_the_probe_sees_training_images_only():
+    data = load_data(DataConfig(spec="digits"), progress=False)
+    probed = []
+    for ruined in (None, "search_val", "test", "train"):
+        if ruined is not None:
+            getattr(data, ruined).images.random_(0, 256, generator=torch.Generator().manual_seed(0))
+        torch.manual_seed(0)
+        task = image_task("amc:smallcnn", data, SETTINGS)
+        units = find_units(task.model, task.example_inputs)
+        small = slice_model(task.model, units, [unit.width // 2 for unit in units])
+        probed.append(task.probe(small))
+    assert 0 < probed[0] == probed[1] == probed[2] != probed[3]
 
 
 def test_the_factory_learns_classes_and_channels_from_the_data():

@@ -1,6 +1,7 @@
 """The registered environment, built from names alone."""
 
 import warnings
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -123,3 +124,30 @@ def test_channels_are_scored_once_on_the_images_of_the_task():
         make_env(without, config.model_copy(update={"importance": "taylor"}))
     norms = model[2].weight.norm(dim=0).detach().numpy()  # contribution, as there is none
     np.testing.assert_allclose(make_env(without, config).units[0].scores, norms, rtol=1e-6)
+
+
+def test_each_unit_is_probed_once_and_ranks_by_the_loss_count_too():
+    model = nn.Sequential(
+        nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 20), nn.ReLU(), nn.Linear(20, 3)
+    )
+    probed, told = [], []
+
+    def probe(candidate):
+        widths = (candidate[0].out_features, candidate[2].out_features)
+        probed.append(widths)
+        return {(8, 20): 1.0, (16, 10): 3.0}[widths]
+
+    def loss(network):
+        yield network(torch.ones(4, 5)).square().mean()
+
+    task = Task(model, torch.ones(1, 5), lambda _: {"kl": 0.0}, loss=loss, probe=probe)
+    config = SearchConfig.parse({"budget": {"macs": 0.5}})
+    env = make_env(task, config, on_stage=lambda *done: told.append(done))
+    assert probed == [(8, 20), (16, 10)]
+    assert told == [("halved units", 1, 2), ("halved units", 2, 2)]
+    np.testing.assert_allclose(env.sensitivity.alone, [0.5, 1.5])
+    totals = np.array([unit.scores.sum() for unit in env.units])
+    np.testing.assert_allclose(env.sensitivity.gradient, totals / totals.mean())
+    ranked_by_norms = make_env(task, config.model_copy(update={"importance": "l1"}))
+    assert ranked_by_norms.sensitivity.gradient is None
+    assert make_env(replace(task, probe=None), config).sensitivity is None

@@ -129,7 +129,7 @@ class ExpertConfig(Settings):
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the actor's hidden layers."""
     actor_lr: float = Field(1e-3, gt=0)
-    actor_decay: float = Field(0.1, ge=0)
+    actor_decay: float = Field(3.0, ge=0)
     """Weight decay: how close the actor stays to the reference plan without a reason."""
     gradient_steps: int = Field(40, ge=0)
     """The actor's updates after each episode."""

@@ -17,7 +17,7 @@ from amc.envs.pruning import Episode
 from amc.envs.reward import FloorReward
 from amc.envs.sensitivity import Sensitivity
 from amc.errors import ConfigError
-from tests.fakes import SENSITIVITY_9, FakeCost, FakeQuality, fake_env, fake_units, play
+from tests.fakes import DENSE_9, SENSITIVITY_9, FakeCost, FakeQuality, fake_env, fake_units, play
 
 
 def run(seed: int, episodes: int, **env: Any) -> list[Episode]:
@@ -123,7 +123,9 @@ def test_the_cheapest_network_of_an_accuracy_that_brute_force_knows() -> None:
 
 
 def test_a_range_is_learned_as_a_whole() -> None:
-    env = fake_env()
+    quality = FakeQuality(DENSE_9, SENSITIVITY_9)
+    known = Sensitivity.measure(fake_units(DENSE_9), lambda widths: quality(widths)["kl"])
+    env = fake_env(known=known)
     cost: Any = env.cost
     dense = env.cost.dense_macs
     env.budgets = BudgetRange(
@@ -136,9 +138,11 @@ def test_a_range_is_learned_as_a_whole() -> None:
         budget: Any = Budget({"macs": fraction * env.cost.dense_macs}, cost)
         alone = env.score(play_policy(agent.policy, env, budget))
         uniform = env.score(env.uniform(budget))
+        reference = env.score(env.reference(budget))
         searched = max(e.reward for e in run(1, 40, limits={"macs": fraction}))
         assert 0.99 * fraction < alone.kept_macs <= fraction
         assert alone.reward - uniform.reward > 0.75 * (searched - uniform.reward)
+        assert alone.reward > reference.reward
 
 
 def test_every_part_of_a_range_is_taught_whatever_the_batches() -> None:

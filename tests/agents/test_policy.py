@@ -12,6 +12,8 @@ from amc.agents.policy import Policy, Reached, TrainedOn, Training, make_actor
 from amc.envs.features import FEATURES, REFERENCE
 from amc.errors import ConfigError
 
+LIBRARY = Path(__file__).parents[2] / "runs" / "policies"
+
 
 def make_policy(*, residual: bool) -> Policy:
     actor = make_actor((32, 16), residual=residual)
@@ -115,3 +117,12 @@ def test_not_a_description(policy: Policy, tmp_path: Path, text: str) -> None:
     (tmp_path / "policy.json").write_text(text)
     with pytest.raises(ConfigError, match=r"policy\.json"):
         Policy.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(LIBRARY.glob("*/policy.json")), ids=lambda f: f.parent.name
+)
+def test_the_library_is_of_this_version(folder: Path) -> None:
+    chosen = Policy.load(folder.parent)
+    assert chosen.trained_on.networks
+    assert sum(f.stat().st_size for f in folder.parent.iterdir()) < 10**6

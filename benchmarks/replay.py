@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from common import RESULTS, add_images, append_line, begin_or_resume, data_config, read_lines
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from amc.config import EvaluateConfig, ModelConfig
 from amc.data import ImageData, load_data
@@ -251,7 +252,7 @@ def cell(values: list[float]) -> str:
 
 
 def draw(axes: Any, name: str, curves: dict[str, list[np.ndarray]]) -> None:
-    """Medians over evaluated plans, on a logarithmic axis."""
+    """Medians over evaluated plans, both on logarithmic axes."""
     for row, found in curves.items():
         length = min(len(curve) for curve in found)
         if length == 1:
@@ -261,8 +262,11 @@ def draw(axes: Any, name: str, curves: dict[str, list[np.ndarray]]) -> None:
         median = np.median([curve[:length] for curve in found], axis=0)
         axes.plot(np.arange(1, length + 1), median, label=LABELS[row])
     axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:.2f}")
+    axes.yaxis.set_minor_formatter("{x:.2f}")
     axes.set_xticks(MARKS, [str(mark) for mark in MARKS])
-    axes.minorticks_off()
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_title(f"{name}, left out")
     axes.set_xlabel("evaluated plans")
     axes.set_ylabel("best KL to the dense network")

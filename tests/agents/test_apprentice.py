@@ -61,3 +61,11 @@ def test_without_a_reason_it_stays_with_the_reference_plan() -> None:
     assert left[0] > 0.9 * far
     assert left[0] > left[1] > 0.3 * far
     assert left[2] < 0.1 * far
+
+
+def test_its_actions_end_where_the_environment_s_do() -> None:
+    apprentice = Apprentice((16,), 1e-3, 0.0, memory=1, seed=0)
+    observations, _ = walk(0)
+    apprentice.watch(observations, np.full((len(observations), 1), 3.0, np.float32))
+    apprentice.train(400, 64)
+    np.testing.assert_array_equal(apprentice.act(observations), np.ones(len(observations)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any, Protocol
 
 from torch import nn
@@ -116,9 +117,13 @@ def image_task(
     )
     dense.to(device)
     ranking = TrainingImages(images, seed, device)
-    seen = replace(images, search_val=images.train)
-    few = settings.model_copy(update={"images": _PROBED, "calibration_images": _PROBED})
     score = _ImageQuality(Evaluator.from_data(dense, images, settings, seed, device))
+
+    @cache  # only a search asks, and it costs a forward of the dense network
+    def prober() -> Evaluator:
+        seen = replace(images, search_val=images.train)
+        few = settings.model_copy(update={"images": _PROBED, "calibration_images": _PROBED})
+        return Evaluator.from_data(dense, seen, few, seed + 1, device)
 
     def train(
         small: nn.Module,
@@ -148,7 +153,7 @@ def image_task(
         train=train,
         calibration=ranking,
         loss=ranking.losses,
-        probe=_Probe(Evaluator.from_data(dense, seen, few, seed + 1, device)),
+        probe=lambda candidate: prober()(candidate).kl,
         reconstruct=settings.reconstruct,
         config=config,
         data_sha256=lambda: tensors_sha256(score.evaluator.images()),
@@ -163,16 +168,6 @@ class _ImageQuality:
 
     def __call__(self, candidate: nn.Module) -> Mapping[str, float]:
         return asdict(self.evaluator(candidate))
-
-
-@dataclass(frozen=True, eq=False)
-class _Probe:
-    """``Task.probe`` for images."""
-
-    evaluator: Evaluator
-
-    def __call__(self, candidate: nn.Module) -> float:
-        return self.evaluator(candidate).kl
 
 
 class PlanEvaluator:

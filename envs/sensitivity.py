@@ -77,10 +77,8 @@ def savings(units: Sequence[Unit], cost: CostTable, quantity: str) -> np.ndarray
     """(units,) what each unit can save by itself, as multiples of their mean (time may even rise:
     at least a 256th)."""
     dense, total = [unit.width for unit in units], cost.function(quantity)
-    saved = np.empty(len(units))
-    for i, unit in enumerate(units):
-        saved[i] = total(dense) - total([*dense[:i], unit.widths[0], *dense[i + 1 :]])
-    return relative(saved)
+    left = [total([*dense[:i], u.widths[0], *dense[i + 1 :]]) for i, u in enumerate(units)]
+    return relative(total(dense) - np.array(left))
 
 
 class Reference:

@@ -9,27 +9,33 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from amc.agents.policy import Policy, make_actor
+from amc.agents.actor import Ensemble
 
 
 class Apprentice:
     """An actor that imitates walks (expert iteration: Anthony, Tian and Barber 2017).
 
     Args:
-        hidden: widths of its hidden layers.
+        hidden: widths of the hidden layers of each of its members.
+        members: networks that it consists of.
         lr: learning rate of Adam.
-        decay: of the weights, with each step times ``lr`` (Loshchilov and Hutter 2019): what the
-            walks do not ask for stays as it is in the reference plan.
+        decay: of the weights, with each step times ``lr`` (Loshchilov and Hutter 2019).
         memory: walks that it remembers; older ones were planned with a worse critic.
         seed: of its weights and its batches.
     """
 
     def __init__(
-        self, hidden: tuple[int, ...], lr: float, decay: float, memory: int, seed: int
+        self,
+        hidden: tuple[int, ...],
+        members: int,
+        lr: float,
+        decay: float,
+        memory: int,
+        seed: int,
     ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.actor = make_actor(hidden, residual=True)
+            self.actor = Ensemble(hidden, members)
         self._lr, self._decay = lr, decay
         self._optimiser = self._make_optimiser()
         self._generator = torch.Generator().manual_seed(seed)
@@ -38,9 +44,9 @@ class Apprentice:
         self.loss = 0.0
         """Mean squared error of the last batch."""
 
-    def take_over(self, policy: Policy) -> None:
-        """Begin with the actor of ``policy``, whatever its layers."""
-        self.actor = copy.deepcopy(policy.actor)
+    def take_over(self, actor: Ensemble) -> None:
+        """Go on with a copy of ``actor``, whatever its layers."""
+        self.actor = copy.deepcopy(actor)
         self._optimiser = self._make_optimiser()
 
     @torch.no_grad()
@@ -55,11 +61,12 @@ class Apprentice:
         self._actions.append(torch.from_numpy(actions))
 
     def train(self, steps: int, batch_size: int) -> None:
-        """Take ``steps`` steps on batches drawn from all remembered walks."""
-        observations, actions = torch.cat([*self._observations]), torch.cat([*self._actions])
+        """Take ``steps`` steps, each member on batches of its own from all remembered walks."""
+        observations, actions = torch.cat([*self._observations]), torch.cat([*self._actions])[:, 0]
+        size = (self.actor.members, batch_size)
         for _ in range(steps):
-            rows = torch.randint(len(actions), (batch_size,), generator=self._generator)
-            loss = functional.mse_loss(self.actor(observations[rows]), actions[rows])
+            rows = torch.randint(len(actions), size, generator=self._generator)
+            loss = functional.mse_loss(self.actor.actions(observations[rows]), actions[rows])
             self._optimiser.zero_grad()
             loss.backward()
             self._optimiser.step()

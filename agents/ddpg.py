@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor, nn
 from torch.nn import functional
 
+from amc.agents.actor import Ensemble
 from amc.agents.buffer import EpisodeBuffer
 from amc.agents.noise import TruncatedNormal
 from amc.agents.policy import Policy, TrainedOn, Training
@@ -176,6 +177,8 @@ class DDPGAgent:
         if start is not None:
             if start.policy is None:
                 raise ConfigError("agent 'ddpg' starts from a policy, not from a plan; take expert")
+            if isinstance(start.policy.actor, Ensemble):
+                raise ConfigError("agent 'ddpg' starts from a policy of ddpg's; take expert")
             settings = settings.model_copy(update={"hidden": start.policy.hidden})
         self.model = PruningDDPG(env, settings, seed)
         if start is not None and start.policy is not None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from amc.agents.actor import Ensemble
 from amc.agents.apprentice import Apprentice
 from amc.agents.critic import LEAST_LOSS, PlanCritic
 from amc.agents.planner import Planner
@@ -230,7 +231,15 @@ def make_apprentice(
     settings: ExpertConfig, memory: int, seed: int, start: Start | None = None
 ) -> Apprentice:
     """The actor of a search, or of searches on several networks: new, or the start's."""
-    apprentice = Apprentice(settings.hidden, settings.actor_lr, settings.actor_decay, memory, seed)
-    if start is not None and start.policy is not None:
-        apprentice.take_over(start.policy)
+    apprentice = Apprentice(
+        settings.hidden,
+        settings.actor_members,
+        settings.actor_lr,
+        settings.actor_decay,
+        memory,
+        seed,
+    )
+    policy = None if start is None else start.policy
+    if policy is not None and isinstance(policy.actor, Ensemble):
+        apprentice.take_over(policy.actor)
     return apprentice

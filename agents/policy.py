@@ -6,7 +6,6 @@ network is rebuilt from the description, and both files are validated.
 
 from __future__ import annotations
 
-import itertools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import amc
+from amc.agents.actor import Ensemble, make_single
 from amc.config import Bound, Constraint, Settings
-from amc.envs.features import FEATURES, FEATURES_VERSION, REFERENCE
+from amc.envs.features import FEATURES, FEATURES_VERSION
 from amc.errors import ConfigError
 
 _NAMES = tuple(feature.name for feature in FEATURES)
@@ -65,8 +65,9 @@ class PolicyFile(Settings):
     features_version: int
     features: tuple[str, ...]
     hidden: tuple[int, ...] = Field(min_length=1)
-    residual: bool
-    """Whether the network's output is added to the reference plan's action."""
+    members: int | None = Field(ge=2)
+    """Networks that correct the reference plan together (:class:`amc.agents.actor.Ensemble`);
+    None: one that states the actions by itself."""
     constraint: Constraint
     """Under which the actions have their meaning."""
     trained_on: TrainedOn
@@ -92,6 +93,8 @@ class Policy:
     @property
     def hidden(self) -> tuple[int, ...]:
         """Sizes of the actor's hidden layers."""
+        if isinstance(self.actor, Ensemble):
+            return self.actor.hidden
         layers = self.actor.modules()
         return tuple(x.out_features for x in layers if isinstance(x, nn.Linear))[:-1]
 
@@ -102,7 +105,7 @@ class Policy:
             features_version=FEATURES_VERSION,
             features=_NAMES,
             hidden=self.hidden,
-            residual=isinstance(self.actor, Residual),
+            members=self.actor.members if isinstance(self.actor, Ensemble) else None,
             constraint=self.constraint,
             trained_on=self.trained_on,
         )
@@ -124,19 +127,20 @@ class Policy:
         if not (folder / "policy.json").exists() and (folder / "policy").is_dir():
             folder = folder / "policy"
         header = _read_header(folder / "policy.json")
-        with torch.device("meta"):  # draws no random numbers: the weights follow
-            actor = make_actor(header.hidden, residual=header.residual)
-        actor.to_empty(device="cpu")
+        hidden, members = header.hidden, header.members
+        with torch.device("meta"):  # draws no random numbers, and claims no memory
+            actor = Ensemble(hidden, members) if members else make_single(hidden)
         path = folder / "actor.safetensors"
         try:
-            weights = load_file(path)
+            # Where a tensor lies in the file decides how its products are rounded.
+            weights = {name: w.clone() for name, w in load_file(path).items()}
         except (OSError, SafetensorError) as error:
             raise ConfigError(f"{path}: not a readable safetensors file: {error}") from None
         bad = [n for n, w in weights.items() if w.dtype != torch.float32 or not w.isfinite().all()]
         if bad:
             raise ConfigError(f"{path}: {', '.join(bad)} holds values that are not finite float32")
         try:
-            actor.load_state_dict(weights)
+            actor.load_state_dict(weights, assign=True)
         except RuntimeError as error:
             raise ConfigError(f"{path}: the weights do not fit policy.json: {error}") from None
         return cls(actor, header.constraint, header.trained_on)
@@ -145,35 +149,6 @@ class Policy:
 def holds_policy(folder: Path) -> bool:
     """Whether a policy, or a run's policy, is in ``folder``."""
     return any((folder / part / "policy.json").exists() for part in ("", "policy"))
-
-
-class Residual(nn.Module):
-    """What is to be done otherwise than in the reference plan (Silver et al., Residual Policy
-    Learning, 2018): untrained, it acts as that plan does."""
-
-    def __init__(self, correction: nn.Sequential) -> None:
-        super().__init__()
-        self.correction = correction
-        last = correction[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-
-    def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        """Actions (N, 1), not clipped, for observations (N, features)."""
-        correction: torch.Tensor = self.correction(observations)
-        return observations[:, REFERENCE, None] + correction
-
-
-def make_actor(hidden: tuple[int, ...], *, residual: bool) -> nn.Module:
-    """An untrained actor: linear layers with ReLU between them, and tanh at the end of one that is
-    not added to the reference plan."""
-    sizes = (len(FEATURES), *hidden)
-    layers: list[nn.Module] = []
-    for inputs, outputs in itertools.pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-    layers.append(nn.Linear(sizes[-1], 1))
-    return Residual(nn.Sequential(*layers)) if residual else nn.Sequential(*layers, nn.Tanh())
 
 
 def _read_header(path: Path) -> PolicyFile:

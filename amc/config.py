@@ -127,10 +127,13 @@ class ExpertConfig(Settings):
     range_optimism: float = Field(2.0, ge=0)
     """The same over a range of budgets, of which more is unknown, and for longer."""
     hidden: tuple[int, ...] = (64, 64)
-    """Widths of the actor's hidden layers."""
+    """Widths of the hidden layers of each of the actor's members."""
+    actor_members: int = Field(8, ge=2)
+    """Networks that the actor consists of; what they disagree on is left as in the reference
+    plan."""
     actor_lr: float = Field(1e-3, gt=0)
-    actor_decay: float = Field(3.0, ge=0)
-    """Weight decay: how close the actor stays to the reference plan without a reason."""
+    actor_decay: float = Field(0.1, ge=0)
+    """Weight decay."""
     gradient_steps: int = Field(40, ge=0)
     """The actor's updates after each episode."""
     range_gradient_steps: int = Field(160, ge=0)

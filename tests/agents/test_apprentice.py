@@ -14,7 +14,7 @@ def walk(seed: int, units: int = 8) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_learns_what_it_watches_and_forgets_what_is_old() -> None:
-    apprentice = Apprentice((32, 32), 1e-2, 0.0, memory=2, seed=0)
+    apprentice = Apprentice((32, 32), 4, 1e-2, 0.0, memory=2, seed=0)
     observations, actions = walk(0)
     apprentice.watch(observations, -actions)
     for seed in (0, 1):
@@ -25,7 +25,7 @@ def test_learns_what_it_watches_and_forgets_what_is_old() -> None:
 
 
 def test_without_steps_it_stays_as_it_is() -> None:
-    apprentice = Apprentice((16,), 1e-3, 0.0, memory=4, seed=0)
+    apprentice = Apprentice((16,), 4, 1e-3, 0.0, memory=4, seed=0)
     apprentice.watch(*walk(0))
     before = apprentice.act(walk(3)[0])
     apprentice.train(0, 16)
@@ -37,7 +37,7 @@ def test_a_seed_determines_it_and_the_global_generator_is_untouched() -> None:
     state = torch.random.get_rng_state()
     acts = []
     for seed in (1, 1, 2):
-        apprentice = Apprentice((16,), 1e-3, 0.0, memory=4, seed=seed)
+        apprentice = Apprentice((16,), 4, 1e-3, 0.0, memory=4, seed=seed)
         apprentice.watch(*walk(0))
         apprentice.train(10, 16)
         acts.append(apprentice.act(walk(3)[0]))
@@ -53,7 +53,7 @@ def test_without_a_reason_it_stays_with_the_reference_plan() -> None:
     far = np.abs(actions[:, 0] - observations[:, REFERENCE]).mean()
     left = []
     for decay in (0.0, 3.0, 300.0):
-        apprentice = Apprentice((32,), 1e-3, decay, memory=1, seed=0)
+        apprentice = Apprentice((32,), 4, 1e-3, decay, memory=1, seed=0)
         np.testing.assert_array_equal(apprentice.act(observations), observations[:, REFERENCE])
         apprentice.watch(observations, actions)
         apprentice.train(400, 64)
@@ -64,7 +64,7 @@ def test_without_a_reason_it_stays_with_the_reference_plan() -> None:
 
 
 def test_its_actions_end_where_the_environment_s_do() -> None:
-    apprentice = Apprentice((16,), 1e-3, 0.0, memory=1, seed=0)
+    apprentice = Apprentice((16,), 4, 1e-3, 0.0, memory=1, seed=0)
     observations, _ = walk(0)
     apprentice.watch(observations, np.full((len(observations), 1), 3.0, np.float32))
     apprentice.train(400, 64)

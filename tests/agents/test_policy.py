@@ -8,15 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from amc.agents.policy import Policy, Reached, TrainedOn, Training, make_actor
-from amc.envs.features import FEATURES, REFERENCE
+from amc.agents.actor import Ensemble, make_single
+from amc.agents.policy import Policy, Reached, TrainedOn, Training
+from amc.envs.features import FEATURES
 from amc.errors import ConfigError
 
 LIBRARY = Path(__file__).parents[2] / "runs" / "policies"
 
 
-def make_policy(*, residual: bool) -> Policy:
-    actor = make_actor((32, 16), residual=residual)
+def make_policy(*, ensemble: bool) -> Policy:
+    actor = Ensemble((32, 16), 3) if ensemble else make_single((32, 16))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in actor.parameters():
@@ -29,7 +30,7 @@ def make_policy(*, residual: bool) -> Policy:
 
 @pytest.fixture
 def policy() -> Policy:
-    return make_policy(residual=True)
+    return make_policy(ensemble=True)
 
 
 def edit(folder: Path, **values: object) -> None:
@@ -37,9 +38,9 @@ def edit(folder: Path, **values: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-@pytest.mark.parametrize("residual", [True, False])
-def test_round_trip_is_exact(tmp_path: Path, residual: bool) -> None:
-    policy = make_policy(residual=residual)
+@pytest.mark.parametrize("ensemble", [True, False])
+def test_round_trip_is_exact(tmp_path: Path, ensemble: bool) -> None:
+    policy = make_policy(ensemble=ensemble)
     policy.save(tmp_path / "policy")
     state = torch.random.get_rng_state()
     loaded = Policy.load(tmp_path / "policy")
@@ -54,21 +55,6 @@ def test_round_trip_is_exact(tmp_path: Path, residual: bool) -> None:
         np.testing.assert_array_equal(loaded.act(observation), action)
 
 
-def test_what_is_added_to_the_reference_plan_is_nothing_at_first() -> None:
-    observations = np.random.default_rng(0).uniform(-1, 1, (9, len(FEATURES))).astype(np.float32)
-    actor = make_actor((16, 16), residual=True)
-    with torch.no_grad():
-        found = actor(torch.from_numpy(observations)).numpy()
-    np.testing.assert_array_equal(found[:, 0], observations[:, REFERENCE])
-    # Trained, it adds; what it would add beyond the end of the actions is not done.
-    policy = make_policy(residual=True)
-    with torch.no_grad():
-        changed = policy.actor(torch.from_numpy(observations))[:, 0].numpy()
-    assert np.abs(changed).max() > 1
-    acts = [policy.act(observation)[0] for observation in observations]
-    np.testing.assert_allclose(acts, np.clip(changed, -1, 1), atol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -79,7 +65,10 @@ def test_what_is_added_to_the_reference_plan_is_nothing_at_first() -> None:
         ({"features_version": 99}, "version 99 of the features, this is version 3"),
         ({"features": ["position"]}, "train the policy again"),
         ({"hidden": [32, 17]}, "do not fit policy.json"),
-        ({"residual": False}, "do not fit policy.json"),
+        ({"members": None}, "do not fit policy.json"),
+        ({"members": 4}, "do not fit policy.json"),
+        ({"members": 10**9, "hidden": [10**6]}, "do not fit policy.json"),
+        ({"members": 1}, "members: Input should be greater than or equal to 2"),
         ({"constraint": "clip"}, "constraint"),
         ({"surprise": 1}, "surprise"),
         ({"trained_on": {"budget": {"macs": "half"}}}, "trained_on.budget.macs"),
@@ -99,9 +88,9 @@ def test_tampered_weights(policy: Policy, tmp_path: Path) -> None:
     policy.save(tmp_path)
     path = tmp_path / "actor.safetensors"
     weights = load_file(path)
-    weights["correction.0.bias"][3] = torch.nan
+    weights["biases.0"][2, 0, 3] = torch.nan
     save_file(weights, path)
-    with pytest.raises(ConfigError, match=r"correction\.0\.bias holds .* not finite float32"):
+    with pytest.raises(ConfigError, match=r"biases\.0 holds .* not finite float32"):
         Policy.load(tmp_path)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ConfigError, match="not a readable safetensors"):

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from amc.agents import make_agent
-from amc.agents.policy import Policy, TrainedOn, make_actor
+from amc.agents.actor import Ensemble, make_single
+from amc.agents.policy import Policy, TrainedOn
 from amc.agents.replay import Start, Walks, play
 from amc.config import AgentConfig, DDPGConfig, ExpertConfig
 from amc.errors import ConfigError
@@ -15,9 +16,11 @@ from tests.fakes import DENSE_9, fake_env
 from tests.fakes import play as play_agent
 
 
-def policy(budget: object = None, constraint: str = "projection", hidden: int = 16) -> Policy:
+def policy(
+    budget: object = None, constraint: str = "projection", *, ensemble: bool = False
+) -> Policy:
     """An untrained actor with a strong opinion on every unit."""
-    actor = make_actor((hidden,), residual=False)
+    actor = Ensemble((16,), 3) if ensemble else make_single((16,))
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in actor.parameters():
@@ -92,9 +95,11 @@ def test_a_plan_is_copied_onto_any_budget_and_a_search_begins_with_it(name: str)
     assert first.widths == episode.widths
 
 
-@pytest.mark.parametrize("name", ["expert", "ddpg"])
-def test_a_search_starts_with_the_policy_s_own_plan_and_learns_from_there(name: str) -> None:
-    env, chosen = fake_env(), policy()
+@pytest.mark.parametrize(("name", "ensemble"), [("expert", True), ("ddpg", False)])
+def test_a_search_starts_with_the_policy_s_own_plan_and_learns_from_there(
+    name: str, ensemble: bool
+) -> None:
+    env, chosen = fake_env(), policy(ensemble=ensemble)
     settings = AgentConfig(
         expert=ExpertConfig(adapt_episodes=2),
         ddpg=DDPGConfig(warmup_episodes=1, gradient_steps=5),
@@ -110,3 +115,15 @@ def test_a_search_starts_with_the_policy_s_own_plan_and_learns_from_there(name: 
     play_agent(agent, env, 2)
     assert agent.policy is not None
     assert agent.policy.act(observation) != chosen.act(observation)
+
+
+def test_a_policy_of_ddpg_s_is_a_plan_to_begin_with_for_the_expert_and_not_the_other_way() -> None:
+    env, chosen = fake_env(), policy()
+    agent = make_agent("expert", env, AgentConfig(), 0, Start.of_policy(chosen, env))
+    (first,) = play_agent(agent, env, 1)
+    assert first.widths == play(chosen, env, env.budget).widths
+    assert agent.policy is not None
+    assert agent.policy.hidden == ExpertConfig().hidden
+    own = Start.of_policy(agent.policy, env)
+    with pytest.raises(ConfigError, match="starts from a policy of ddpg"):
+        make_agent("ddpg", env, AgentConfig(), 0, own)

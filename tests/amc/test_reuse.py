@@ -6,7 +6,8 @@ import shutil
 import pytest
 import torch
 
-from amc.agents.policy import Policy, make_actor
+from amc.agents.actor import make_single
+from amc.agents.policy import Policy
 from amc.config import AgentConfig, ExpertConfig, ModelConfig, SearchConfig
 from amc.errors import ConfigError, PlanError
 from amc.models import build_model
@@ -39,7 +40,7 @@ def small_task(seed=0):
 
 
 def opinionated(constraint="projection"):
-    actor = make_actor((16,), residual=False)
+    actor = make_single((16,))
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in actor.parameters():

@@ -78,7 +78,7 @@ class ExpertIteration:
         self._apprentice = apprentice or make_apprentice(settings, memory, seed, start)
         anywhere = [env.budgets.draw(lessons) for _ in range(memory // 2)]
         self._syllabus = itertools.cycle([*env.budgets.spread(memory - len(anywhere)), *anywhere])
-        self._warmup = settings.adapt_episodes if start else settings.warmup_episodes
+        self._warmup = settings.warmup_episodes
         self._episodes: list[Episode] = []
         self._asked = 0
         self._diagnostics: dict[str, float] = {}
@@ -126,7 +126,7 @@ class ExpertIteration:
         number, self._asked = self._asked, self._asked + 1
         # A start may mislead: every other plan knows nothing of it.
         near = self._start is not None and number % 2 == 0
-        std = self._settings.adapt_std if near else self._settings.noise_std
+        std = self._settings.start_std if near else self._settings.noise_std
         centre = self._begun(budget) if near else self._env.encode(self._env.uniform_keep(budget))
         if number < (2 if self._start else 1):
             std = 0.0

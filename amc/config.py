@@ -113,15 +113,12 @@ class ExpertConfig(Settings):
     """Expert iteration: a planner on a Gaussian-process critic, and an actor that learns it."""
 
     warmup_episodes: int = Field(6, ge=2)
-    """Episodes before the critic is asked, where nothing is known of the network: the uniform plan,
-    and plans around it."""
+    """Episodes before the critic is asked: the plan to begin with (the reference plan, or a
+    policy's), the uniform one, and plans around either in turn."""
+    start_std: float = Field(0.15, ge=0)
+    """Standard deviation of the actions around those of the plan to begin with."""
     noise_std: float = Field(0.3, ge=0)
-    """Standard deviation of the actions around the uniform plan's."""
-    adapt_episodes: int = Field(6, ge=2)
-    """Such episodes where there is a plan to begin with (the reference plan, or a policy's): this
-    one, the uniform one, and then plans around either in turn."""
-    adapt_std: float = Field(0.15, ge=0)
-    """Standard deviation of the actions around the start's."""
+    """The same around the uniform plan's."""
     optimism: float = Field(1.0, ge=0)
     """How many of the critic's standard deviations are added to its mean."""
     range_optimism: float = Field(2.0, ge=0)

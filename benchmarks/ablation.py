@@ -28,8 +28,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "an actor that learns four times as much": {"gradient_steps": 160},
     "warm-up of 2 plans": {"warmup_episodes": 2},
     "warm-up of 20 plans": {"warmup_episodes": 20},
-    "warm-up near the uniform plan (.1)": {"noise_std": 0.1},
-    "warm-up far from it (.6)": {"noise_std": 0.6},
+    "warm-up nearer (half the deviations)": {"start_std": 0.075, "noise_std": 0.15},
+    "warm-up farther (twice)": {"start_std": 0.3, "noise_std": 0.6},
 }
 """What differs from :class:`ExpertConfig`, by variant."""
 

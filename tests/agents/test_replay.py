@@ -101,7 +101,7 @@ def test_a_search_starts_with_the_policy_s_own_plan_and_learns_from_there(
 ) -> None:
     env, chosen = fake_env(), policy(ensemble=ensemble)
     settings = AgentConfig(
-        expert=ExpertConfig(adapt_episodes=2),
+        expert=ExpertConfig(warmup_episodes=2),
         ddpg=DDPGConfig(warmup_episodes=1, gradient_steps=5),
     )
     agent = make_agent(name, env, settings, 0, Start.of_policy(chosen, env))

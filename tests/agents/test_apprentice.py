@@ -69,3 +69,15 @@ def test_its_actions_end_where_the_environment_s_do() -> None:
     apprentice.watch(observations, np.full((len(observations), 1), 3.0, np.float32))
     apprentice.train(400, 64)
     np.testing.assert_array_equal(apprentice.act(observations), np.ones(len(observations)))
+
+
+def test_each_member_learns_from_draws_of_its_own() -> None:
+    """Members that begin alike would stay alike if they were shown the same."""
+    apprentice = Apprentice((16,), 2, 1e-3, 0.0, memory=4, seed=0)
+    with torch.no_grad():
+        for parameter in apprentice.actor.parameters():
+            parameter[1] = parameter[0]
+    apprentice.watch(*walk(0))
+    apprentice.train(20, 4)
+    first, second = apprentice.actor.actions(torch.from_numpy(walk(0)[0]))
+    assert not torch.allclose(first, second, atol=1e-3)

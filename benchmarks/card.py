@@ -3,8 +3,8 @@
     python benchmarks/card.py runs/cifar-resnets --images DIR --search-val FILE
         --nets resnet20=W resnet56=V --trained-by 'amc search --model ...'
 
-The policy walks through each network once under each budget; its plan and the uniform one are
-scored on search-val, before finetuning.
+The policy walks through each network once under each budget, those that it was trained on and
+others; its plan, the reference plan and the uniform one are scored on search-val, not finetuned.
 """
 
 from __future__ import annotations
@@ -43,23 +43,26 @@ def main() -> None:
     policy = Policy.load(arguments.policy)
     name = arguments.name or arguments.policy.name
     images, rows = load_data(data_config(arguments)), []
+    seen = {one.network for one in policy.trained_on.networks}
     for network, weights in (net.split("=", 1) for net in arguments.nets):
         model = ModelConfig(spec=f"amc:{network}", weights=weights)
         task = image_task(model, images, EvaluateConfig(), seed=0)
-        rows += [f"| {network} | {row} |" for row in scores(policy, task)]
+        label = network if model.spec in seen else f"{network}, never seen"
+        rows += [f"| {label} | {row} |" for row in scores(policy, task)]
     policy.save(LIBRARY / name)
     (LIBRARY / name / "README.md").write_text(card(name, policy, rows, arguments.trained_by))
     print((LIBRARY / name / "README.md").read_text())
 
 
 def scores(policy: Policy, task: Task) -> list[str]:
-    """A row for each budget: what the policy's plan and the uniform one reach."""
+    """A row for each budget: what the policy's plan, the reference plan and the uniform reach."""
     env = make_env(task, make_config("flops=0.3:0.8"))
     rows = []
     for fraction in BUDGETS:
         budget: Any = resolve({"macs": fraction}, env.units, env.cost)
-        pair = env.score(play(policy, env, budget)), env.score(env.uniform(budget))
-        cells = (f"{e.quality['accuracy']:.1%} (KL {e.quality['kl']:.3f})" for e in pair)
+        proposals = play(policy, env, budget), env.reference(budget), env.uniform(budget)
+        episodes = [env.score(proposal) for proposal in proposals]
+        cells = (f"{e.quality['accuracy']:.1%} (KL {e.quality['kl']:.3f})" for e in episodes)
         rows.append(f"{fraction:g} | {' | '.join(cells)}")
         print(rows[-1], flush=True)
     return rows
@@ -76,8 +79,13 @@ def card(name: str, policy: Policy, rows: list[str], command: str) -> str:
         "dense network.",
         f"```\n{command}\n```",
         "One walk under each budget, no search; search-val accuracy before finetuning:",
-        "\n".join(["| network | flops | this policy | uniform |", "|---|---|---|---|", *rows]),
-        "On networks of another kind it is untested.",
+        "\n".join(
+            [
+                "| network | flops | this policy | reference | uniform |",
+                "|---|---|---|---|---|",
+                *rows,
+            ]
+        ),
         f"```\namc replay {name} MODEL --weights W --data imagefolder:DIR --budget flops=0.5\n```",
     ]
     return "\n\n".join(parts) + "\n"

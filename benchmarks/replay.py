@@ -220,13 +220,14 @@ def verdict(curves: dict[str, list[np.ndarray]], lines: list[dict[str, Any]], he
         source = next(
             x["source_episodes"] for x in lines if (x["held_out"], x["row"]) == (held_out, row)
         )
-        sooner = length - float(np.median(reached)) if reached else 0.0
+        # A seed that does not get there saves nothing.
+        sooner = length - float(np.median([min(count or length, length) for count in needed]))
         said.append(
             f"{row}: without a search {(uniform - first) / (uniform - whole):.0%} of what "
             f"{length} evaluations without it gain over the uniform plan"
             + (" (negative transfer)" if first > uniform else "")
             + f"; their median ({whole:.3f}) is reached by {len(reached)} of {len(needed)} seeds"
-            + (f", after {np.median(reached):.0f} plans in the median" if reached else "")
+            + (f", these after {np.median(reached):.0f} plans in the median" if reached else "")
             + (
                 f"; the source's {source} evaluations are paid back after "
                 f"{int(np.ceil(source / sooner))} networks"

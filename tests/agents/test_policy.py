@@ -55,6 +55,19 @@ def test_round_trip_is_exact(tmp_path: Path, ensemble: bool) -> None:
         np.testing.assert_array_equal(loaded.act(observation), action)
 
 
+def test_beyond_the_end_of_the_actions_is_as_far_as_it_goes() -> None:
+    actor = Ensemble((16,), 3)
+    with torch.no_grad():
+        actor.biases[-1].fill_(1.5)  # all agree
+    observations = np.random.default_rng(0).uniform(-1, 1, (9, len(FEATURES))).astype(np.float32)
+    policy = Policy(actor, "projection")
+    with torch.no_grad():
+        wanted = actor(torch.from_numpy(observations))[:, 0].numpy()
+    assert wanted.max() > 1 > wanted.min()
+    acts = [policy.act(observation)[0] for observation in observations]
+    np.testing.assert_allclose(acts, np.clip(wanted, -1, 1), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -68,7 +68,8 @@ class Ensemble(nn.Module):
 def make_single(hidden: tuple[int, ...]) -> nn.Sequential:
     """One untrained network, as DDPG has it: linear layers, ReLU between them and tanh at the end;
     (N, features) to actions (N, 1)."""
+    sizes = (len(FEATURES), *hidden)
     layers: list[nn.Module] = []
-    for inputs, outputs in itertools.pairwise((len(FEATURES), *hidden)):
+    for inputs, outputs in itertools.pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear((len(FEATURES), *hidden)[-1], 1), nn.Tanh())
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], 1), nn.Tanh())

@@ -78,7 +78,6 @@ class ExpertIteration:
         self._apprentice = apprentice or make_apprentice(settings, memory, seed, start)
         anywhere = [env.budgets.draw(lessons) for _ in range(memory // 2)]
         self._syllabus = itertools.cycle([*env.budgets.spread(memory - len(anywhere)), *anywhere])
-        self._warmup = settings.warmup_episodes
         self._episodes: list[Episode] = []
         self._asked = 0
         self._diagnostics: dict[str, float] = {}
@@ -91,7 +90,7 @@ class ExpertIteration:
         proposals: list[Proposal] = []
         for _ in range(count):
             budget = self._env.budgets.draw(self._exploration)
-            if len(self._episodes) < self._warmup:
+            if len(self._episodes) < self._settings.warmup_episodes:
                 proposals.append(self._begin(budget))
                 continue
             if self._env.reward.target_loss is not None:
@@ -101,10 +100,10 @@ class ExpertIteration:
 
     def tell(self, episodes: Sequence[Episode]) -> None:
         """Fit the critic to all episodes, plan with it, and let the actor learn from the plan."""
-        if len(self._episodes) >= self._warmup:
+        if len(self._episodes) >= self._settings.warmup_episodes:
             self._examine(episodes)
         self._episodes += episodes
-        if len(self._episodes) < self._warmup:
+        if len(self._episodes) < self._settings.warmup_episodes:
             return
         self._fit()
         budget = next(self._syllabus)

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
+from torch import nn
 
 from amc.agents import Agent
 from amc.budget import resolve
 from amc.envs.pruning import Episode, PruningEnv
 from amc.envs.reward import make_reward
 from amc.envs.sensitivity import Sensitivity
+
+_Network = TypeVar("_Network", bound=nn.Module)
+
+
+def drawn(network: _Network, std: float, seed: int = 0) -> _Network:
+    """``network`` with all parameters from a normal distribution."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(std=std, generator=generator)
+    return network
 
 
 class FakeUnits(list[Any]):

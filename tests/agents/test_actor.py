@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from amc.agents.actor import PRIOR_STD, Ensemble
 from amc.envs.features import FEATURES, REFERENCE
+from tests.fakes import drawn
 
 
 def observe(count: int) -> torch.Tensor:
@@ -15,11 +16,7 @@ def observe(count: int) -> torch.Tensor:
 
 
 def make(members: int = 3, std: float = 0.3) -> Ensemble:
-    actor, generator = Ensemble((16, 8), members), torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in actor.parameters():
-            parameter.normal_(std=std, generator=generator)
-    return actor
+    return drawn(Ensemble((16, 8), members), std)
 
 
 @torch.no_grad()

@@ -12,16 +12,13 @@ from amc.agents.actor import Ensemble, make_single
 from amc.agents.policy import Policy, Reached, TrainedOn, Training
 from amc.envs.features import FEATURES
 from amc.errors import ConfigError
+from tests.fakes import drawn
 
 LIBRARY = Path(__file__).parents[2] / "runs" / "policies"
 
 
 def make_policy(*, ensemble: bool) -> Policy:
-    actor = Ensemble((32, 16), 3) if ensemble else make_single((32, 16))
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in actor.parameters():
-            parameter.normal_(generator=generator)
+    actor = drawn(Ensemble((32, 16), 3) if ensemble else make_single((32, 16)), std=1.0)
     reached = Reached(kept_macs=0.5, kept_params=0.66, quality={"kl": 0.6})
     training = Training(network="amc:resnet20", units=10, episodes=150, reached=(reached,))
     budget = {"macs": (0.3, 0.8)}

@@ -4,7 +4,6 @@ import warnings
 
 import numpy as np
 import pytest
-import torch
 
 from amc.agents import make_agent
 from amc.agents.actor import Ensemble, make_single
@@ -12,7 +11,7 @@ from amc.agents.policy import Policy, TrainedOn
 from amc.agents.replay import Start, Walks, play
 from amc.config import AgentConfig, DDPGConfig, ExpertConfig
 from amc.errors import ConfigError
-from tests.fakes import DENSE_9, fake_env
+from tests.fakes import DENSE_9, drawn, fake_env
 from tests.fakes import play as play_agent
 
 
@@ -20,11 +19,7 @@ def policy(
     budget: object = None, constraint: str = "projection", *, ensemble: bool = False
 ) -> Policy:
     """An untrained actor with a strong opinion on every unit."""
-    actor = Ensemble((16,), 3) if ensemble else make_single((16,))
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in actor.parameters():
-            parameter.normal_(std=0.4, generator=generator)
+    actor = drawn(Ensemble((16,), 3) if ensemble else make_single((16,)), std=0.4, seed=3)
     trained_on = TrainedOn.parse({"budget": budget or {"macs": 0.5}})
     return Policy(actor, constraint, trained_on)  # type: ignore[arg-type]
 

@@ -18,6 +18,7 @@ from amc.run import RunFolder
 from amc.start import find_source
 from amc.task import Task
 from tests.amc.test_resume import cut, stored
+from tests.fakes import drawn
 
 SMALL = ModelConfig(spec="amc:smallcnn", arguments={"num_classes": 10})
 ADAPT = AgentConfig(expert=ExpertConfig(gradient_steps=5))
@@ -40,12 +41,7 @@ def small_task(seed=0):
 
 
 def opinionated(constraint="projection"):
-    actor = make_single((16,))
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in actor.parameters():
-            parameter.normal_(std=0.4, generator=generator)
-    return Policy(actor, constraint)
+    return Policy(drawn(make_single((16,)), std=0.4, seed=3), constraint)
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,14 @@ def append_line(path: Path, result: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps(result) + "\n")
+
+
+def cell(values: Sequence[float], form: str = ".3f") -> str:
+    """Of a table: median (range)."""
+    if not values:
+        return ""
+    median, low, high = (format(f(values), form) for f in (statistics.median, min, max))
+    return median if low == high else f"{median} ({low} to {high})"
 
 
 def begin_or_resume(run: Path, **settings: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import RESULTS, add_images, append_line, begin_or_resume, data_config, read_lines
+from common import RESULTS, add_images, append_line, begin_or_resume, cell, data_config, read_lines
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
@@ -242,14 +242,6 @@ def verdict(curves: dict[str, list[np.ndarray]], lines: list[dict[str, Any]], he
 def at(curves: list[np.ndarray], mark: int) -> list[float]:
     """The best after ``mark`` plans; of a search that ends by itself, its last."""
     return [float(c[min(mark, len(c)) - 1]) for c in curves if mark <= len(c) or len(c) == 1]
-
-
-def cell(values: list[float]) -> str:
-    """Median and range."""
-    if not values:
-        return ""
-    spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
-    return f"{np.median(values):.3f}{spread}"
 
 
 def draw(axes: Any, name: str, curves: dict[str, list[np.ndarray]]) -> None:

@@ -188,8 +188,19 @@ def report(out: Path, budget: str) -> None:
     out.with_suffix(".md").write_text("\n\n".join(parts) + "\n")
     print("\n\n".join(parts))
     if held:
-        handles = panels[0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+        shown = {
+            label: line
+            for axes in panels
+            for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(
+            [shown[label] for label in LABELS.values() if label in shown],
+            [label for label in LABELS.values() if label in shown],
+            loc="outside lower center",
+            ncols=2,
+            frameon=False,
+            fontsize=8,
+        )
     figure.savefig(out.with_suffix(".svg"))
 
 
@@ -253,7 +264,9 @@ def draw(axes: Any, name: str, curves: dict[str, list[np.ndarray]]) -> None:
             axes.annotate(row, (1, float(found[0][0])), fontsize=7, color="grey")
             continue
         median = np.median([curve[:length] for curve in found], axis=0)
-        axes.plot(np.arange(1, length + 1), median, label=LABELS[row])
+        # A row that a network lacks must not give its colour to the next one.
+        colour = f"C{list(LABELS).index(row)}"
+        axes.plot(np.arange(1, length + 1), median, colour, label=LABELS[row])
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:.2f}")

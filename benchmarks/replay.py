@@ -193,13 +193,10 @@ def report(out: Path, budget: str) -> None:
             for axes in panels
             for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
         }
+        labels = [label for label in LABELS.values() if label in shown]
+        handles = [shown[label] for label in labels]
         figure.legend(
-            [shown[label] for label in LABELS.values() if label in shown],
-            [label for label in LABELS.values() if label in shown],
-            loc="outside lower center",
-            ncols=2,
-            frameon=False,
-            fontsize=8,
+            handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8
         )
     figure.savefig(out.with_suffix(".svg"))
 

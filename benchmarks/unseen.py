@@ -88,9 +88,9 @@ def main() -> None:
     (RESULTS / f"unseen-{arguments.network}.md").write_text("\n".join(rows) + "\n")
 
 
-def row(plans: str, seen: Sequence[float], unseen: Sequence[Quality]) -> str:
-    """What was found, on either images."""
-    kl, accuracy = [q.kl for q in unseen], [q.accuracy for q in unseen]
+def row(plans: str, seen: Sequence[float], test: Sequence[Quality]) -> str:
+    """What was found, on either images: KLs where it was searched, and all of it on test."""
+    kl, accuracy = [q.kl for q in test], [q.accuracy for q in test]
     cells = [cell(seen), cell(kl), cell(accuracy, ".1%")]
     return f"| {plans} | {len(seen)} | {' | '.join(cells)} |"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -17,6 +17,9 @@ from amc.data import ImageData, Split, stratified_indices
 from amc.errors import EvaluationError
 from amc.inference import accuracy as accuracy
 from amc.inference import autocast, has_fast_bf16, to_channels_last
+
+_PART = 32
+"""Images in a batch that keeps what its gradient needs: that is many times what a forward does."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,16 @@ class Evaluator:
                 f"KL {quality.kl}); set bf16 = false or prune less"
             )
         return quality
+
+    def divergences(self, model: nn.Module) -> Iterator[Tensor]:
+        """Mean KL(dense || model) of one small batch after the other, with its gradient; ``model``
+        is taken as it is, on its device, and nothing is recalibrated."""
+        parts = torch.cat(self._val).split(_PART)
+        for part, dense in zip(parts, self._dense_log_probs.split(_PART), strict=True):
+            with autocast(self.device, self.bf16):
+                logits = model(to_channels_last(part)).float()
+            log_probs = functional.log_softmax(logits, 1)
+            yield functional.kl_div(log_probs, dense, reduction="batchmean", log_target=True)
 
     def images(self) -> dict[str, Tensor]:
         """What candidates are scored on: ``val`` and its ``labels``, ``calibration`` (if any)."""

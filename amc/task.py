@@ -74,6 +74,9 @@ class Task:
     probe: Callable[[nn.Module], float] | None = None
     """How far the outputs of a candidate (which it may recalibrate in place) are from the dense
     network's, on few training images: asked once for each unit, for a plan to begin with."""
+    divergence: Losses | None = None
+    """Yields what ``probe`` measures, of the network as it is given, with the gradient, batch by
+    batch: asked once, for what each unit is worth in a pruned network."""
     reconstruct: bool = False
     """Mend every sliced network by least squares (:mod:`amc.reconstruct`) before it is scored."""
     config: ModelConfig | None = None
@@ -154,6 +157,7 @@ def image_task(
         calibration=ranking,
         loss=ranking.losses,
         probe=lambda candidate: prober()(candidate).kl,
+        divergence=lambda candidate: prober().divergences(candidate),
         reconstruct=settings.reconstruct,
         config=config,
         data_sha256=lambda: tensors_sha256(score.evaluator.images()),

@@ -19,6 +19,7 @@ from amc.importance.chance import random
 from amc.importance.evidence import Evidence
 from amc.importance.evidence import Losses as Losses
 from amc.importance.gradient import taylor
+from amc.importance.growth import growth_gains as growth_gains
 from amc.importance.images import TrainingImages as TrainingImages
 from amc.importance.magnitude import bn_scale, contribution, l1, l2
 from amc.importance.median import geometric_median

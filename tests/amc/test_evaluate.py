@@ -72,6 +72,23 @@ def test_quality_equals_its_formulas() -> None:
     assert set(evaluator.seconds) == {"recalibrate", "forward"}
 
 
+def test_divergences_are_the_kl_in_parts_with_its_gradient() -> None:
+    val, labels = gaussian(128, 2, 2, 2), torch.arange(128) % 5
+    dense, candidate = linear(gaussian(5, 8, seed=1)), linear(gaussian(5, 8, seed=2))
+    evaluator = Evaluator(dense, val, labels, val[:0], batch_size=50, bf16=False)
+    parts = list(evaluator.divergences(candidate))
+    assert len(parts) == 4
+    mean = torch.stack(parts).mean()
+    assert mean.item() == pytest.approx(evaluator(candidate).kl, rel=1e-5)
+    mean.backward()
+    # The KL's gradient by the logits is the difference of the probabilities.
+    with torch.no_grad():
+        difference = candidate(val).softmax(1) - dense(val).softmax(1)
+    expected = difference.T @ val.flatten(1) / 128
+    torch.testing.assert_close(candidate[1].weight.grad, expected, rtol=1e-4, atol=1e-6)
+    assert dense[1].weight.grad is None
+
+
 def test_recalibration_averages_the_batches_statistics() -> None:
     batches = [3 + 2 * gaussian(20, 4, 3, 3, seed=seed) for seed in range(3)]
     model = nn.Sequential(nn.BatchNorm2d(4, momentum=0.25), nn.Dropout(0.5))

@@ -34,8 +34,11 @@ def test_the_probe_sees_training_images_only():
         task = image_task("amc:smallcnn", data, SETTINGS)
         units = find_units(task.model, task.example_inputs)
         small = slice_model(task.model, units, [unit.width // 2 for unit in units])
-        probed.append(task.probe(small))
-    assert 0 < probed[0] == probed[1] == probed[2] != probed[3]
+        slopes = [loss.item() for loss in task.divergence(small)]
+        probed.append((task.probe(small), *slopes))
+    assert probed[0][0] > 0
+    assert probed[0] == probed[1] == probed[2]
+    assert not set(probed[0]) & set(probed[3])
 
 
 def test_the_factory_learns_classes_and_channels_from_the_data():

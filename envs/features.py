@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from amc.envs.sensitivity import Sensitivity
     from amc.tracing.units import Unit
 
-FEATURES_VERSION = 3
+FEATURES_VERSION = 4
 """Raised whenever a feature is added, dropped, moved or changes its meaning."""
 
 

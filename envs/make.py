@@ -6,14 +6,16 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from amc.budget import parse_budget, resolve
+from amc.budget import Budgets, parse_budget, resolve
 from amc.config import Bound, Bounds, DataConfig, EvaluateConfig, ModelConfig, SearchConfig
 from amc.cost import CostTable, Latency
 from amc.envs.pruning import PruningEnv
+from amc.envs.reference import TUNED, Tuned, tune
 from amc.envs.reward import FloorReward, make_reward
 from amc.envs.sensitivity import Sensitivity
 from amc.errors import ConfigError
 from amc.find import find_units
+from amc.importance import growth_gains
 from amc.slicing.slim import slice_model
 from amc.task import PlanEvaluator, Task, image_task
 from amc.timing.device import Device, OnStage
@@ -57,32 +59,49 @@ def make_env(
         _check_floor(config.min_accuracy, evaluate(units.dense_widths))
         limits = _from_least(limits, config.minimise, units, cost)
         reward = FloorReward(config.min_accuracy, config.minimise, cost.dense(config.minimise))
+    budgets = resolve(limits, units, cost)
+    sensitivity, tuned = _begin(task, units, cost, budgets, importance, on_stage)
     return PruningEnv(
         units,
         cost,
-        resolve(limits, units, cost),
+        budgets,
         evaluate,
         reward,
         [unit.scores for unit in units],
         config.constraint,
-        _sensitivity(task, units, importance, on_stage),
+        sensitivity,
+        tuned,
     )
 
 
-def _sensitivity(
-    task: Task, units: Units, importance: str, on_stage: OnStage | None
-) -> Sensitivity | None:
-    probe = task.probe
+def _begin(
+    task: Task,
+    units: Units,
+    cost: CostTable,
+    budgets: Budgets,
+    importance: str,
+    on_stage: OnStage | None,
+) -> tuple[Sensitivity | None, list[Tuned]]:
+    """What is known of the units, and what that makes of some budgets in the range."""
+    probe, tell = task.probe, on_stage or (lambda *_: None)
     if probe is None:
-        return None
+        return None, []
 
     def lost(widths: tuple[int, ...]) -> float:
         return probe(slice_model(task.model, units, widths))
 
     # Only this criterion is on one scale for all units.
     gradient = [float(unit.scores.sum()) for unit in units] if importance == "taylor" else None
-    told = partial(on_stage, "halved units") if on_stage is not None else None
-    return Sensitivity.measure(units, lost, gradient, told)
+    known = Sensitivity.measure(units, lost, gradient, partial(tell, "halved units"))
+    gains = None
+    if task.divergence is not None:
+        gains = partial(growth_gains, task.model, units, divergence=task.divergence)
+    anchors = [budget for budget in budgets.spread(TUNED) if budget.limits]
+    tuned = []
+    for i, budget in enumerate(anchors):
+        tuned.append(tune(units, cost, known, budget, lost, gains))
+        tell("plans to begin with", i + 1, len(anchors))
+    return known, tuned
 
 
 def _check_floor(floor: float, dense: Mapping[str, float]) -> None:

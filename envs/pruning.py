@@ -15,7 +15,7 @@ from amc.config import Constraint
 from amc.envs.constraint import Constraint as _Constraint
 from amc.envs.constraint import make_constraint
 from amc.envs.features import HIGH, LOW, Observer
-from amc.envs.sensitivity import Reference
+from amc.envs.reference import Reference, Tuned
 from amc.envs.walk import Proposal, Walk, retrace
 from amc.errors import EvaluationError, UnitError
 
@@ -147,6 +147,7 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | `importance` | per unit, the scores of its channels |
     | `constraint` | `projection` or `sequential` |
     | `sensitivity` | what the units mean to the network (:mod:`amc.envs.sensitivity`); None: not known |
+    | `tuned`      | what that makes of some budgets (:mod:`amc.envs.reference`); none: the reference plan is the uniform one |
 
     Raises :class:`~amc.errors.UnitError` without units, :class:`~amc.errors.BudgetError` where not
     even the least widths meet the budget.
@@ -164,6 +165,7 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         importance: Sequence[np.ndarray],
         constraint: Constraint = "projection",
         sensitivity: Sensitivity | None = None,
+        tuned: Sequence[Tuned] = (),
     ) -> None:
         if not units:
             raise UnitError(
@@ -176,7 +178,7 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.reward = reward
         self.importance = importance
         self.sensitivity = sensitivity
-        self._reference = Reference(units, cost, sensitivity)
+        self._reference = Reference(units, cost, tuned)
         self._observe = Observer(units, cost, importance, sensitivity, self._reference_actions)
         self.budgets = budgets
         (middle,) = budgets.spread(1)
@@ -262,7 +264,7 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return self._projected(np.ones(len(self.units)), budget)
 
     def reference_keep(self, budget: Budget | None = None) -> tuple[float, ...]:
-        """Kept fractions of the reference plan (:class:`amc.envs.sensitivity.Reference`): what is
+        """Kept fractions of the reference plan (:class:`amc.envs.reference.Reference`): what is
         known before any plan is evaluated. The uniform plan, where nothing is."""
         return self._projected(self._reference.wishes(budget or self.budget), budget)
 

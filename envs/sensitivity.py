@@ -1,9 +1,9 @@
-"""What is known of a network's units before any plan is evaluated, and the plan that follows.
+"""What is known of a network's units before any plan is evaluated.
 
 A unit is as sensitive as the loss that its own pruning brings. There are two measures of it: what
 the network loses when half of this unit alone is gone, and the square of the first-order change of
-the training loss without its channels (Molchanov et al. 2019). Each misleads on some networks:
-``benchmarks/replay.py`` has a row for the plan that follows from their geometric mean.
+the training loss without its channels (Molchanov et al. 2019). Each misleads on some networks, and
+so does their geometric mean: :mod:`amc.envs.reference` makes a plan of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 if TYPE_CHECKING:
-    from amc.budget import Budget
     from amc.cost import CostTable
     from amc.tracing.units import Unit
 
@@ -57,12 +56,13 @@ class Sensitivity:
         return cls(relative(alone), known)
 
     @property
-    def squared(self) -> np.ndarray:
-        """(units,) what a unit costs in loss: the geometric mean of what is known."""
+    def opinions(self) -> tuple[np.ndarray, ...]:
+        """What each unit costs in loss, (units,): the geometric mean of the measures, and either of
+        them, where there are two."""
         if self.gradient is None:
-            return self.alone
-        mean: np.ndarray = np.sqrt(self.alone) * self.gradient
-        return mean
+            return (self.alone,)
+        squared = self.gradient**2
+        return np.sqrt(self.alone * squared), self.alone, squared
 
 
 def relative(values: np.ndarray) -> np.ndarray:
@@ -79,30 +79,3 @@ def savings(units: Sequence[Unit], cost: CostTable, quantity: str) -> np.ndarray
     dense, total = [unit.width for unit in units], cost.function(quantity)
     left = [total([*dense[:i], u.widths[0], *dense[i + 1 :]]) for i, u in enumerate(units)]
     return relative(total(dense) - np.array(left))
-
-
-class Reference:
-    """Wishes that lose least for what they save, as far as that is known.
-
-    If every unit loses s (1 / keep - 1) and costs c · keep, the least loss on a budget is where
-    keep is proportional to √(s / c) (a Lagrange multiplier, solved). Several costs that are bounded
-    count alike. Where no sensitivity is known, all wishes are the same.
-    """
-
-    def __init__(
-        self, units: Sequence[Unit], cost: CostTable, sensitivity: Sensitivity | None
-    ) -> None:
-        self._count = len(units)
-        self._squared = None if sensitivity is None else sensitivity.squared
-        self._savings: dict[str, np.ndarray] = {
-            name: savings(units, cost, name) for name in cost.quantities
-        }
-
-    def wishes(self, budget: Budget) -> np.ndarray:
-        """(units,) kept fractions, at most 1, not yet on ``budget``."""
-        if self._squared is None or not budget.limits:
-            return np.ones(self._count)
-        costs = np.mean([self._savings[name] for name in budget.limits], axis=0)
-        wishes = np.sqrt(self._squared / costs)
-        highest: np.ndarray = wishes / wishes.max()
-        return highest

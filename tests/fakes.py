@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from amc.agents import Agent
-from amc.budget import resolve
+from amc.budget import Budget, resolve
 from amc.envs.pruning import Episode, PruningEnv
+from amc.envs.reference import Tuned, tune
 from amc.envs.reward import make_reward
 from amc.envs.sensitivity import Sensitivity
 
@@ -122,15 +123,21 @@ def fake_env(
     fractions = {"macs": 0.5} if limits is None else limits
     budgets: Any = resolve(fractions, units, cost)  # type: ignore[arg-type]
     generator = np.random.default_rng(0)
+    quality = evaluate or FakeQuality(dense, sensitivity)
+
+    def tuned(budget: Budget) -> Tuned:
+        return tune(units, cost, known, budget, lambda widths: quality(widths)["kl"])  # type: ignore[arg-type]
+
     return PruningEnv(
         units,  # type: ignore[arg-type]
         cost,  # type: ignore[arg-type]
         budgets,
-        evaluate or FakeQuality(dense, sensitivity),
+        quality,
         make_reward(reward),
         [generator.gamma(2.0, size=width) for width in dense],
         constraint,
         known,
+        [tuned(budget) for budget in budgets.spread(3) if budget.limits] if known else (),
     )
 
 

@@ -126,28 +126,49 @@ def test_channels_are_scored_once_on_the_images_of_the_task():
     np.testing.assert_allclose(make_env(without, config).units[0].scores, norms, rtol=1e-6)
 
 
-def test_each_unit_is_probed_once_and_ranks_by_the_loss_count_too():
+def test_each_unit_is_probed_once_and_then_the_plans_that_follow():
     model = nn.Sequential(
         nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 20), nn.ReLU(), nn.Linear(20, 3)
     )
-    probed, told = [], []
+    probed, told, pruned = [], [], []
 
     def probe(candidate):
         widths = (candidate[0].out_features, candidate[2].out_features)
         probed.append(widths)
-        return {(8, 20): 1.0, (16, 10): 3.0}[widths]
+        return {(8, 20): 1.0, (16, 10): 3.0}.get(widths, 1.0 + 0.1 * len(probed))
 
     def loss(network):
+        yield network(torch.ones(4, 5)).square().mean()
+
+    def divergence(network):
+        pruned.append([int(network[i].weight.any(0).sum()) for i in (2, 4)])
         yield network(torch.ones(4, 5)).square().mean()
 
     task = Task(model, torch.ones(1, 5), lambda _: {"kl": 0.0}, loss=loss, probe=probe)
     config = SearchConfig.parse({"budget": {"macs": 0.5}})
     env = make_env(task, config, on_stage=lambda *done: told.append(done))
-    assert probed == [(8, 20), (16, 10)]
-    assert told == [("halved units", 1, 2), ("halved units", 2, 2)]
+    assert probed[:2] == [(8, 20), (16, 10)]
+    assert told == [("halved units", 1, 2), ("halved units", 2, 2), ("plans to begin with", 1, 1)]
     np.testing.assert_allclose(env.sensitivity.alone, [0.5, 1.5])
     totals = np.array([unit.scores.sum() for unit in env.units])
     np.testing.assert_allclose(env.sensitivity.gradient, totals / totals.mean())
+    # Each plan is worse than the one before: the first is the reference plan.
+    assert len(probed) == 2 + 3
+    assert env.reference(env.budget).widths == probed[2]
+    probed.clear()
+    env = make_env(replace(task, divergence=divergence), config)
+    assert pruned == [list(probed[2])]
+    assert len(probed) == 2 + 3 + 2
+    assert env.reference(env.budget).widths == probed[2]
+    # Three budgets stand for a range, and none is tuned where nothing is bounded.
+    config = SearchConfig.parse({"budget": {"macs": (0.3, 0.8)}})
+    made = make_env(task, config, on_stage=lambda *done: told.append(done))
+    assert told[-1] == ("plans to begin with", 3, 3)
+    assert made.reference(made.budgets.at(1.0)).widths != made.uniform(made.budgets.at(1.0)).widths
+
     ranked_by_norms = make_env(task, config.model_copy(update={"importance": "l1"}))
     assert ranked_by_norms.sensitivity.gradient is None
-    assert make_env(replace(task, probe=None), config).sensitivity is None
+    ignorant = make_env(replace(task, probe=None), config)
+    assert ignorant.sensitivity is None
+    middle = ignorant.budgets.at(0.5)
+    assert ignorant.reference(middle).widths == ignorant.uniform(middle).widths

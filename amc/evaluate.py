@@ -173,10 +173,10 @@ class Evaluator:
     def divergences(self, model: nn.Module) -> Iterator[Tensor]:
         """Mean KL(dense || model) of one small batch after the other, with its gradient; ``model``
         is taken as it is, on its device, and nothing is recalibrated."""
-        parts = torch.cat(self._val).split(_PART)
-        for part, dense in zip(parts, self._dense_log_probs.split(_PART), strict=True):
+        parts = self._batches(torch.cat(self._val), _PART)
+        for part, dense in zip(parts, self._dense_log_probs.tensor_split(len(parts)), strict=True):
             with autocast(self.device, self.bf16):
-                logits = model(to_channels_last(part)).float()
+                logits = model(part).float()
             log_probs = functional.log_softmax(logits, 1)
             yield functional.kl_div(log_probs, dense, reduction="batchmean", log_target=True)
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from amc.envs.sensitivity import Sensitivity, relative, savings
+from amc.errors import EvaluationError
 from amc.projection import project
 
 if TYPE_CHECKING:
@@ -89,12 +90,17 @@ def tune(
     ``lost`` says what the network loses at some widths; ``gains`` (units,) what more of each unit
     is worth there, NaN where it is whole (:func:`amc.importance.growth_gains`; None: not known).
     ``lost`` is asked for as many plans as there are opinions, and for two a round (:data:`ROUNDS`
-    at most); ``gains`` once a round.
+    at most); ``gains`` once a round. A plan of which ``lost`` gives no number, or raises
+    :class:`EvaluationError`, loses everything.
     """
 
     def look(wishes: np.ndarray) -> tuple[float, Widths]:
         plan = project(wishes, units, budget)
-        return lost(plan), plan
+        try:
+            loss = lost(plan)
+        except EvaluationError:  # pruned so hard that its outputs are not numbers
+            loss = math.inf
+        return loss if math.isfinite(loss) else math.inf, plan
 
     saved = {name: savings(units, cost, name) for name in budget.limits}
     first = [look(_least_loss(squared, saved, budget)) for squared in sensitivity.opinions]

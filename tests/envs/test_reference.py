@@ -10,6 +10,7 @@ import pytest
 from amc.budget import BudgetRange, resolve
 from amc.envs.reference import ROUNDS, STEPS, Reference, Tuned, tune
 from amc.envs.sensitivity import Sensitivity
+from amc.errors import EvaluationError
 from amc.projection import project
 from tests.fakes import DENSE_9, FakeCost, fake_env, fake_units
 
@@ -98,6 +99,21 @@ def test_a_plan_follows_the_growth_as_long_as_it_loses_less_for_it() -> None:
     # What comes of it is that plan itself.
     assert project(Reference(UNITS, COST, [tuned]).wishes(budget), UNITS, budget) == plan
     np.testing.assert_allclose(tuned.factors, np.array(plan) / first)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), None])
+def test_a_plan_that_breaks_the_network_is_the_last_to_be_taken(broken: float | None) -> None:
+    known, asked = Sensitivity(np.array([0.125, 2.0]), np.sqrt([8.0, 0.5])), []
+
+    def lost(widths: tuple[int, ...]) -> float:
+        asked.append(widths)
+        if len(asked) != 3 and broken is None:
+            raise EvaluationError("not finite")
+        return 9.0 if len(asked) == 3 else broken  # type: ignore[return-value]
+
+    tuned = tune(UNITS, COST, known, budget_of(0.5), lost, lambda _: np.full(2, np.nan))
+    np.testing.assert_array_equal(tuned.squared, known.opinions[2])
+    np.testing.assert_array_equal(tuned.factors, 1)
 
 
 def test_growth_that_misleads_is_not_followed() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
+
+import numpy as np
 
 from amc.agents.policy import Policy
 from amc.budget import Budget
@@ -26,15 +27,46 @@ class Start:
 
     @classmethod
     def of_policy(cls, policy: Policy, env: PruningEnv) -> Start:
-        """The walks of ``policy``. Raises what :func:`check_fit` raises."""
+        """The plans of ``policy``, :class:`Tempered`. Raises what :func:`check_fit` raises."""
         check_fit(policy, env)
-        return cls(partial(play, policy, env), policy)
+        return cls(Tempered(policy, env), policy)
 
     @classmethod
     def of_keeps(cls, keeps: Sequence[float], env: PruningEnv) -> Start:
         """The same wishes (units,), kept fractions, under every budget."""
         actions = env.encode(keeps)
         return cls(lambda budget: env.decode(actions, budget))
+
+
+class Tempered:
+    """The plans of a policy, as far as it can be trusted on a network that it never saw.
+
+    Of its own plan, the reference plan and the one half way between them (in the logarithms of the
+    keeps) that one is taken with which the network loses least on training images; its own, where
+    there are none.
+    """
+
+    def __init__(self, policy: Policy, env: PruningEnv) -> None:
+        self._policy, self._env = policy, env
+        self._plans: dict[tuple[tuple[str, float], ...], Proposal] = {}
+
+    def __call__(self, budget: Budget) -> Proposal:
+        """The plan on ``budget``."""
+        limits = tuple(budget.limits.items())
+        if limits not in self._plans:
+            self._plans[limits] = self._best(budget)
+        return self._plans[limits]
+
+    def _best(self, budget: Budget) -> Proposal:
+        env, probe = self._env, self._env.probe
+        own = play(self._policy, env, budget)
+        if probe is None:
+            return own
+        reference = env.reference(budget)
+        dense = [unit.width for unit in env.units]
+        ends = [env.encode([*np.divide(plan.widths, dense)]) for plan in (own, reference)]
+        between = env.decode(np.mean(ends, axis=0), budget)
+        return min((own, between, reference), key=lambda plan: probe(plan.widths))
 
 
 class Walks:

@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from torch import nn
+
 from amc.budget import Budgets, parse_budget, resolve
 from amc.config import Bound, Bounds, DataConfig, EvaluateConfig, ModelConfig, SearchConfig
 from amc.cost import CostTable, Latency
 from amc.envs.pruning import PruningEnv
-from amc.envs.reference import TUNED, Tuned, tune
+from amc.envs.reference import TUNED, Lost, Tuned, numbered, tune
 from amc.envs.reward import FloorReward, make_reward
 from amc.envs.sensitivity import Sensitivity
 from amc.errors import ConfigError
@@ -60,7 +62,11 @@ def make_env(
         limits = _from_least(limits, config.minimise, units, cost)
         reward = FloorReward(config.min_accuracy, config.minimise, cost.dense(config.minimise))
     budgets = resolve(limits, units, cost)
-    sensitivity, tuned = _begin(task, units, cost, budgets, importance, on_stage)
+    known, tuned, probe = None, [], None
+    if task.probe is not None:
+        lost = partial(_lost, task.model, units, task.probe)
+        known, probe = _measure(units, lost, importance, on_stage), numbered(lost)
+        tuned = _tune(task, units, cost, budgets, known, probe, on_stage)
     return PruningEnv(
         units,
         cost,
@@ -69,39 +75,45 @@ def make_env(
         reward,
         [unit.scores for unit in units],
         config.constraint,
-        sensitivity,
+        known,
         tuned,
+        probe,
     )
 
 
-def _begin(
+def _lost(
+    model: nn.Module, units: Units, probe: Callable[[nn.Module], float], widths: tuple[int, ...]
+) -> float:
+    return probe(slice_model(model, units, widths))
+
+
+def _measure(units: Units, lost: Lost, importance: str, on_stage: OnStage | None) -> Sensitivity:
+    # Only this criterion is on one scale for all units.
+    gradient = [float(unit.scores.sum()) for unit in units] if importance == "taylor" else None
+    told = partial(on_stage, "halved units") if on_stage is not None else None
+    return Sensitivity.measure(units, lost, gradient, told)
+
+
+def _tune(
     task: Task,
     units: Units,
     cost: CostTable,
     budgets: Budgets,
-    importance: str,
+    known: Sensitivity,
+    probe: Lost,
     on_stage: OnStage | None,
-) -> tuple[Sensitivity | None, list[Tuned]]:
-    """What is known of the units, and what that makes of some budgets in the range."""
-    probe, tell = task.probe, on_stage or (lambda *_: None)
-    if probe is None:
-        return None, []
-
-    def lost(widths: tuple[int, ...]) -> float:
-        return probe(slice_model(task.model, units, widths))
-
-    # Only this criterion is on one scale for all units.
-    gradient = [float(unit.scores.sum()) for unit in units] if importance == "taylor" else None
-    known = Sensitivity.measure(units, lost, gradient, partial(tell, "halved units"))
+) -> list[Tuned]:
+    """Of the budget, or of some in a range."""
     gains = None
     if task.divergence is not None:
         gains = partial(growth_gains, task.model, units, divergence=task.divergence)
-    anchors = [budget for budget in budgets.spread(TUNED) if budget.limits]
+    bounded = [budget for budget in budgets.spread(TUNED) if budget.limits]
     tuned = []
-    for i, budget in enumerate(anchors):
-        tuned.append(tune(units, cost, known, budget, lost, gains))
-        tell("plans to begin with", i + 1, len(anchors))
-    return known, tuned
+    for i, budget in enumerate(bounded):
+        tuned.append(tune(units, cost, known, budget, probe, gains))
+        if on_stage is not None:
+            on_stage("plans to begin with", i + 1, len(bounded))
+    return tuned
 
 
 def _check_floor(floor: float, dense: Mapping[str, float]) -> None:

@@ -15,7 +15,7 @@ from amc.config import Constraint
 from amc.envs.constraint import Constraint as _Constraint
 from amc.envs.constraint import make_constraint
 from amc.envs.features import HIGH, LOW, Observer
-from amc.envs.reference import Reference, Tuned
+from amc.envs.reference import Lost, Reference, Tuned
 from amc.envs.walk import Proposal, Walk, retrace
 from amc.errors import EvaluationError, UnitError
 
@@ -148,6 +148,7 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | `constraint` | `projection` or `sequential` |
     | `sensitivity` | what the units mean to the network (:mod:`amc.envs.sensitivity`); None: not known |
     | `tuned`      | what that makes of some budgets (:mod:`amc.envs.reference`); none: the reference plan is the uniform one |
+    | `probe`      | what the network loses at some widths on training images, for plans that nobody evaluates; None: not known |
 
     Raises :class:`~amc.errors.UnitError` without units, :class:`~amc.errors.BudgetError` where not
     even the least widths meet the budget.
@@ -166,6 +167,7 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         constraint: Constraint = "projection",
         sensitivity: Sensitivity | None = None,
         tuned: Sequence[Tuned] = (),
+        probe: Lost | None = None,
     ) -> None:
         if not units:
             raise UnitError(
@@ -178,6 +180,7 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.reward = reward
         self.importance = importance
         self.sensitivity = sensitivity
+        self.probe = probe
         self._reference = Reference(units, cost, tuned)
         self._observe = Observer(units, cost, importance, sensitivity, self._reference_actions)
         self.budgets = budgets

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from amc.tracing.units import Unit
 
 Widths = tuple[int, ...]
+Lost = Callable[[Widths], float]
+"""What the network loses at some widths, on training images."""
 
 TUNED = 3
 """Budgets of a range for which a plan is made: those between them are near to one."""
@@ -82,25 +84,20 @@ def tune(
     cost: CostTable,
     sensitivity: Sensitivity,
     budget: Budget,
-    lost: Callable[[Widths], float],
+    lost: Lost,
     gains: Callable[[Widths], np.ndarray] | None = None,
 ) -> Tuned:
     """The plan on ``budget`` that loses least, of those that the module's text speaks of.
 
-    ``lost`` says what the network loses at some widths; ``gains`` (units,) what more of each unit
+    ``gains`` says (units,) what more of each unit
     is worth there, NaN where it is whole (:func:`amc.importance.growth_gains`; None: not known).
     ``lost`` is asked for as many plans as there are opinions, and for two a round (:data:`ROUNDS`
-    at most); ``gains`` once a round. A plan of which ``lost`` gives no number, or raises
-    :class:`EvaluationError`, loses everything.
+    at most); ``gains`` once a round.
     """
 
     def look(wishes: np.ndarray) -> tuple[float, Widths]:
         plan = project(wishes, units, budget)
-        try:
-            loss = lost(plan)
-        except EvaluationError:  # pruned so hard that its outputs are not numbers
-            loss = math.inf
-        return loss if math.isfinite(loss) else math.inf, plan
+        return lost(plan), plan
 
     saved = {name: savings(units, cost, name) for name in budget.limits}
     first = [look(_least_loss(squared, saved, budget)) for squared in sensitivity.opinions]
@@ -116,6 +113,20 @@ def tune(
         least, plan = loss, changed
     factors = _keeps(units, plan) / _keeps(units, first[best][1])
     return Tuned(budget, sensitivity.opinions[best], factors)
+
+
+def numbered(lost: Lost) -> Lost:
+    """``lost``, but infinite where it is no number, or raises :class:`EvaluationError`: a network
+    that is pruned too hard may end there."""
+
+    def found(widths: Widths) -> float:
+        try:
+            loss = lost(widths)
+        except EvaluationError:
+            return math.inf
+        return loss if math.isfinite(loss) else math.inf
+
+    return found
 
 
 def _least_loss(squared: np.ndarray, saved: Mapping[str, np.ndarray], budget: Budget) -> np.ndarray:

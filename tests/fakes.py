@@ -13,7 +13,7 @@ from torch import nn
 from amc.agents import Agent
 from amc.budget import Budget, resolve
 from amc.envs.pruning import Episode, PruningEnv
-from amc.envs.reference import Tuned, tune
+from amc.envs.reference import Lost, Tuned, tune
 from amc.envs.reward import make_reward
 from amc.envs.sensitivity import Sensitivity
 
@@ -117,6 +117,7 @@ def fake_env(
     reward: str = "kl",
     evaluate: Any = None,
     known: Sensitivity | None = None,
+    probe: Lost | None = None,
 ) -> PruningEnv:
     """``limits`` are fractions of the dense network, or ranges of them; default: half the MACs."""
     units, cost = fake_units(dense), FakeCost(dense)
@@ -138,6 +139,7 @@ def fake_env(
         constraint,
         known,
         [tuned(budget) for budget in budgets.spread(3) if budget.limits] if known else (),
+        probe,
     )
 
 

@@ -10,8 +10,9 @@ from amc.agents.actor import Ensemble, make_single
 from amc.agents.policy import Policy, TrainedOn
 from amc.agents.replay import Start, Walks, play
 from amc.config import AgentConfig, DDPGConfig, ExpertConfig
+from amc.envs.sensitivity import Sensitivity
 from amc.errors import ConfigError
-from tests.fakes import DENSE_9, drawn, fake_env
+from tests.fakes import DENSE_9, drawn, fake_env, fake_units
 from tests.fakes import play as play_agent
 
 
@@ -44,6 +45,31 @@ def test_a_range_is_replayed_at_evenly_spaced_budgets() -> None:
     assert all(
         0.98 * limit < e.kept_macs <= limit for e, limit in zip(history, limits, strict=True)
     )
+
+
+@pytest.mark.parametrize("right", [0, 1, 2], ids=["own", "between", "reference"])
+def test_a_policy_is_trusted_as_far_as_the_network_loses_least(right: int) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def probe(widths: tuple[int, ...]) -> float:
+        asked.append(widths)
+        return float(len(asked) - 1 != right)
+
+    quality = fake_env().evaluate
+    known = Sensitivity.measure(fake_units(DENSE_9), lambda widths: quality(widths)["kl"])
+    env, chosen = fake_env(known=known, probe=probe), policy()
+    start = Start.of_policy(chosen, env)
+    plan = start.plan(env.budget)
+    assert plan.widths == asked[right]
+    own, between, reference = (np.array(widths) / DENSE_9 for widths in asked)
+    assert asked[0] == play(chosen, env, env.budget).widths
+    assert asked[2] == env.reference().widths
+    # Half way, but for one factor for all units, full widths and rounding.
+    factors = (between / np.sqrt(own * reference))[between < 1]
+    assert len(factors) > 5
+    np.testing.assert_allclose(factors, factors.mean(), rtol=0.15)
+    assert start.plan(env.budget) is plan
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize(

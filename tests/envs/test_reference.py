@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from amc.budget import BudgetRange, resolve
-from amc.envs.reference import ROUNDS, STEPS, Reference, Tuned, tune
+from amc.envs.reference import ROUNDS, STEPS, Reference, Tuned, numbered, tune
 from amc.envs.sensitivity import Sensitivity
 from amc.errors import EvaluationError
 from amc.projection import project
@@ -111,7 +111,7 @@ def test_a_plan_that_breaks_the_network_is_the_last_to_be_taken(broken: float | 
             raise EvaluationError("not finite")
         return 9.0 if len(asked) == 3 else broken  # type: ignore[return-value]
 
-    tuned = tune(UNITS, COST, known, budget_of(0.5), lost, lambda _: np.full(2, np.nan))
+    tuned = tune(UNITS, COST, known, budget_of(0.5), numbered(lost), lambda _: np.full(2, np.nan))
     np.testing.assert_array_equal(tuned.squared, known.opinions[2])
     np.testing.assert_array_equal(tuned.factors, 1)
 

@@ -3,7 +3,7 @@
     python benchmarks/card.py runs/cifar-resnets --images DIR --search-val FILE
         --nets resnet20=W resnet56=V --trained-by 'amc search --model ...'
 
-The policy walks through each network once under each budget, those that it was trained on and
+The policy is replayed on each network under each budget, on those that it was trained on and on
 others; its plan, the reference plan and the uniform one are scored on search-val, not finetuned.
 """
 
@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import torch
 from common import add_images, data_config
 
 from amc.agents.policy import Policy
-from amc.agents.replay import play
-from amc.budget import resolve
+from amc.agents.replay import Start
 from amc.config import EvaluateConfig, ModelConfig
 from amc.data import load_data
 from amc.envs.make import make_env
@@ -56,11 +54,11 @@ def main() -> None:
 
 def scores(policy: Policy, task: Task) -> list[str]:
     """A row for each budget: what the policy's plan, the reference plan and the uniform reach."""
-    env = make_env(task, make_config("flops=0.3:0.8"))
     rows = []
     for fraction in BUDGETS:
-        budget: Any = resolve({"macs": fraction}, env.units, env.cost)
-        proposals = play(policy, env, budget), env.reference(budget), env.uniform(budget)
+        env = make_env(task, make_config(f"flops={fraction}"))  # as a replay under this budget does
+        start, budget = Start.of_policy(policy, env), env.budget
+        proposals = start.plan(budget), env.reference(budget), env.uniform(budget)
         episodes = [env.score(proposal) for proposal in proposals]
         cells = (f"{e.quality['accuracy']:.1%} (KL {e.quality['kl']:.3f})" for e in episodes)
         rows.append(f"{fraction:g} | {' | '.join(cells)}")
@@ -78,7 +76,7 @@ def card(name: str, policy: Policy, rows: list[str], command: str) -> str:
         f"Trained on {learned}, seed {trained.seed}, under budgets drawn from: {limits} of the "
         "dense network.",
         f"```\n{command}\n```",
-        "One walk under each budget, no search; search-val accuracy before finetuning:",
+        "Replayed under each budget, no search; search-val accuracy before finetuning:",
         "\n".join(
             [
                 "| network | flops | this policy | reference | uniform |",

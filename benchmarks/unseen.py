@@ -21,7 +21,7 @@ import torch
 from common import RESULTS, add_inputs, cell, configs
 
 from amc.agents.policy import Policy
-from amc.agents.replay import play
+from amc.agents.replay import Start
 from amc.config import EvaluateConfig
 from amc.data import load_data
 from amc.envs.make import make_env
@@ -69,7 +69,7 @@ def main() -> None:
     at_once = {"uniform": env.uniform()}
     if arguments.policy is not None:
         (budget,) = env.budgets.spread(1)
-        at_once["policy"] = play(Policy.load(arguments.policy), env, budget)
+        at_once["policy"] = Start.of_policy(Policy.load(arguments.policy), env).plan(budget)
     for name, proposal in at_once.items():
         seen = [env.evaluate(proposal.widths)["kl"]]
         rows.append(row(name, seen, [score(proposal.widths)]))

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from amc.agents.actor import Ensemble, make_single
 from amc.agents.policy import Policy, Reached, TrainedOn, Training
-from amc.envs.features import FEATURES
+from amc.envs.features import FEATURES, FEATURES_VERSION
 from amc.errors import ConfigError
 from tests.fakes import drawn
 
@@ -72,7 +72,10 @@ def test_beyond_the_end_of_the_actions_is_as_far_as_it_goes() -> None:
             {"format": "amc.policy/2"},
             r"format: Input should be 'amc.policy/1' \(got 'amc.policy/2'\)",
         ),
-        ({"features_version": 99}, "version 99 of the features, this is version 3"),
+        (
+            {"features_version": 99},
+            f"version 99 of the features, this is version {FEATURES_VERSION}",
+        ),
         ({"features": ["position"]}, "train the policy again"),
         ({"hidden": [32, 17]}, "do not fit policy.json"),
         ({"members": None}, "do not fit policy.json"),

@@ -45,7 +45,7 @@ class Uniform(OnePlan):
 
 
 class Reference(OnePlan):
-    """What is known before any plan is evaluated (:mod:`amc.envs.sensitivity`)."""
+    """What is known before any plan is evaluated (:mod:`amc.envs.reference`)."""
 
     def __init__(self, env: PruningEnv) -> None:
         super().__init__(env, env.reference)

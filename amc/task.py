@@ -73,10 +73,11 @@ class Task:
     batch: for importance by ``taylor``."""
     probe: Callable[[nn.Module], float] | None = None
     """How far the outputs of a candidate (which it may recalibrate in place) are from the dense
-    network's, on few training images: asked once for each unit, for a plan to begin with."""
+    network's, on few training images: asked once for each unit and for a few plans, of which one
+    is to begin with."""
     divergence: Losses | None = None
     """Yields what ``probe`` measures, of the network as it is given, with the gradient, batch by
-    batch: asked once, for what each unit is worth in a pruned network."""
+    batch: asked in a few plans, for what each unit is worth there."""
     reconstruct: bool = False
     """Mend every sliced network by least squares (:mod:`amc.reconstruct`) before it is scored."""
     config: ModelConfig | None = None

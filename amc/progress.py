@@ -56,7 +56,7 @@ class Bar:
     def episode(self, episode: Episode, best: Episode) -> None:
         """One more plan was scored."""
         note = f"best reward {best.reward:.4f} (episode {best.number})"
-        self._update("episodes", episode.number, self._episodes, note)
+        self._update("episodes", episode.number, self._episodes or episode.number, note)
 
     def agent(self, name: str, done: int, total: int, note: str) -> None:
         """One of several searchers has evaluated ``done`` of ``total`` plans."""

@@ -19,10 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import amc
-from amc.agents.actor import Ensemble, make_single
-from amc.config import Bound, Constraint, Settings
-from amc.envs.features import FEATURES, FEATURES_VERSION
+from amc.agents.policy_network import Ensemble, make_single
+from amc.config import Bound, ConstraintName
+from amc.envs.observation import FEATURES, FEATURES_VERSION
 from amc.errors import ConfigError
+from amc.utils.settings import Settings
 
 _NAMES = tuple(feature.name for feature in FEATURES)
 
@@ -66,9 +67,9 @@ class PolicyFile(Settings):
     features: tuple[str, ...]
     hidden: tuple[int, ...] = Field(min_length=1)
     members: int | None = Field(ge=2)
-    """Networks that correct the reference plan together (:class:`amc.agents.actor.Ensemble`);
+    """Networks that correct the reference plan together (:class:`amc.agents.policy_network.Ensemble`);
     None: one that states the actions by itself."""
-    constraint: Constraint
+    constraint: ConstraintName
     """Under which the actions have their meaning."""
     trained_on: TrainedOn
 
@@ -81,7 +82,7 @@ class Policy:
     """
 
     actor: nn.Module
-    constraint: Constraint
+    constraint: ConstraintName
     trained_on: TrainedOn = field(default_factory=TrainedOn)
 
     @torch.no_grad()

@@ -2,52 +2,22 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-import tomli_w
 from pydantic import (
-    BaseModel,
+    AfterValidator,
     BeforeValidator,
-    ConfigDict,
     Field,
     PositiveInt,
-    ValidationError,
+    SerializeAsAny,
     model_validator,
 )
 
 from amc.errors import ConfigError
-from amc.files import replacing
-
-
-class Settings(BaseModel):
-    """Base of all settings: frozen, unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @classmethod
-    def parse(cls, values: dict[str, Any], source: str = "settings") -> Self:
-        """Validate ``values``; raises :class:`ConfigError` with one line for each fault."""
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise ConfigError(f"{source}: {explain(error)}") from None
-
-
-def explain(error: ValidationError) -> str:
-    """One readable line out of a pydantic error: where, what, and the value that was given."""
-    faults = []
-    for fault in error.errors():
-        message = fault["msg"].removeprefix("Value error, ")
-        if not fault["loc"]:  # of the whole, which is too much to show
-            faults.append(message)
-            continue
-        where = ".".join(str(part) for part in fault["loc"])
-        given = "" if fault["type"] == "missing" else f" (got {fault['input']!r})"
-        faults.append(f"{where}: {message}{given}")
-    return "; ".join(faults)
+from amc.registry import AGENTS, BACKENDS, IMPORTANCES, REWARDS
+from amc.utils.registry import Registry, imported
+from amc.utils.settings import Settings
 
 
 class ModelConfig(Settings):
@@ -55,7 +25,7 @@ class ModelConfig(Settings):
 
     spec: str
     """``amc:NAME``, ``torchvision:NAME``, ``timm:NAME`` or ``path/to/file.py:function``."""
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the factory."""
     weights: str | None = None
     """A ``.safetensors`` or ``.pth`` file; None keeps the factory's initialisation."""
@@ -91,127 +61,90 @@ class EvaluateConfig(Settings):
     bf16: bool | None = None
     """Autocast to bfloat16; None: wherever the hardware computes in it."""
     reconstruct: bool = False
-    """Let the layers that lost inputs make up for them by least squares (amc.reconstruct), in every
+    """Let the layers that lost inputs make up for them by least squares (amc.pruning.reconstruction), in every
     plan that is scored and in the one that is applied."""
 
 
-AgentName = Literal[
-    "expert",
-    "ddpg",
-    "uniform",
-    "reference",
-    "random",
-    "knapsack",
-    "greedy",
-    "cma-es",
-    "tpe",
-    "gp",
-]
+def _agent(name: str) -> str:
+    """A name of the table, or ``path/to/file.py:Class`` of a user's."""
+    if not in_file(name):
+        try:
+            AGENTS.entry(name)
+        except ConfigError as error:
+            raise ValueError(f"{error}, or path/to/file.py:Class") from None
+    return name
 
 
-class ExpertConfig(Settings):
-    """Expert iteration: a planner on a Gaussian-process critic, and an actor that learns it."""
-
-    warmup_episodes: int = Field(6, ge=2)
-    """Episodes before the critic is asked: the plan to begin with (the reference plan, or a
-    policy's), the uniform one, and plans around either in turn."""
-    start_std: float = Field(0.15, ge=0)
-    """Standard deviation of the actions around those of the plan to begin with."""
-    noise_std: float = Field(0.3, ge=0)
-    """The same around the uniform plan's."""
-    optimism: float = Field(1.0, ge=0)
-    """How many of the critic's standard deviations are added to its mean."""
-    range_optimism: float = Field(2.0, ge=0)
-    """The same over a range of budgets, of which more is unknown, and for longer."""
-    hidden: tuple[int, ...] = (64, 64)
-    """Widths of the hidden layers of each of the actor's members."""
-    actor_members: int = Field(8, ge=2)
-    """Networks that the actor consists of; what they disagree on is left as in the reference
-    plan."""
-    actor_lr: float = Field(1e-3, gt=0)
-    actor_decay: float = Field(0.1, ge=0)
-    """Weight decay."""
-    gradient_steps: int = Field(40, ge=0)
-    """The actor's updates after each episode."""
-    range_gradient_steps: int = Field(160, ge=0)
-    """The same over a range of budgets, at which the best plans are unlike one another."""
-    batch_size: int = Field(64, ge=1)
-    memory: int = Field(32, ge=1)
-    """Planned walks that the actor learns from: the latest ones, by the best critics."""
-    range_memory: int = Field(64, ge=2)
-    """The same over a range of budgets: one walk under each of so many, planned anew in turn."""
+def in_file(name: str) -> bool:
+    """Whether ``name`` is that of an object in a user's Python file, ``path/to/file.py:Class``."""
+    return name.rpartition(":")[0].endswith(".py")
 
 
-class DDPGConfig(Settings):
-    """DDPG and its exploration; the preset ``amc-paper`` holds the paper's values."""
+def _known(registry: Registry[Any]) -> AfterValidator:
+    """Refuses a name that is not in the table."""
 
-    warmup_episodes: int = Field(8, ge=0)
-    """Episodes before the actor learns."""
-    warmup: Literal["noise", "uniform"] = "noise"
-    """How they are played: the usual exploration around the untrained actor, or uniformly random
-    actions (the paper)."""
-    start_uniform: bool = True
-    """Play the uniform plan in the very first episode, so that no search ends below it."""
-    gradient_steps: int = Field(100, ge=-1)
-    """Updates after each episode; -1: one for each transition of the episode."""
-    batch_size: int = Field(64, ge=1)
-    buffer_episodes: int = Field(2000, ge=1)
-    """Episodes that the replay buffer holds."""
-    hidden: tuple[int, ...] = (300, 300)
-    actor_lr: float = Field(1e-4, gt=0)
-    critic_lr: float = Field(1e-3, gt=0)
-    tau: float = Field(0.01, gt=0, le=1)
-    """Step of the target networks towards the learned ones."""
-    discount: float = Field(1.0, ge=0, le=1)
-    bootstrap: bool = False
-    """Add the target critic's value of the next state to the credited reward (the paper), or
-    regress on the episode's final reward alone (Monte-Carlo; our default)."""
-    noise_std: float = Field(0.5, ge=0)
-    """Standard deviation of the truncated-normal exploration, as a fraction of half the action
-    range, when the warm-up ends."""
-    noise_decay: float = Field(0.97, gt=0, le=1)
-    """Factor on the deviation for each episode after the warm-up."""
-    noise_floor: float = Field(0.1, ge=0)
-    """Least deviation."""
-    shaping: Literal["rank", "baseline"] = "rank"
-    """What the critic regresses on: normal scores of the rewards' ranks among all episodes (free of
-    the reward's scale), or rewards less their moving average (the paper)."""
-    baseline_momentum: float = Field(0.5, ge=0, lt=1)
-    """Weight of the old value in the moving-average reward baseline."""
+    def check(name: str) -> str:
+        try:
+            return registry.entry(name).name
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+
+    return AfterValidator(check)
 
 
-class AgentConfig(Settings):
-    """The settings of the agents that learn, by name; the others have none."""
+AgentName = Annotated[str, AfterValidator(_agent)]
+ImportanceName = Annotated[str, _known(IMPORTANCES)]
+RewardName = Annotated[str, _known(REWARDS)]
+BackendName = Annotated[str, _known(BACKENDS)]
 
-    expert: ExpertConfig = ExpertConfig()
-    ddpg: DDPGConfig = DDPGConfig()
+
+class Preset(NamedTuple):
+    """An agent, its settings where they are not the defaults, and the length of its search."""
+
+    agent: str
+    episodes: int
+    settings: dict[str, Any]
 
 
-PRESETS: dict[str, AgentConfig] = {
-    "default": AgentConfig(),
+PRESETS = {
+    "default": Preset("expert", 150, {}),
     # He et al., AMC, ECCV 2018, section 4 and the authors' code: 400 episodes, 100 of them random,
     # truncated-normal noise .5 decaying by .95, one update for each transition.
-    "amc-paper": AgentConfig(
-        ddpg=DDPGConfig(
-            warmup_episodes=100,
-            warmup="uniform",
-            start_uniform=False,
-            gradient_steps=-1,
-            buffer_episodes=100,
-            bootstrap=True,
-            noise_decay=0.95,
-            noise_floor=0.0,
-            shaping="baseline",
-        )
+    "amc-paper": Preset(
+        "ddpg",
+        400,
+        {
+            "warmup_episodes": 100,
+            "warmup": "uniform",
+            "start_uniform": False,
+            "gradient_steps": -1,
+            "buffer_episodes": 100,
+            "bootstrap": True,
+            "noise_decay": 0.95,
+            "noise_floor": 0.0,
+            "shaping": "baseline",
+        },
     ),
 }
-"""Agent settings by name."""
+"""Settings of a search by name."""
 
-PRESET_AGENT: dict[str, AgentName] = {"default": "expert", "amc-paper": "ddpg"}
-"""Which agent a preset is for, where none is named."""
 
-PRESET_EPISODES = {"default": 150, "amc-paper": 400}
-"""Episodes of a search when none are asked for, by preset."""
+def agent_settings(name: str, values: Any = None, preset: str = "default") -> Settings | None:
+    """The settings of the agent ``name``, checked; None where it has none.
+
+    What ``values`` does not say is as in the preset, if that is one of this agent's. Raises
+    :class:`ConfigError` where they are not sound, and for values that the agent does not take.
+    """
+    place = AGENTS.entry(name).traits["settings"] if name in AGENTS else None
+    if place is None:
+        if values:
+            raise ConfigError(f"agent {name!r} has no settings")
+        return None
+    kind: type[Settings] = imported(place) if isinstance(place, str) else place
+    if isinstance(values, kind):
+        return values
+    preset_values = PRESETS[preset].settings if PRESETS[preset].agent == name else {}
+    return kind.parse({**preset_values, **dict(values or {})}, f"agent_settings.{name}")
 
 
 class FinetuneConfig(Settings):
@@ -231,23 +164,7 @@ class FinetuneConfig(Settings):
     seed: int = 0
 
 
-Constraint = Literal["projection", "sequential"]
-RewardName = Literal["kl", "accuracy", "cross_entropy", "amc-flops", "amc-params", "amc-latency"]
-_WEIGHED = {"amc-params": "params", "amc-latency": "latency_us"}
-"""What a reward weighs error against, where that is not MACs."""
-UNSEEDED = ("uniform", "reference", "knapsack", "greedy")
-"""Searchers without randomness; they end by themselves, where they have no new plan."""
-ImportanceName = Literal[
-    "contribution",
-    "l1",
-    "l2",
-    "bn-scale",
-    "geometric-median",
-    "activation",
-    "entropy",
-    "taylor",
-    "random",
-]
+ConstraintName = Literal["projection", "sequential"]
 Quantity = Literal["macs", "params", "latency_us"]
 
 Limit = float | int
@@ -271,9 +188,9 @@ def _by_kind(given: Any) -> Any:
 
 
 class LatencyConfig(Settings):
-    """Where and how latency is measured (:mod:`amc.runtimes`)."""
+    """Where and how latency is measured (:mod:`amc.latency.backends`)."""
 
-    backend: str = "onnxruntime"
+    backend: BackendName = "onnxruntime"
     batch: int = Field(1, ge=1)
     threads: int = Field(1, ge=1)
     device: str = "cpu"
@@ -286,7 +203,9 @@ class Bounds(Settings):
     """Least kept fraction of a unit."""
     min_width: int = Field(1, ge=1)
     """Least kept width of a unit, in groups of channels (a head is one group)."""
-    round_to: Annotated[dict[str, PositiveInt], BeforeValidator(_by_kind)] = {"all": 1}
+    round_to: Annotated[dict[str, PositiveInt], BeforeValidator(_by_kind)] = Field(
+        default_factory=lambda: {"all": 1}
+    )
     """Kept channels are multiples of this, by kind of unit; ``all`` stands for the kinds that are
     not named, and a bare number for ``all``. A unit of groups of g channels keeps multiples of
     n / gcd(n, g) groups, as its first producer counts channels: of 12 channels in each group, 8
@@ -324,7 +243,7 @@ class SearchConfig(Bounds):
     """None where the network was handed over as an object; such a run cannot be reopened."""
     data: DataConfig | None = None
     """None where the task was handed over as an object."""
-    budget: dict[str, Bound] = {}
+    budget: dict[str, Bound] = Field(default_factory=dict)
     """Upper bounds by quantity (``macs``, ``params``, ``latency_us``)."""
     latency: LatencyConfig = LatencyConfig()
     """Where a bound on latency holds, and where the results are measured."""
@@ -342,11 +261,12 @@ class SearchConfig(Bounds):
     seed: int = 0
     agent: AgentName = "expert"
     preset: str = "default"
-    agent_settings: AgentConfig = AgentConfig()
-    constraint: Constraint = "projection"
+    agent_settings: dict[str, SerializeAsAny[Settings]] = Field(default_factory=dict)
+    """Of the agent that searches, and of others where a file names them."""
+    constraint: ConstraintName = "projection"
     reward: RewardName = "kl"
     importance: ImportanceName | None = None
-    """How the channels of a unit are ranked (:data:`amc.importance.CRITERIA`); None: by ``taylor``
+    """How the channels of a unit are ranked (:data:`amc.registry.IMPORTANCES`); None: by ``taylor``
     where the task has a loss, otherwise by ``contribution``."""
     evaluate: EvaluateConfig = EvaluateConfig()
     device: str = "cpu"
@@ -357,6 +277,25 @@ class SearchConfig(Bounds):
     Other workers, other episodes: the searcher learns from all plans of a batch together."""
     finetune: FinetuneConfig | None = None
     """How the best plan is finetuned when the search is over; None: whoever searches decides."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_agent_settings(cls, values: Any) -> Any:
+        """Each agent's own, checked by its own rules; those of the agent that searches, complete."""
+        if not isinstance(values, dict):
+            return values
+        name, preset = values.get("agent", "expert"), values.get("preset", "default")
+        given = dict(values.get("agent_settings") or {})
+        try:
+            if preset not in PRESETS:
+                raise ConfigError(f"unknown preset {preset!r}; known are {', '.join(PRESETS)}")
+            found = {
+                one: agent_settings(one, given.get(one), preset)
+                for one in ({**given, name: None} if name in AGENTS else given)
+            }
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return {**values, "agent_settings": {k: v for k, v in found.items() if v is not None}}
 
     @model_validator(mode="after")
     def _plans_something(self) -> Self:
@@ -384,7 +323,7 @@ class SearchConfig(Bounds):
         """The quantities in which they differ, the first one to be shown."""
         if self.min_accuracy is not None:
             return (self.minimise,)
-        return tuple(self.budget) or (_WEIGHED.get(self.reward, "macs"),)
+        return tuple(self.budget) or (REWARDS.entry(self.reward).traits["cost"] or "macs",)
 
     @property
     def timed(self) -> bool:
@@ -400,7 +339,7 @@ class SearchConfig(Bounds):
             }
         )
         values |= {f"budget/{name}": limit for name, limit in self.budget.items()}
-        agent = getattr(self.agent_settings, self.agent, None)  # the others have no settings
+        agent = self.agent_settings.get(self.agent)  # the others have no settings
         for group, settings in (("agent", agent), ("evaluate", self.evaluate)):
             chosen = settings.model_dump() if settings else {}
             values |= {f"{group}/{name}": value for name, value in chosen.items()}
@@ -410,10 +349,15 @@ class SearchConfig(Bounds):
         }
 
 
+def sign_of(quality: str) -> float:
+    """-1 where less of that quality is better, which its reward gives a minus sign."""
+    return -1.0 if quality in ("kl", "cross_entropy") else 1.0
+
+
 class CompareConfig(Settings):
     """Searchers that are run side by side."""
 
-    agents: tuple[str, ...] = Field(get_args(AgentName), min_length=1)
+    agents: tuple[str, ...] = Field(default_factory=AGENTS.names, min_length=1)
     """``NAME``, or ``NAME:PRESET``, one of :data:`PRESETS`. The first is tested against the
     others."""
     seeds: int = Field(10, ge=1)
@@ -433,6 +377,8 @@ class CompareConfig(Settings):
     def job(self, agent: str, seed: int) -> SearchConfig:
         """The settings of one search; raises :class:`ConfigError` for an unknown agent."""
         name, colon, preset = agent.partition(":")
+        if name.endswith(".py") and colon:  # a class in a user's file
+            name, colon, preset = agent, "", ""
         if colon and (name != "ddpg" or preset not in PRESETS):
             presets = ", ".join(f"ddpg:{known}" for known in PRESETS)
             raise ConfigError(f"agent {agent!r}: with a preset, write one of {presets}")
@@ -440,30 +386,8 @@ class CompareConfig(Settings):
         own = {
             "agent": name,
             "preset": preset,
-            "agent_settings": PRESETS[preset].model_dump(),
+            "agent_settings": {},
             "seed": seed,
             "episodes": max(self.evaluations),
         }
         return SearchConfig.parse(self.search.model_dump() | own)
-
-
-def save_toml(config: Settings, path: Path, **extra: Any) -> None:
-    """Write ``config`` (and ``extra`` tables) as TOML, replacing an older file in one step.
-
-    None is written by leaving the key out.
-    """
-    values = {**config.model_dump(mode="json", exclude_none=True), **extra}
-    with replacing(path) as draft:
-        draft.write_text(tomli_w.dumps(values))
-
-
-def load_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file; raises :class:`ConfigError` where it is missing or does not parse."""
-    try:
-        return tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None

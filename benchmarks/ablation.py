@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from common import RESULTS, add_inputs, search_side_by_side
 
-from amc.config import AgentConfig, CompareConfig, ExpertConfig, SearchConfig
-from amc.pipeline import make_config
-from amc.standings import Standing, Standings, significance
+from amc.agents.expert.settings import ExpertConfig
+from amc.comparison.statistics import AgentResult, Comparison, significance
+from amc.config import CompareConfig, SearchConfig
+from amc.pipeline.search import make_config
 
 DEFAULT = "default"
 CHANGES: dict[str, dict[str, Any]] = {
@@ -41,7 +42,7 @@ class Ablation(CompareConfig):
         """The settings of one search."""
         if agent not in CHANGES:
             return super().job(agent, seed)
-        settings = AgentConfig(expert=ExpertConfig(**CHANGES[agent]))
+        settings = {"expert": ExpertConfig(**CHANGES[agent])}
         return super().job("expert", seed).model_copy(update={"agent_settings": settings})
 
 
@@ -61,16 +62,16 @@ def main() -> None:
         search=make_config(arguments.budget, threads=1),
     )
     name = f"ablation-{arguments.network}"
-    standings = search_side_by_side(arguments, config, RESULTS / name, arguments.jobs)
-    text = table(standings)
+    comparison = search_side_by_side(arguments, config, RESULTS / name, arguments.jobs)
+    text = table(comparison)
     (RESULTS / f"{name}.md").write_text(text)
     print(text)
 
 
-def table(standings: Standings) -> str:
+def table(comparison: Comparison) -> str:
     """The default's medians, and what each variant has more than it, at each mark."""
-    default, *variants = standings.agents
-    marks = standings.marks
+    default, *variants = comparison.agents
+    marks = comparison.marks
     rows = [
         "| agent | seeds | " + " | ".join(map(str, marks)) + " |",
         "|---|---|" + "---|" * len(marks),
@@ -78,18 +79,18 @@ def table(standings: Standings) -> str:
         *(_row(one, [_difference(one, default, mark) for mark in marks]) for one in variants),
     ]
     notes = (
-        f"Best so far after that many evaluations, {standings.quality}: of the default the median, "
+        f"Best so far after that many evaluations, {comparison.quality}: of the default the median, "
         "of the others the median of their differences to it from seed to seed, the extremes, and "
         "p of Wilcoxon's signed-rank test (two-sided, not corrected; of 5 pairs at least .0625)."
     )
     return "\n".join([notes, "", *rows]) + "\n"
 
 
-def _row(one: Standing, cells: list[str]) -> str:
+def _row(one: AgentResult, cells: list[str]) -> str:
     return f"| {one.agent} | {len(one.seeds)} | {' | '.join(cells)} |"
 
 
-def _difference(one: Standing, default: Standing, mark: int) -> str:
+def _difference(one: AgentResult, default: AgentResult, mark: int) -> str:
     mine, theirs = (dict(zip(x.seeds, x.at(mark), strict=True)) for x in (one, default))
     gaps = [value - theirs[seed] for seed, value in mine.items() if seed in theirs]
     if not gaps:

@@ -13,7 +13,7 @@ import argparse
 from common import RESULTS, add_inputs, search_side_by_side
 
 from amc.config import CompareConfig, SearchConfig
-from amc.pipeline import make_config
+from amc.pipeline.search import make_config
 
 FEW, MANY = 80, 800
 

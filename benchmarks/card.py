@@ -16,13 +16,14 @@ import torch
 from common import add_images, data_config
 
 from amc.agents.policy import Policy
-from amc.agents.replay import Start
+from amc.agents.warm_start import Start
 from amc.config import EvaluateConfig, ModelConfig
-from amc.data import load_data
-from amc.envs.make import make_env
-from amc.pipeline import make_config
-from amc.start import LIBRARY
-from amc.task import Task, image_task
+from amc.envs.make import make_problem
+from amc.pipeline.search import make_config
+from amc.pipeline.source import LIBRARY
+from amc.task import Task
+from amc.vision.data import load_data
+from amc.vision.task import image_task
 
 BUDGETS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
@@ -56,10 +57,12 @@ def scores(policy: Policy, task: Task) -> list[str]:
     """A row for each budget: what the policy's plan, the reference plan and the uniform reach."""
     rows = []
     for fraction in BUDGETS:
-        env = make_env(task, make_config(f"flops={fraction}"))  # as a replay under this budget does
-        start, budget = Start.of_policy(policy, env), env.budget
-        proposals = start.plan(budget), env.reference(budget), env.uniform(budget)
-        episodes = [env.score(proposal) for proposal in proposals]
+        problem = make_problem(
+            task, make_config(f"flops={fraction}")
+        )  # as a replay under this budget does
+        start, budget = Start.of_policy(policy, problem), problem.budget
+        proposals = start.plan(budget), problem.reference(budget), problem.uniform(budget)
+        episodes = [problem.score(proposal) for proposal in proposals]
         cells = (f"{e.quality['accuracy']:.1%} (KL {e.quality['kl']:.3f})" for e in episodes)
         rows.append(f"{fraction:g} | {' | '.join(cells)}")
         print(rows[-1], flush=True)

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from amc.compare import compare
+from amc.comparison.compare import compare
+from amc.comparison.statistics import Comparison
 from amc.config import CompareConfig, DataConfig, ModelConfig
-from amc.standings import Standings
-from amc.task import image_task
+from amc.vision.task import image_task
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -71,7 +71,7 @@ def begin_or_resume(run: Path, **settings: Any) -> dict[str, Any]:
 
 def search_side_by_side(
     arguments: argparse.Namespace, config: CompareConfig, run: Path, jobs: int | None
-) -> Standings:
+) -> Comparison:
     """Do the searches of ``config`` that ``run`` lacks, on the network of the options."""
     model, data = configs(arguments)
     search = config.search.model_copy(update={"model": model, "data": data})

@@ -20,14 +20,15 @@ from common import RESULTS, add_inputs, append_line, configs, read_lines
 from matplotlib.figure import Figure
 
 from amc.agents.policy import Policy
-from amc.agents.replay import play
-from amc.budget import parse_budget, resolve
+from amc.agents.warm_start import play
 from amc.config import EvaluateConfig
-from amc.data import load_data
-from amc.envs.make import make_env
-from amc.envs.pruning import Episode
-from amc.pipeline import make_config, search
-from amc.task import Task, image_task
+from amc.cost.budget import parse_budget, resolve
+from amc.envs.make import make_problem
+from amc.pipeline.search import make_config, search
+from amc.records.episode import Episode
+from amc.task import Task
+from amc.vision.data import load_data
+from amc.vision.task import image_task
 
 LABELS = {
     "policy": "one policy, no evaluation",
@@ -64,15 +65,18 @@ def main() -> None:
 def compare(arguments: argparse.Namespace, task: Task, policy: Policy) -> None:
     """The policy's plan, the uniform one and a search's, at each budget without a line."""
     path = RESULTS / f"conditioned-{arguments.network}.jsonl"
-    env = make_env(task, make_config(arguments.range))
+    problem = make_problem(task, make_config(arguments.range))
     (low, high), *_ = parse_budget(arguments.range).values()  # type: ignore[misc]
     unseen = np.random.default_rng(1).uniform(low, high, arguments.budgets).round(3).tolist()
     done = {line["flops"] for line in read_lines(path)}
     for flops in unseen:
         if flops in done:
             continue
-        budget: Any = resolve({"macs": flops}, env.units, env.cost)
-        replayed, uniform = env.score(play(policy, env, budget)), env.score(env.uniform(budget))
+        budget: Any = resolve({"macs": flops}, problem.units, problem.cost)
+        replayed, uniform = (
+            problem.score(play(policy, problem, budget)),
+            problem.score(problem.uniform(budget)),
+        )
         found = search(
             task, f"flops={flops}", episodes=arguments.search_episodes, seed=arguments.seed
         )

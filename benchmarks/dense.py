@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 from amc.config import FinetuneConfig
-from amc.finetune import Epoch
-from amc.results import Results
-from amc.run import RunFolder
-from amc.task import image_task
+from amc.records.results import Results
+from amc.records.run_folder import RunFolder
+from amc.task import Epoch
+from amc.vision.task import image_task
 
 
 def main() -> None:

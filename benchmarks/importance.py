@@ -24,13 +24,15 @@ from rich.console import Console
 from rich.table import Table
 
 from amc.config import EvaluateConfig
-from amc.data import load_data
-from amc.envs.make import make_env
-from amc.importance import CRITERIA, score
-from amc.pipeline import make_config
-from amc.slicing.slim import slice_model
-from amc.task import Task, image_task
+from amc.envs.make import make_problem
+from amc.pipeline.search import make_config
+from amc.pruning.importance.score import score
+from amc.pruning.slicing.slice import slice_model
+from amc.registry import IMPORTANCES
+from amc.task import Task
 from amc.tracing.units import Units
+from amc.vision.data import load_data
+from amc.vision.task import image_task
 
 BASELINE = "contribution"
 """What the others are compared with, plan by plan: the best of those that need no images."""
@@ -45,7 +47,9 @@ def main() -> None:
     add_inputs(parser)
     parser.add_argument("--budget", default="flops=0.5")
     parser.add_argument("--plans", type=int, default=40)
-    parser.add_argument("--criteria", nargs="+", default=list(CRITERIA), choices=CRITERIA)
+    parser.add_argument(
+        "--criteria", nargs="+", default=IMPORTANCES.names(), choices=IMPORTANCES.names()
+    )
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -88,17 +92,17 @@ def evaluate(arguments: argparse.Namespace, path: Path, done: set[tuple[str, int
 def find_plans(task: Task, budget: str, count: int) -> tuple[Units, list[tuple[int, ...]]]:
     """The units, and ``count`` plans on the budget that no criterion had a part in."""
     unscored = replace(task, evaluate=lambda _: {"kl": 0.0})
-    env = make_env(unscored, make_config(budget, importance=BASELINE))
-    uniform, rng = env.uniform_keep(), np.random.default_rng(0)
+    problem = make_problem(unscored, make_config(budget, importance=BASELINE))
+    uniform, rng = problem.uniform_keep(), np.random.default_rng(0)
     plans = []
     for number in range(count):
         away = SPREAD * rng.standard_normal(len(uniform)) * (number > count // 2)
         actions = rng.uniform(-1, 1, len(uniform))
         if number >= count // 2:
-            actions = np.clip(env.encode(uniform) + away, -1, 1)
-        plans.append(env.decode(actions).widths)
-    assert all(env.budget.met(widths) for widths in plans)
-    return env.units, plans
+            actions = np.clip(problem.encode(uniform) + away, -1, 1)
+        plans.append(problem.decode(actions).widths)
+    assert all(problem.budget.met(widths) for widths in plans)
+    return problem.units, plans
 
 
 def report(network: str, budget: str) -> None:

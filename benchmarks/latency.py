@@ -23,15 +23,15 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from amc.align import best_multiple
 from amc.config import LatencyConfig, ModelConfig
-from amc.cost import CostTable
-from amc.find import find_units
-from amc.models import build_model
-from amc.pipeline import search
+from amc.cost.channel_multiple import best_multiple
+from amc.cost.table import CostTable
+from amc.latency.device import Device
+from amc.latency.predictor.fit import DENSE_COPIES, measure_plans
+from amc.models.factory import build_model
+from amc.pipeline.search import search
+from amc.pruning.find_units import find_units
 from amc.task import Task
-from amc.timing.build import DENSE_COPIES, measure_plans
-from amc.timing.device import Device
 from amc.tracing.units import Units
 
 NETWORKS = {

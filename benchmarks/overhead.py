@@ -18,12 +18,12 @@ import torch
 from common import RESULTS, add_inputs, configs
 
 from amc.config import EvaluateConfig, SearchConfig
-from amc.data import load_data
-from amc.envs.make import make_env
-from amc.evaluate import Evaluator
-from amc.models import build_model
-from amc.slicing.slim import slice_model
-from amc.task import image_task
+from amc.envs.make import make_problem
+from amc.models.factory import build_model
+from amc.pruning.slicing.slice import slice_model
+from amc.vision.data import load_data
+from amc.vision.evaluator import Evaluator
+from amc.vision.task import image_task
 
 
 def main() -> None:
@@ -38,20 +38,20 @@ def main() -> None:
     data = load_data(data_config)
     task = image_task(model_config, data)
     config = SearchConfig(budget={"macs": 0.5})
-    env = make_env(task, config)
+    problem = make_problem(task, config)
     bare = Evaluator.from_data(build_model(model_config), data, EvaluateConfig())
     rng = np.random.default_rng(0)
     ratios, slices = [], []
     for pair in range(arguments.pairs + 2):
         start = time.perf_counter()
-        env.reset()
+        problem.reset()
         done = False
         info: dict[str, Any] = {}
         while not done:
-            _, _, done, _, info = env.step(rng.uniform(-1, 1, 1).astype(np.float32))
+            _, _, done, _, info = problem.step(rng.uniform(-1, 1, 1).astype(np.float32))
         episode_s = time.perf_counter() - start
         start = time.perf_counter()
-        small = slice_model(task.model, env.units, info["plan"]["widths"])
+        small = slice_model(task.model, problem.units, info["plan"]["widths"])
         slice_s, start = time.perf_counter() - start, time.perf_counter()
         bare(small)
         forward_s = time.perf_counter() - start

@@ -23,16 +23,17 @@ from proxy_scores import Scorer
 from proxy_table import write_report
 from torch import Tensor, nn
 
-from amc.budget import Budget, parse_budget, resolve
 from amc.config import EvaluateConfig, FinetuneConfig
-from amc.cost import CostTable
-from amc.data import ImageData, load_data
+from amc.cost.budget import Budget, parse_budget, resolve
+from amc.cost.table import CostTable
 from amc.errors import ConfigError
-from amc.find import find_units
-from amc.finetune import finetune
-from amc.slicing.slim import slice_model
-from amc.task import Task, image_task
+from amc.pruning.find_units import find_units
+from amc.pruning.slicing.slice import slice_model
+from amc.task import Task
 from amc.tracing.units import Units
+from amc.training.finetune import finetune
+from amc.vision.data import ImageData, load_data
+from amc.vision.task import image_task
 
 IMPORTANCE = "contribution"
 MIN_KEEP = 0.1

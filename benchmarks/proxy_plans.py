@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from amc.budget import Budget
-from amc.projection import project
+from amc.cost.budget import Budget
+from amc.cost.projection import project
 from amc.tracing.units import Units
 
 BAND = 0.01

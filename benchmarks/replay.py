@@ -29,13 +29,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from amc.config import EvaluateConfig, ModelConfig
-from amc.data import ImageData, load_data
-from amc.pipeline import search
-from amc.results import read_episodes
-from amc.reuse import replay
-from amc.run import RunFolder
-from amc.task import Task, image_task
-from amc.training import train_policy
+from amc.pipeline.multi_network import train_policy
+from amc.pipeline.replay import replay
+from amc.pipeline.search import search
+from amc.records.episode import read_episodes
+from amc.records.run_folder import RunFolder
+from amc.task import Task
+from amc.vision.data import ImageData, load_data
+from amc.vision.task import image_task
 
 MARKS = (1, 5, 20, 80, 150)
 """Evaluated plans after which the best so far is compared; the first is the plan as it comes."""

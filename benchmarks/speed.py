@@ -21,15 +21,16 @@ from common import RESULTS, add_inputs, append_line, begin_or_resume, configs, r
 from matplotlib.figure import Figure
 
 from amc.config import EvaluateConfig, LatencyConfig
-from amc.find import read_units
-from amc.front import Front
-from amc.latency import judge, measure
-from amc.pipeline import search
-from amc.plan import Plan
-from amc.run import RunFolder
-from amc.slicing.slim import slice_model
-from amc.task import Task, image_task
-from amc.timing.device import Device
+from amc.latency.device import Device
+from amc.latency.measurement import judge, measure
+from amc.pipeline.search import search
+from amc.pruning.find_units import read_units
+from amc.pruning.plan import Plan
+from amc.pruning.slicing.slice import slice_model
+from amc.records.pareto_front import Front
+from amc.records.run_folder import RunFolder
+from amc.task import Task
+from amc.vision.task import image_task
 
 BUDGETS = {"latency": "latency=0.5:0.85", "flops": "flops=0.25:0.95"}
 COLOURS = {"latency": "#1f6fb4", "flops": "#c44e52"}

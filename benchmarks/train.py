@@ -17,10 +17,11 @@ from common import add_images, data_config
 from safetensors.torch import save_file
 
 from amc.config import FinetuneConfig, ModelConfig
-from amc.data import load_data
-from amc.finetune import Epoch, finetune
-from amc.inference import accuracy
-from amc.models import build_model
+from amc.models.factory import build_model
+from amc.task import Epoch
+from amc.training.finetune import finetune
+from amc.vision.data import load_data
+from amc.vision.inference import accuracy
 
 
 def main() -> None:

@@ -21,16 +21,16 @@ import torch
 from common import RESULTS, add_inputs, cell, configs
 
 from amc.agents.policy import Policy
-from amc.agents.replay import Start
+from amc.agents.warm_start import Start
 from amc.config import EvaluateConfig
-from amc.data import load_data
-from amc.envs.make import make_env
-from amc.evaluate import Evaluator, Quality
-from amc.pipeline import make_config
-from amc.results import read_episodes
-from amc.run import RunFolder
-from amc.slicing.slim import slice_model
-from amc.task import image_task
+from amc.envs.make import make_problem
+from amc.pipeline.search import make_config
+from amc.pruning.slicing.slice import slice_model
+from amc.records.episode import read_episodes
+from amc.records.run_folder import RunFolder
+from amc.vision.data import load_data
+from amc.vision.evaluator import Evaluator, Quality
+from amc.vision.task import image_task
 
 MARKS = (1, 20, 40, 80, 150)
 """Plans after which the best so far is scored; the first is the plan that a search begins with."""
@@ -55,7 +55,7 @@ def main() -> None:
     task = image_task(model, images, EvaluateConfig(), seed=0)
     if arguments.policy is None:
         task = replace(task, probe=None)  # only a policy asks
-    env = make_env(task, make_config(arguments.budget))
+    problem = make_problem(task, make_config(arguments.budget))
     settings = EvaluateConfig(images=arguments.test_images, calibration_images=CALIBRATION)
     unseen = Evaluator.from_data(
         task.model, replace(images, search_val=images.test), settings, OTHER_SEED
@@ -63,15 +63,15 @@ def main() -> None:
 
     @cache
     def score(widths: tuple[int, ...]) -> Quality:
-        return unseen(slice_model(task.model, env.units, widths))
+        return unseen(slice_model(task.model, problem.units, widths))
 
     rows = ["| plans | searches | KL, search-val | KL, test | accuracy, test |", "|---" * 5 + "|"]
-    at_once = {"uniform": env.uniform()}
+    at_once = {"uniform": problem.uniform()}
     if arguments.policy is not None:
-        (budget,) = env.budgets.spread(1)
-        at_once["policy"] = Start.of_policy(Policy.load(arguments.policy), env).plan(budget)
+        (budget,) = problem.budgets.spread(1)
+        at_once["policy"] = Start.of_policy(Policy.load(arguments.policy), problem).plan(budget)
     for name, proposal in at_once.items():
-        seen = [env.evaluate(proposal.widths)["kl"]]
+        seen = [problem.evaluate(proposal.widths)["kl"]]
         rows.append(row(name, seen, [score(proposal.widths)]))
     print("\n".join(rows), flush=True)
     histories = [read_episodes(RunFolder(run).episodes) for run in arguments.runs]

@@ -19,11 +19,11 @@ from torch import nn
 from zoo_child import SEED, Emit, count_macs, difference, first_line, measured, prepare, run
 from zoo_networks import Network
 
-from amc.cost import CostTable, prunable_fraction
+from amc.cost.table import CostTable, prunable_fraction
 from amc.errors import AMCError, VerificationError
-from amc.find import find_units, read_units
-from amc.slicing.slim import slice_model
-from amc.slicing.verification import TOLERANCE, verify
+from amc.pruning.find_units import find_units, read_units
+from amc.pruning.slicing.slice import slice_model
+from amc.pruning.slicing.verification import TOLERANCE, verify
 from amc.tracing.units import Units
 
 KEEPS = (0.9, 0.5, 0.2)

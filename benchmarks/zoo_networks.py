@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from amc.config import ModelConfig
-from amc.models import build_model
+from amc.models.factory import build_model
 
 Inputs = Callable[[nn.Module, int, torch.Generator], tuple[Any, ...]]
 """From the network, a batch size and a generator to the positional arguments of a forward."""

@@ -36,7 +36,7 @@ from torch_pruning.pruner.function import BasePruningFunc
 from zoo_child import Emit, count_macs, difference, first_line, prepare, run
 from zoo_networks import Network
 
-from amc.slicing.verification import TOLERANCE
+from amc.pruning.slicing.verification import TOLERANCE
 
 
 def measure(network: Network, emit: Emit, seconds: int) -> None:

@@ -30,13 +30,13 @@ from zoo import wanted
 from zoo_child import first_line, prepare
 from zoo_networks import zoo
 
-from amc.budget import resolve
 from amc.config import SearchConfig
-from amc.envs.make import make_env
+from amc.cost.budget import resolve
+from amc.envs.make import make_problem
 from amc.errors import AMCError, BudgetError
-from amc.slicing.slim import slice_model
-from amc.slicing.verification import verify
-from amc.start import find_source
+from amc.pipeline.source import find_source
+from amc.pruning.slicing.slice import slice_model
+from amc.pruning.slicing.verification import verify
 from amc.task import Task
 
 BUDGETS = (0.5, 0.3, 0.4, 0.6, 0.7, 0.8)
@@ -90,22 +90,24 @@ def measure(name: str, policy: str, limit_seconds: int) -> dict[str, Any]:
     source = find_source(policy)
     started, started_cpu = time.perf_counter(), time.process_time()
     try:
-        env = make_env(Task(model, inputs, lambda _: {}), SearchConfig(budget={"macs": 1.0}))
-        start = source.start(env)
+        problem = make_problem(
+            Task(model, inputs, lambda _: {}), SearchConfig(budget={"macs": 1.0})
+        )
+        start = source.start(problem)
     except AMCError as error:
         return {"outcome": "refused", "error": first_line(error)}
     plans: dict[float, dict[str, Any]] = {}
     for fraction in BUDGETS:
         try:
-            budget: Any = resolve({"macs": fraction}, env.units, env.cost)
+            budget: Any = resolve({"macs": fraction}, problem.units, problem.cost)
         except BudgetError as error:
             plans[fraction] = {"out_of_reach": first_line(error)}
             continue
         widths = start.plan(budget).widths
-        plans[fraction] = {"kept_macs": env.cost.macs(widths) / env.cost.dense_macs}
+        plans[fraction] = {"kept_macs": problem.cost.macs(widths) / problem.cost.dense_macs}
         try:
-            small = slice_model(model, env.units, widths)
-            plans[fraction]["error"] = verify(model, small, env.units, widths, inputs)
+            small = slice_model(model, problem.units, widths)
+            plans[fraction]["error"] = verify(model, small, problem.units, widths, inputs)
         except AMCError as error:
             plans[fraction]["failed"] = first_line(error)
         plans[fraction]["wall_seconds"] = round(time.perf_counter() - started, 2)
@@ -115,7 +117,7 @@ def measure(name: str, policy: str, limit_seconds: int) -> dict[str, Any]:
     sound = met and within and not any("failed" in plan for plan in within)
     return {
         "outcome": "met" if sound else "out of reach" if not within else "differs",
-        "units": len(env.units),
+        "units": len(problem.units),
         "plans": plans,
         "cpu_seconds": within[0]["cpu_seconds"] if within else None,
         "wall_seconds": within[0]["wall_seconds"] if within else None,

@@ -8,30 +8,33 @@ from functools import partial
 
 from torch import nn
 
-from amc.budget import Budgets, parse_budget, resolve
 from amc.config import Bound, Bounds, DataConfig, EvaluateConfig, ModelConfig, SearchConfig
-from amc.cost import CostTable, Latency
+from amc.cost.budget import Budgets, parse_budget, resolve
+from amc.cost.table import CostTable, Latency
+from amc.envs.problem import Prior, PruningProblem
 from amc.envs.pruning import PruningEnv
-from amc.envs.reference import TUNED, Lost, Tuned, numbered, tune
+from amc.envs.reference_plan import TUNED, Lost, Tuned, numbered, tune
 from amc.envs.reward import FloorReward, make_reward
 from amc.envs.sensitivity import Sensitivity
 from amc.errors import ConfigError
-from amc.find import find_units
-from amc.importance import growth_gains
-from amc.slicing.slim import slice_model
-from amc.task import PlanEvaluator, Task, image_task
-from amc.timing.device import Device, OnStage
+from amc.latency.device import Device, OnStage
+from amc.pruning.find_units import find_units
+from amc.pruning.importance.growth import growth_gains
+from amc.pruning.plan_evaluator import PlanEvaluator
+from amc.pruning.slicing.slice import slice_model
+from amc.task import Task
 from amc.tracing.units import Units
+from amc.vision.task import image_task
 
 
-def make_env(
+def make_problem(
     task: Task,
     config: SearchConfig,
     on_unit: Callable[[int, int], None] | None = None,
     latency: Callable[[Units], Latency] | None = None,
     on_stage: OnStage | None = None,
-) -> PruningEnv:
-    """Trace and verify ``task.model``, and put its units, costs and quality into an environment.
+) -> PruningProblem:
+    """Trace and verify ``task.model``, and make a problem of its units, costs and quality.
 
     ``on_unit(done, total)`` reports the units that are proven, ``on_stage(what, done, total)`` the
     rest; ``latency`` makes a model of the units' latency where the settings ask for one (None: it
@@ -67,18 +70,8 @@ def make_env(
         lost = partial(_lost, task.model, units, task.probe)
         known, probe = _measure(units, lost, importance, on_stage), numbered(lost)
         tuned = _tune(task, units, cost, budgets, known, probe, on_stage)
-    return PruningEnv(
-        units,
-        cost,
-        budgets,
-        evaluate,
-        reward,
-        [unit.scores for unit in units],
-        config.constraint,
-        known,
-        tuned,
-        probe,
-    )
+    prior = Prior([unit.scores for unit in units], known, tuned, probe)
+    return PruningProblem(units, cost, budgets, evaluate, reward, prior, config.constraint)
 
 
 def _lost(
@@ -153,4 +146,4 @@ def make_named(
     values = {"budget": parse_budget(budget), "reward": reward, "constraint": constraint}
     config = SearchConfig.parse({"evaluate": EvaluateConfig(images=images), "seed": seed, **values})
     task = image_task(model_config, data_config, config.evaluate, seed=seed, progress=False)
-    return make_env(task, config)
+    return PruningEnv(make_problem(task, config))

@@ -1,18 +1,19 @@
 """Rewards: what a plan is worth once its network has been scored.
 
 A reward is an object that is called with the quality and the cost of a plan. A new one is a class
-of a few lines and an entry in ``_REWARDS``.
+of a few lines, a function that makes it, and an entry in :data:`amc.registry.REWARDS`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 from amc.config import Quantity
-from amc.errors import ConfigError, EvaluationError
+from amc.errors import EvaluationError
+from amc.registry import REWARDS
 
 
 class Reward(Protocol):
@@ -119,24 +120,40 @@ class FloorReward:
         return -missing if missing > 0 else 1.0 - _finite(kept, self.cost) / self.dense
 
 
-_REWARDS: dict[str, Callable[[], Reward]] = {
-    "kl": lambda: QualityReward("kl"),
-    "accuracy": lambda: QualityReward("accuracy"),
-    "cross_entropy": lambda: QualityReward("cross_entropy"),
-    "amc-flops": lambda: ErrorLogReward("macs"),
-    "amc-params": lambda: ErrorLogReward("params"),
-    "amc-latency": lambda: ErrorLogReward("latency_us"),
-}
+def kl() -> Reward:
+    """Minus the KL divergence from the dense network's outputs."""
+    return QualityReward("kl")
+
+
+def accuracy() -> Reward:
+    """Search-val accuracy."""
+    return QualityReward("accuracy")
+
+
+def cross_entropy() -> Reward:
+    """Minus the cross-entropy to the labels."""
+    return QualityReward("cross_entropy")
+
+
+def amc_flops() -> Reward:
+    """AMC's, of MACs."""
+    return ErrorLogReward("macs")
+
+
+def amc_params() -> Reward:
+    """AMC's, of parameters."""
+    return ErrorLogReward("params")
+
+
+def amc_latency() -> Reward:
+    """AMC's, of microseconds."""
+    return ErrorLogReward("latency_us")
 
 
 def make_reward(name: str) -> Reward:
     """The reward of that name; raises :class:`ConfigError` where there is none."""
-    try:
-        return _REWARDS[name]()
-    except KeyError:
-        raise ConfigError(
-            f"reward {name!r} is unknown; choose from {', '.join(_REWARDS)}"
-        ) from None
+    made: Reward = REWARDS.load(name)()
+    return made
 
 
 def _finite(values: Mapping[str, float], name: str) -> float:

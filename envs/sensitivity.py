@@ -3,7 +3,7 @@
 A unit is as sensitive as the loss that its own pruning brings. There are two measures of it: what
 the network loses when half of this unit alone is gone, and the square of the first-order change of
 the training loss without its channels (Molchanov et al. 2019). Each misleads on some networks, and
-so does their geometric mean: :mod:`amc.envs.reference` makes a plan of them.
+so does their geometric mean: :mod:`amc.envs.reference_plan` makes a plan of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 if TYPE_CHECKING:
-    from amc.cost import CostTable
+    from amc.cost.table import CostTable
     from amc.tracing.units import Unit
 
 _LEAST = 2.0**-8

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from amc.config import ModelConfig
-from amc.cost import CostTable
-from amc.find import find_units, read_units
-from amc.importance import score
-from amc.models import build_model
+from amc.cost.table import CostTable
+from amc.models.factory import build_model
+from amc.pruning.find_units import find_units, read_units
+from amc.pruning.importance.score import score
 from amc.tracing.units import Units
 from benchmarks.enliven import enliven_
 

@@ -7,15 +7,18 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
-from amc.agents import Agent
-from amc.budget import Budget, resolve
-from amc.envs.pruning import Episode, PruningEnv
-from amc.envs.reference import Lost, Tuned, tune
+from amc.agents.registry import Agent
+from amc.cost.budget import Budget, resolve
+from amc.envs.problem import Prior, PruningProblem
+from amc.envs.reference_plan import Lost, Tuned, tune
 from amc.envs.reward import make_reward
 from amc.envs.sensitivity import Sensitivity
+from amc.records.episode import Episode
+from amc.utils.registry import Entry, Registry
 
 _Network = TypeVar("_Network", bound=nn.Module)
 
@@ -27,6 +30,13 @@ def drawn(network: _Network, std: float, seed: int = 0) -> _Network:
         for parameter in network.parameters():
             parameter.normal_(std=std, generator=generator)
     return network
+
+
+def registered(
+    monkeypatch: pytest.MonkeyPatch, registry: Registry[Any], name: str, target: Any
+) -> None:
+    """Add an entry for the length of a test."""
+    monkeypatch.setitem(registry._entries, name, Entry(name, "a test's", target, registry._traits))
 
 
 class FakeUnits(list[Any]):
@@ -108,7 +118,7 @@ DENSE_9 = (16, 16, 16, 32, 32, 32, 64, 64, 64)
 SENSITIVITY_9 = (0.3, 0.02, 0.05, 0.2, 0.01, 0.08, 0.1, 0.02, 0.005)
 
 
-def fake_env(
+def fake_problem(
     dense: Sequence[int] = DENSE_9,
     sensitivity: Sequence[float] = SENSITIVITY_9,
     *,
@@ -118,7 +128,7 @@ def fake_env(
     evaluate: Any = None,
     known: Sensitivity | None = None,
     probe: Lost | None = None,
-) -> PruningEnv:
+) -> PruningProblem:
     """``limits`` are fractions of the dense network, or ranges of them; default: half the MACs."""
     units, cost = fake_units(dense), FakeCost(dense)
     fractions = {"macs": 0.5} if limits is None else limits
@@ -129,38 +139,42 @@ def fake_env(
     def tuned(budget: Budget) -> Tuned:
         return tune(units, cost, known, budget, lambda widths: quality(widths)["kl"])  # type: ignore[arg-type]
 
-    return PruningEnv(
+    return PruningProblem(
         units,  # type: ignore[arg-type]
         cost,  # type: ignore[arg-type]
         budgets,
         quality,
         make_reward(reward),
-        [generator.gamma(2.0, size=width) for width in dense],
-        constraint,
-        known,
-        [tuned(budget) for budget in budgets.spread(3) if budget.limits] if known else (),
-        probe,
+        Prior(
+            [generator.gamma(2.0, size=width) for width in dense],
+            known,
+            [tuned(budget) for budget in budgets.spread(3) if budget.limits] if known else (),
+            probe,
+        ),
+        constraint,  # type: ignore[arg-type]
     )
 
 
 def rollout(
-    env: PruningEnv, actions: Sequence[float]
+    problem: PruningProblem, actions: Sequence[float]
 ) -> tuple[list[np.ndarray], float, dict[str, Any]]:
     """Observations, the last reward and the last info of one episode."""
-    observations = [env.reset()[0]]
+    observations = [problem.reset()[0]]
     for action in actions:
-        observation, reward, terminated, truncated, info = env.step(np.array([action], np.float32))
+        observation, reward, terminated, truncated, info = problem.step(
+            np.array([action], np.float32)
+        )
         observations.append(observation)
         assert not truncated
     assert terminated
     return observations, reward, info
 
 
-def play(agent: Agent, env: PruningEnv, episodes: int) -> list[Episode]:
+def play(agent: Agent, problem: PruningProblem, episodes: int) -> list[Episode]:
     """Ask, evaluate, tell, one plan at a time."""
     history: list[Episode] = []
     while len(history) < episodes and (proposals := agent.ask(1)):
-        done = [env.score(proposal) for proposal in proposals]
+        done = [problem.score(proposal) for proposal in proposals]
         agent.tell(done)
         history += done
     return history

@@ -32,8 +32,8 @@ from torchvision.models.swin_transformer import (
 from torchvision.models.vision_transformer import VisionTransformer
 
 from amc.config import ModelConfig
-from amc.find import find_units
-from amc.models import build_model
+from amc.models.factory import build_model
+from amc.pruning.find_units import find_units
 from amc.tracing.trace import output_tensors
 from amc.tracing.units import Units
 from benchmarks.enliven import enliven_

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from amc.config import ModelConfig
-from amc.models import build_model
+from amc.models.factory import build_model
 
 README = Path(__file__).parent.parent / "README.md"
 SMALLER = {

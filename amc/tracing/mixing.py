@@ -1,7 +1,7 @@
 """Operations that mix channels: norms over them, products of activations, attention.
 
 A norm over channels works on those that are kept, so its channels stay free; the masked twin
-computes it likewise (``amc.slicing.slim``). A product of two activations has no weight in which a
+computes it likewise (``amc.pruning.slicing.slice``). A product of two activations has no weight in which a
 channel could be cut out of one factor alone, so all channels that meet in one matrix of the batch
 go together: in attention that is one head.
 """

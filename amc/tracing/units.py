@@ -289,3 +289,8 @@ def freeze(unit: Unit, reason: str) -> Frozen:
     """``unit``, left alone."""
     names = tuple(layer.name for layer in unit.layers)
     return Frozen(unit.name, unit.width * unit.granularity, reason, names)
+
+
+def kept_fractions(widths: Sequence[int], units: Sequence[Unit]) -> tuple[float, ...]:
+    """Kept fractions (units,) of kept widths (units,)."""
+    return tuple(width / unit.width for width, unit in zip(widths, units, strict=True))

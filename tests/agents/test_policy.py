@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from amc.agents.actor import Ensemble, make_single
 from amc.agents.policy import Policy, Reached, TrainedOn, Training
-from amc.envs.features import FEATURES, FEATURES_VERSION
+from amc.agents.policy_network import Ensemble, make_single
+from amc.envs.observation import FEATURES, FEATURES_VERSION
 from amc.errors import ConfigError
 from tests.fakes import drawn
 

@@ -8,23 +8,19 @@ import tomllib
 import pytest
 from pydantic import ValidationError
 
+from amc.agents.ddpg.settings import DDPGConfig
+from amc.agents.expert.settings import ExpertConfig
 from amc.config import (
-    PRESET_AGENT,
-    PRESET_EPISODES,
     PRESETS,
-    AgentConfig,
     DataConfig,
-    DDPGConfig,
     EvaluateConfig,
     FinetuneConfig,
     ModelConfig,
     SearchConfig,
-    Settings,
-    load_toml,
     parse_multiples,
-    save_toml,
 )
 from amc.errors import ConfigError
+from amc.utils.settings import Settings, load_toml, save_toml
 
 FULL = SearchConfig(
     model=ModelConfig(spec="amc:resnet20", arguments={"shortcut": "B"}, weights="w.pth"),
@@ -35,7 +31,6 @@ FULL = SearchConfig(
     episodes=7,
     agent="ddpg",
     preset="amc-paper",
-    agent_settings=PRESETS["amc-paper"],
     exclude=("conv1", "layer3.*"),
     round_to={"all": 8, "heads": 1},
     evaluate=EvaluateConfig(images=10, bf16=False),
@@ -146,7 +141,7 @@ def test_faults_are_named_with_their_place_and_value(values, message):
 @pytest.mark.parametrize("field", ["gradient_steps", "tau", "discount", "noise_std", "actor_lr"])
 def test_agent_settings_have_bounds(field):
     with pytest.raises(ConfigError, match=field):
-        AgentConfig.parse({"ddpg": {field: -2}})
+        SearchConfig.parse({"agent_settings": {"ddpg": {field: -2}}})
 
 
 def test_settings_cannot_be_changed():
@@ -174,14 +169,16 @@ def test_files_that_cannot_be_read(tmp_path):
 
 def test_the_papers_settings():
     """He et al., AMC, ECCV 2018, section 4, and the authors' code."""
-    paper = PRESETS["amc-paper"].ddpg
+    config = SearchConfig(agent="ddpg", preset="amc-paper")
+    paper = config.agent_settings["ddpg"]
+    assert isinstance(paper, DDPGConfig)
     assert (paper.hidden, paper.actor_lr, paper.critic_lr) == ((300, 300), 1e-4, 1e-3)
     assert (paper.tau, paper.discount, paper.batch_size) == (0.01, 1.0, 64)
     assert (paper.noise_std, paper.noise_decay, paper.warmup_episodes) == (0.5, 0.95, 100)
     assert (paper.bootstrap, paper.baseline_momentum) == (True, 0.5)
-    assert PRESETS["default"] == AgentConfig()
-    assert PRESETS.keys() == PRESET_EPISODES.keys() == PRESET_AGENT.keys()
-    assert PRESET_EPISODES["amc-paper"] == 400
+    assert SearchConfig().agent_settings == {"expert": ExpertConfig()}
+    assert SearchConfig(preset="amc-paper").agent_settings == {"expert": ExpertConfig()}
+    assert PRESETS["amc-paper"].episodes == 400
 
 
 def test_hyperparameters_are_flat_and_of_the_kinds_that_a_table_takes():

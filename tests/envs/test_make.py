@@ -12,23 +12,23 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from torch import nn
 
 from amc.config import SearchConfig
-from amc.envs.features import FEATURES
-from amc.envs.make import make_env
+from amc.envs.make import make_problem
+from amc.envs.observation import FEATURES
 from amc.errors import ConfigError
-from amc.slicing.slim import slice_model
+from amc.pruning.slicing.slice import slice_model
 from amc.task import Task
 
 SETTINGS = {"images": 40, "budget": "flops=0.5 params=0.6"}
 
 
-def rollout(env, seed):
-    actions = np.random.default_rng(seed).uniform(-1, 1, (8, len(env.unwrapped.units), 1))
+def rollout(problem, seed):
+    actions = np.random.default_rng(seed).uniform(-1, 1, (8, len(problem.unwrapped.units), 1))
     seen = []
     for walk in actions.astype(np.float32):
-        observation, _ = env.reset(seed=0)
+        observation, _ = problem.reset(seed=0)
         seen.append(observation)
         for action in walk:
-            observation, reward, done, _, info = env.step(action)
+            observation, reward, done, _, info = problem.step(action)
             seen += [observation, np.float32(reward)]
         assert done
         assert info["plan"]["kept_macs"] <= 0.5
@@ -53,11 +53,11 @@ def test_two_copies_roll_out_identically_and_please_both_checkers():
 
 
 def test_the_reported_costs_are_those_of_the_sliced_network():
-    env = gymnasium.make("amc/Pruning-v0", **SETTINGS).unwrapped
-    env.reset()
-    for _ in env.units:
-        _, _, _, _, info = env.step(np.zeros(1, np.float32))
-    small = slice_model(env.evaluate._model, env.units, info["plan"]["widths"])
+    problem = gymnasium.make("amc/Pruning-v0", **SETTINGS).unwrapped
+    problem.reset()
+    for _ in problem.units:
+        _, _, _, _, info = problem.step(np.zeros(1, np.float32))
+    small = slice_model(problem.evaluate._model, problem.units, info["plan"]["widths"])
     assert sum(p.numel() for p in small.parameters()) == info["plan"]["params"]
 
 
@@ -76,19 +76,19 @@ def test_every_episode_observes_the_bounds_and_the_budget(constraint):
             "gentle_ends": True,
         }
     )
-    env = make_env(task, config)
+    problem = make_problem(task, config)
     allowed = [
         {8, 12, 16},  # the stream: half of the stem, by 4
         {2, 3, 4},  # heads: at least two
         {3, 6, 9, 12, 15, 18, 21, 24},  # the MLP: at least a tenth, by 3
         {12, 15, 18, 20},  # what the last layer reads: at least half, by 3
     ]
-    assert [{*unit.widths} for unit in env.units] == allowed
+    assert [{*unit.widths} for unit in problem.units] == allowed
     taken = [set() for _ in allowed]
     for actions in np.random.default_rng(0).uniform(-1, 1, (60, 4, 1)).astype(np.float32):
-        env.reset()
+        problem.reset()
         for action in actions:
-            *_, info = env.step(action)
+            *_, info = problem.step(action)
         assert info["plan"]["kept_macs"] <= 0.5
         for seen, width in zip(taken, info["plan"]["widths"], strict=True):
             seen.add(width)
@@ -107,23 +107,23 @@ def test_channels_are_scored_once_on_the_images_of_the_task():
 
     task = Task(model, images[:1], lambda _: {"kl": 0.0}, loss=loss)
     config = SearchConfig.parse({"budget": {"macs": 0.5}})
-    env = make_env(task, config)  # taylor, as there is a loss
+    problem = make_problem(task, config)  # taylor, as there is a loss
     assert len(shown) == 1
     out = model(images)
     (gradient,) = torch.autograd.grad(out.square().mean(), model[2].weight)
     expected = (model[2].weight * gradient).sum(0).abs().detach().numpy()
-    np.testing.assert_allclose(env.units[0].scores, expected, rtol=1e-5)
-    assert env.units[0].order.tolist() == np.argsort(-expected).tolist()
-    observation, _ = env.reset()
+    np.testing.assert_allclose(problem.units[0].scores, expected, rtol=1e-5)
+    assert problem.units[0].order.tolist() == np.argsort(-expected).tolist()
+    observation, _ = problem.reset()
     top = np.sort(expected)[-8:].sum() / expected.sum()
     place = [feature.name for feature in FEATURES].index("mass_50")
     assert observation[place] == pytest.approx(top, rel=1e-5)
 
     without = Task(model, images[:1], lambda _: {"kl": 0.0})
     with pytest.raises(ConfigError, match=r"'taylor' .*Task\.loss"):
-        make_env(without, config.model_copy(update={"importance": "taylor"}))
+        make_problem(without, config.model_copy(update={"importance": "taylor"}))
     norms = model[2].weight.norm(dim=0).detach().numpy()  # contribution, as there is none
-    np.testing.assert_allclose(make_env(without, config).units[0].scores, norms, rtol=1e-6)
+    np.testing.assert_allclose(make_problem(without, config).units[0].scores, norms, rtol=1e-6)
 
 
 def test_each_unit_is_probed_once_and_then_the_plans_that_follow():
@@ -146,29 +146,29 @@ def test_each_unit_is_probed_once_and_then_the_plans_that_follow():
 
     task = Task(model, torch.ones(1, 5), lambda _: {"kl": 0.0}, loss=loss, probe=probe)
     config = SearchConfig.parse({"budget": {"macs": 0.5}})
-    env = make_env(task, config, on_stage=lambda *done: told.append(done))
+    problem = make_problem(task, config, on_stage=lambda *done: told.append(done))
     assert probed[:2] == [(8, 20), (16, 10)]
     assert told == [("halved units", 1, 2), ("halved units", 2, 2), ("plans to begin with", 1, 1)]
-    np.testing.assert_allclose(env.sensitivity.alone, [0.5, 1.5])
-    totals = np.array([unit.scores.sum() for unit in env.units])
-    np.testing.assert_allclose(env.sensitivity.gradient, totals / totals.mean())
+    np.testing.assert_allclose(problem.prior.sensitivity.alone, [0.5, 1.5])
+    totals = np.array([unit.scores.sum() for unit in problem.units])
+    np.testing.assert_allclose(problem.prior.sensitivity.gradient, totals / totals.mean())
     # Each plan is worse than the one before: the first is the reference plan.
     assert len(probed) == 2 + 3
-    assert env.reference(env.budget).widths == probed[2]
+    assert problem.reference(problem.budget).widths == probed[2]
     probed.clear()
-    env = make_env(replace(task, divergence=divergence), config)
+    problem = make_problem(replace(task, divergence=divergence), config)
     assert pruned == [list(probed[2])]
     assert len(probed) == 2 + 3 + 2
-    assert env.reference(env.budget).widths == probed[2]
+    assert problem.reference(problem.budget).widths == probed[2]
     # Three budgets stand for a range, and none is tuned where nothing is bounded.
     config = SearchConfig.parse({"budget": {"macs": (0.3, 0.8)}})
-    made = make_env(task, config, on_stage=lambda *done: told.append(done))
+    made = make_problem(task, config, on_stage=lambda *done: told.append(done))
     assert told[-1] == ("plans to begin with", 3, 3)
     assert made.reference(made.budgets.at(1.0)).widths != made.uniform(made.budgets.at(1.0)).widths
 
-    ranked_by_norms = make_env(task, config.model_copy(update={"importance": "l1"}))
+    ranked_by_norms = make_problem(task, config.model_copy(update={"importance": "l1"}))
     assert ranked_by_norms.sensitivity.gradient is None
-    ignorant = make_env(replace(task, probe=None), config)
+    ignorant = make_problem(replace(task, probe=None), config)
     assert ignorant.sensitivity is None
     middle = ignorant.budgets.at(0.5)
     assert ignorant.reference(middle).widths == ignorant.uniform(middle).widths

@@ -10,10 +10,11 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
-from amc.budget import Budget
-from amc.envs.pruning import Episode, PruningEnv
+from amc.cost.budget import Budget
+from amc.envs.pruning import PruningEnv
 from amc.errors import ConfigError, EvaluationError, UnitError
-from tests.fakes import DENSE_9, FakeCost, fake_env, rollout
+from amc.records.episode import Episode
+from tests.fakes import DENSE_9, FakeCost, fake_problem, rollout
 
 CONSTRAINTS = ("projection", "sequential")
 
@@ -21,13 +22,13 @@ CONSTRAINTS = ("projection", "sequential")
 @pytest.mark.parametrize("limits", [{"macs": 0.5}, {"macs": (0.3, 0.8), "params": (0.2, 0.9)}])
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
 def test_checkers_find_nothing(constraint: str, limits: Any) -> None:
-    check_env(fake_env(constraint=constraint, limits=limits), skip_render_check=True)
-    check_env_sb3(fake_env(constraint=constraint, limits=limits))
+    check_env(fake_problem(constraint=constraint, limits=limits), skip_render_check=True)
+    check_env_sb3(fake_problem(constraint=constraint, limits=limits))
 
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
 def test_copies_roll_out_identically_and_observations_are_in_bounds(constraint: str) -> None:
-    one, two = fake_env(constraint=constraint), fake_env(constraint=constraint)
+    one, two = fake_problem(constraint=constraint), fake_problem(constraint=constraint)
     generator = np.random.default_rng(1)
     one.reset(seed=5), two.reset(seed=5)
     for _ in range(20):
@@ -40,7 +41,7 @@ def test_copies_roll_out_identically_and_observations_are_in_bounds(constraint: 
 
 
 def test_episode_accounts_for_itself() -> None:
-    env, cost = fake_env(), FakeCost(DENSE_9)
+    env, cost = fake_problem(), FakeCost(DENSE_9)
     _, reward, info = rollout(env, np.linspace(-1, 1, 9))
     episode = Episode.from_json(info["plan"])
     assert episode.number == 1
@@ -60,7 +61,7 @@ def test_episode_accounts_for_itself() -> None:
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
 def test_proposing_the_executed_walk_repeats_it(constraint: str) -> None:
-    env = fake_env(constraint=constraint)
+    env = fake_problem(constraint=constraint)
     generator = np.random.default_rng(2)
     for _ in range(20):
         _, reward, info = rollout(env, generator.uniform(-1, 1, 9))
@@ -72,7 +73,7 @@ def test_proposing_the_executed_walk_repeats_it(constraint: str) -> None:
 
 
 def test_reward_comes_at_the_end_only() -> None:
-    env = fake_env()
+    env = fake_problem()
     env.reset()
     steps = [env.step(np.zeros(1, np.float32)) for _ in range(9)]
     assert [reward for _, reward, *_ in steps[:-1]] == [0.0] * 8
@@ -82,7 +83,7 @@ def test_reward_comes_at_the_end_only() -> None:
 
 
 def test_uniform_plan() -> None:
-    env = fake_env()
+    env = fake_problem()
     keeps = env.uniform_keep()
     env.reset()
     for action in env.encode(keeps):
@@ -93,7 +94,7 @@ def test_uniform_plan() -> None:
 
 
 def test_a_new_budget_at_reset() -> None:
-    env = fake_env()
+    env = fake_problem()
     cost = FakeCost(DENSE_9)
     tight = Budget({"params": 0.3 * cost.dense_params}, cost)  # type: ignore[arg-type]
     before, _ = env.reset()
@@ -106,7 +107,7 @@ def test_a_new_budget_at_reset() -> None:
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
 def test_each_episode_draws_its_budget_from_a_range(constraint: str) -> None:
-    env = fake_env(limits={"macs": (0.3, 0.8), "params": 0.6}, constraint=constraint)
+    env = fake_problem(limits={"macs": (0.3, 0.8), "params": 0.6}, constraint=constraint)
     dense = env.cost.dense_macs
     assert env.budget.limits["macs"] == pytest.approx(0.55 * dense)  # before the first reset
 
@@ -132,7 +133,7 @@ def test_each_episode_draws_its_budget_from_a_range(constraint: str) -> None:
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
 def test_walks_under_budgets_of_their_own(constraint: str) -> None:
-    env = fake_env(limits={"macs": (0.3, 0.8)}, constraint=constraint)
+    env = fake_problem(limits={"macs": (0.3, 0.8)}, constraint=constraint)
     generator = np.random.default_rng(0)
     for budget in env.budgets.spread(4):
         share = budget.limits["macs"] / env.cost.dense_macs
@@ -147,18 +148,18 @@ def test_walks_under_budgets_of_their_own(constraint: str) -> None:
         uniform = env.uniform(budget)
         assert 0.97 * share < env.score(uniform).kept_macs <= share
         assert max(env.uniform_keep(budget)) - min(env.uniform_keep(budget)) < 0.17
-    assert env.walk().propose.__self__._constraint.budget is env.budget  # type: ignore[attr-defined]
+    assert env.rollout().propose.__self__._constraint.budget is env.budget  # type: ignore[attr-defined]
 
 
 def test_episodes_of_before_there_were_ranges_are_read() -> None:
-    env = fake_env()
+    env = fake_problem()
     values = rollout(env, np.zeros(9))[2]["plan"]
     del values["budget"]
     assert Episode.from_json(values).budget == {}
 
 
 def test_without_a_budget_the_wishes_are_taken() -> None:
-    env = fake_env((10, 20), (0.1, 0.1), limits={}, reward="amc-flops")
+    env = fake_problem((10, 20), (0.1, 0.1), limits={}, reward="amc-flops")
     _, reward, info = rollout(env, [0.0, 1.0])
     assert info["plan"]["widths"] == [3, 20]  # the nearest to 10 * sqrt(.1), all of 20
     error = 1 - info["plan"]["quality"]["accuracy"]
@@ -166,13 +167,13 @@ def test_without_a_budget_the_wishes_are_taken() -> None:
 
 
 def test_faults() -> None:
-    env = fake_env()
+    env = fake_problem()
     env.reset()
     with pytest.raises(EvaluationError, match="action nan on unit conv0"):
         env.step(np.array([np.nan], np.float32))
-    broken = fake_env((4, 4), (0.1, 0.1), evaluate=lambda _: {"kl": math.nan})
+    broken = fake_problem((4, 4), (0.1, 0.1), evaluate=lambda _: {"kl": math.nan})
     with pytest.raises(EvaluationError, match=r"widths \[\d, \d\]: kl is nan"):
         rollout(broken, [0, 0])
-    values: Any = fake_env()
+    values: Any = fake_problem()
     with pytest.raises(UnitError, match="no unit"):
         PruningEnv([], values.cost, values.budget, dict, replace, [])  # type: ignore[arg-type]

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from amc.cost import CostTable
+from amc.cost.table import CostTable
 from amc.envs.sensitivity import Sensitivity, relative, savings
-from tests.amc.test_budget import three_units
+from tests.amc.cost.test_budget import three_units
 from tests.fakes import fake_units
 
 

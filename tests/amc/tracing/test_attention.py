@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torchvision.models.maxvit import RelativePositionalMultiHeadAttention
 from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
 
-from amc.find import find_units
-from amc.slicing.slim import slice_model, state_sizes
-from amc.slicing.twin import masked
-from amc.slicing.verification import verify
+from amc.pruning.find_units import find_units
+from amc.pruning.slicing.masking import masked
+from amc.pruning.slicing.slice import slice_model, state_sizes
+from amc.pruning.slicing.verification import verify
 from amc.tracing.attention import (
     SlicedMultiheadAttention,
     SlicedRelativeAttention,

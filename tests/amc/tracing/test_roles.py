@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Conv2d, Embedding, Linear
 
-from amc.find import read_units
+from amc.pruning.find_units import read_units
 from amc.tracing.roles import roles
 
 

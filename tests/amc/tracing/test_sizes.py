@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import Conv2d, Linear
 
 from amc.errors import ModelError
-from amc.find import find_units
-from amc.slicing.slim import slice_model
-from amc.slicing.verification import verify
+from amc.pruning.find_units import find_units
+from amc.pruning.slicing.slice import slice_model
+from amc.pruning.slicing.verification import verify
 from amc.tracing.sizes import Tagged, set_size, tagged
 from amc.tracing.trace import trace
 

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import Conv2d, Linear, functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from amc.cost import CostTable
-from amc.find import find_units, read_units
-from amc.slicing.slim import slice_model
-from amc.slicing.verification import verify
+from amc.cost.table import CostTable
+from amc.pruning.find_units import find_units, read_units
+from amc.pruning.slicing.slice import slice_model
+from amc.pruning.slicing.verification import verify
 from amc.tracing.units import Units
 
 IMAGES = (2, 3, 8, 8)

@@ -1,0 +1,5 @@
+"""``python -m amc``: the command line."""
+
+from amc.cli.app import main
+
+main()

@@ -1,0 +1,206 @@
+"""After the search: slice the best plan, verify, save, finetune, and say what came of it."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from amc.config import FinetuneConfig, LatencyConfig
+from amc.cost.budget import parse_budget
+from amc.errors import ConfigError, ModelError, PlanError, RunError
+from amc.latency.backends import load_all, make_backend
+from amc.latency.device import with_batch
+from amc.latency.measurement import judge, measure
+from amc.models.factory import build_model, check_allowed
+from amc.models.weights import weights_sha256
+from amc.pruning.apply import apply_plan, cut
+from amc.pruning.checkpoint import read_card, save_model
+from amc.pruning.plan import Plan
+from amc.records.pareto_front import Front
+from amc.records.results import Results, Row
+from amc.records.run_folder import RunFolder
+from amc.reporting.report import write_report
+from amc.task import Epoch, Task
+from amc.utils.formatting import limits_name
+from amc.vision.task import image_task
+
+
+def open_task(
+    folder: RunFolder,
+    *,
+    device: str | None = None,
+    allow_factory: bool = False,
+    progress: bool = True,
+) -> Task:
+    """The task that a run was made for, rebuilt from its configuration.
+
+    ``device`` takes the place of the one that it names. Raises :class:`RunError` where the run was
+    given objects that no file describes.
+    """
+    config = folder.load_config()
+    if config.model is None or config.data is None:
+        raise RunError(
+            f"{folder.path} was made from Python objects; apply its plan, or resume it, from Python"
+        )
+    check_allowed(config.model, folder.config, allow_factory)
+    return image_task(
+        config.model,
+        config.data,
+        config.evaluate,
+        seed=config.seed,
+        device=device or config.device,
+        progress=progress,
+    )
+
+
+def choose(folder: RunFolder, budget: Sequence[str]) -> RunFolder:
+    """The folder, inside a run's, of the run's best plan within ``budget``; made, if need be.
+
+    Without a budget it is the run's own. Raises :class:`PlanError` where the run has no front,
+    :class:`BudgetError` where none of its plans is within the budget, and :class:`ConfigError` for
+    a budget that does not parse.
+    """
+    if not budget:
+        return folder
+    limits = parse_budget(budget)
+    plan = Front.load(folder.front).within(limits)
+    chosen = RunFolder(folder.path / limits_name(limits))
+    chosen.path.mkdir(exist_ok=True)
+    shutil.copy(folder.config, chosen.config)
+    plan.save(chosen.plan)
+    return chosen
+
+
+def apply_file(
+    plan_file: Path, target: Path, *, weights: str | None = None, allow_factory: bool = False
+) -> float:
+    """Slice the network that a bare ``plan.json`` names, verify it, and save it as ``target``.
+
+    ``weights`` replaces the file that the plan names. Without images the network is neither
+    recalibrated nor mended by least squares. Returns the worst relative error against the masked
+    twin. Raises :class:`PlanError` where the plan does not say how to build its network, or
+    was made for other weights.
+    """
+    plan = Plan.load(plan_file)
+    if plan.model is None or plan.input_shape is None:
+        raise PlanError(f"{plan_file} names no factory or input; apply it from Python")
+    config = plan.model.model_copy(update={"weights": weights or plan.model.weights})
+    check_allowed(config, plan_file, allow_factory)
+    model = build_model(config)
+    if weights_sha256(model) != plan.weights_sha256:
+        raise PlanError(
+            f"{plan_file} was made for other weights than {config.weights or 'a fresh network'}; "
+            f"give the right file (--weights), or copy its widths: amc replay {plan_file} MODEL"
+        )
+    generator = torch.Generator().manual_seed(0)
+    example = torch.randn(plan.input_shape, generator=generator)
+    small, _, error = cut(plan, model, example)
+    save_model(small, plan, target)
+    return error
+
+
+def recover(
+    task: Task,
+    plan: Plan,
+    recipe: FinetuneConfig,
+    folder: RunFolder,
+    *,
+    on_stage: Callable[[str], None] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Results:
+    """Apply ``plan``, finetune by ``recipe``, and write network, results and report as they come.
+
+    What is on disk is sound at any moment: the sliced network is saved before its training starts,
+    and an earlier finetuned network, with its results, stays until a new one has been trained.
+    Raises what :func:`amc.pruning.apply.apply_plan` and :func:`amc.training.finetune.finetune` raise.
+    """
+    say = on_stage or (lambda _: None)
+    say("slicing and verifying")
+    applied = apply_plan(plan, task)
+    if plan.model is not None:
+        save_model(applied.model, plan, folder.pruned)
+    say("testing dense and pruned")
+    networks = {"dense": task.model, "pruned": applied.model}
+    results = Results(
+        **_measured(networks, plan, task, folder), verified_error=applied.verified_error
+    )
+    if not folder.finetuned.exists():
+        results.save(folder.results)
+    if recipe.epochs:
+        if task.train is None:
+            raise ConfigError("this task has no training; give Task.train, or finetune 0 epochs")
+        say("finetuning")
+        tuned = networks["finetuned"] = copy.deepcopy(applied.model)
+        epochs = task.train(tuned, recipe, on_epoch=on_epoch, on_step=on_step)
+        if plan.model is not None:
+            save_model(tuned, plan, folder.finetuned, finetuned_epochs=recipe.epochs)
+        measured = _measured(networks, plan, task, folder)
+        results = results.model_copy(update={**measured, "epochs": tuple(epochs), "recipe": recipe})
+        results.save(folder.results)
+    write_report(folder.path)
+    return results
+
+
+def recovered(folder: RunFolder, plan: Plan, recipe: FinetuneConfig) -> Results | None:
+    """The results of ``plan`` where :func:`recover` has nothing left to do; otherwise None.
+
+    A network that was finetuned by another recipe since counts as well.
+    """
+    name, path = ("finetuned", folder.finetuned) if recipe.epochs else ("pruned", folder.pruned)
+    try:
+        results, card = Results.load(folder.results), read_card(path)
+    except (ModelError, RunError):
+        return None
+    row = results.row(name)
+    measured = row is not None and (row.macs, row.params) == (plan.macs, plan.params)
+    return results if measured and card.plan == plan else None
+
+
+def _measured(
+    networks: dict[str, nn.Module], plan: Plan, task: Task, folder: RunFolder
+) -> dict[str, Any]:
+    """The fields of :class:`Results` that say what the networks are, and how that was measured.
+
+    Their latencies are measured in turns, so that they compare: where the search bounded latency,
+    otherwise in the runtime that a user would most likely deploy.
+    """
+    models, device = list(networks.values()), str(next(task.model.parameters()).device)
+    config = folder.load_config() if folder.config.is_file() else None
+    aim = config.latency if config is not None and config.timed else LatencyConfig(device=device)
+    inputs = with_batch(task.example_inputs, aim.batch)
+    if config is not None and config.timed:
+        runtime = make_backend(aim.backend, aim.threads, aim.device)
+        forwards = [runtime.load(model, inputs) for model in models]
+    else:
+        runtime, forwards = load_all(models, inputs, device=device)
+    latencies = measure(forwards, time=runtime.time)
+    clock, noise = judge(latencies, runtime.device)
+    rows = tuple(
+        Row(
+            name=name,
+            test_accuracy=task.test(model) if task.test else None,
+            # A copy: the evaluation recalibrates BatchNorm in place.
+            search_val_accuracy=task.evaluate(copy.deepcopy(model)).get("accuracy"),
+            macs=plan.dense_macs if name == "dense" else plan.macs,
+            params=plan.dense_params if name == "dense" else plan.params,
+            latency_ms=latency.median_ms,
+            latency_spread_ms=latency.spread_ms,
+            cpu_ms=latency.cpu_ms,
+        )
+        for (name, model), latency in zip(networks.items(), latencies, strict=True)
+    )
+    return {
+        "rows": rows,
+        "device": device,
+        "runtime": runtime.description,
+        "batch": aim.batch,
+        "clock": clock,
+        "noise": noise,
+    }

@@ -1,0 +1,113 @@
+"""Real surgery: a new, smaller module.
+
+Slicing is a ``copy.deepcopy`` whose memo already holds the sliced parameters and buffers, so that
+weights that are not kept are never copied; then the modules that state their sizes as attributes
+are told the new ones.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from amc.pruning.slicing.empty_layers import replace_if_empty
+from amc.tracing.attention import state_heads
+from amc.tracing.sizes import set_size
+from amc.tracing.trace import named_tensors
+from amc.tracing.units import Units
+
+Kept = dict[str, list[tuple[int, Tensor]]]
+"""For each sliced tensor: the dimension and the kept indices along it."""
+
+
+def kept_indices(units: Units, widths: Sequence[int]) -> Kept:
+    """Which indices of which dimensions stay, for every tensor that these widths make smaller."""
+    removed: dict[tuple[str, int], list[Tensor]] = {}
+    for unit, width in zip(units, units.check(widths), strict=True):
+        if width < unit.width:
+            gone = torch.from_numpy(unit.order[width:].copy())
+            for slot in unit.slots:
+                index = torch.from_numpy(slot.index)[gone].flatten()
+                removed.setdefault((slot.tensor, slot.dim), []).append(index)
+    kept: Kept = {}
+    for (tensor, dim), parts in removed.items():
+        stays = torch.ones(units.sizes[tensor][dim], dtype=torch.bool)
+        stays[torch.cat(parts)] = False
+        kept.setdefault(tensor, []).append((dim, stays.nonzero().flatten()))
+    return kept
+
+
+def attribute_sizes(units: Units, widths: Sequence[int]) -> dict[str, int]:
+    """The integers of modules that these widths change, ``blocks.0.attn.num_heads``, by path."""
+    return _attribute_sizes(units, kept_indices(units, widths))
+
+
+def _attribute_sizes(units: Units, kept: Kept) -> dict[str, int]:
+    attributes = {slot.tensor for unit in units for slot in unit.slots if slot.role == "size"}
+    return {name: len(kept[name][0][1]) for name in kept if name in attributes}
+
+
+def slice_model(model: nn.Module, units: Units, widths: Sequence[int]) -> nn.Module:
+    """A new module that keeps ``widths[u]`` groups of each unit; ``model`` is untouched.
+
+    ``widths`` has one integer a unit, in 1..unit.width, or 0 where the unit is droppable. Raises
+    :class:`UnitError` otherwise.
+    """
+    kept = kept_indices(units, widths)
+    memo: dict[int, Any] = {}
+    for name, tensor in named_tensors(model):
+        sliced: Tensor = tensor.detach()
+        for dim, index in kept.get(name, ()):
+            sliced = sliced.index_select(dim, index.to(sliced.device))
+        own = sliced if name in kept else sliced.clone()
+        is_parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(own, tensor.requires_grad) if is_parameter else own
+    small = copy.deepcopy(model, memo)
+    for name, size in _attribute_sizes(units, kept).items():
+        set_size(small, name, size)
+    state_sizes(small)
+    return small
+
+
+def state_sizes(model: nn.Module) -> None:
+    """Set the size attributes of known modules from the shapes of their tensors."""
+    for module in model.modules():
+        if isinstance(module, _ConvNd):
+            _state_conv(module)
+        elif isinstance(module, nn.Linear):
+            module.out_features, module.in_features = module.weight.shape
+        elif isinstance(module, _NormBase):
+            sized = module.weight if module.affine else module.running_mean
+            if sized is not None:
+                module.num_features = sized.shape[0]
+        elif isinstance(module, nn.PReLU):
+            module.num_parameters = module.weight.numel()
+        elif isinstance(module, nn.GroupNorm):
+            module.num_channels = len(module.weight) if module.affine else module.num_channels
+        elif isinstance(module, nn.Embedding):
+            module.embedding_dim = module.weight.shape[1]
+        elif isinstance(getattr(module, "normalized_shape", None), tuple):  # any LayerNorm
+            _state_norm(module)
+        state_heads(module)
+        replace_if_empty(module)
+
+
+def _state_norm(norm: Any) -> None:
+    if isinstance(norm.weight, Tensor):
+        norm.normalized_shape = tuple(norm.weight.shape)
+
+
+def _state_conv(conv: _ConvNd) -> None:
+    first, second = conv.weight.shape[:2]
+    transposed = isinstance(conv, _ConvTransposeNd)
+    if conv.groups > 1 and conv.groups == conv.in_channels and not transposed:  # depthwise
+        conv.groups = max(1, first // (conv.out_channels // conv.in_channels))
+    per_group_out, per_group_in = (second, first) if transposed else (first, second)
+    conv.out_channels = per_group_out * (conv.groups if transposed else 1)
+    conv.in_channels = per_group_in * (1 if transposed else conv.groups)

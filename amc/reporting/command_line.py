@@ -1,0 +1,133 @@
+"""The command line that a run's settings correspond to, and what no option of it can say."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+from amc.config import (
+    DataConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    SearchConfig,
+)
+from amc.utils.formatting import bound
+
+_OPTIONS = {
+    "model.weights": "--weights",
+    "data.search_val": "--search-val",
+    "data.image_size": "--image-size",
+    "data.download": "--download",
+    "latency.backend": "--backend",
+    "latency.batch": "--latency-batch",
+    "latency.threads": "--latency-threads",
+    "min_accuracy": "--min-accuracy",
+    "minimise": "--minimise",
+    "agent": "--agent",
+    "preset": "--preset",
+    "reward": "--reward",
+    "constraint": "--constraint",
+    "evaluate.images": "--images",
+    "evaluate.calibration_images": "--calibration-images",
+    "evaluate.reconstruct": "--reconstruct",
+    "evaluate.bf16": "--bf16",
+    "importance": "--importance",
+    "min_keep": "--min-keep",
+    "min_width": "--min-width",
+    "exclude": "--exclude",
+    "gentle_ends": "--gentle-ends",
+    "allow_drop": "--allow-drop",
+    "device": "--device",
+    "threads": "--threads",
+    "workers": "--workers",
+}
+"""The option of each setting that is written only where it differs from its default."""
+
+_SEARCH_ONLY = {"min_accuracy", "minimise", "agent", "preset", "constraint"}
+"""Settings that ``amc replay`` has no option for."""
+
+
+def command_line(config: SearchConfig, recipe: FinetuneConfig | None) -> str | None:
+    """``amc search ...`` or ``amc replay ...`` for a shell, an option a line; None where the run
+    was given objects.
+
+    ``recipe`` is the finetuning that followed (of 0 epochs: none), None where it is not known.
+    """
+    if config.model is None or config.data is None:
+        return None
+    verb = ["replay", config.start] if config.start else ["search"]
+    lines = [["amc", *verb, config.model.spec], ["--data", config.data.spec]]
+    for key, value in config.model.arguments.items():
+        given = value if isinstance(value, str) else json.dumps(value)
+        lines.append(["--model-arg", f"{key}={given}"])
+    lines += [["--budget", f"{name}={bound(name, limit)}"] for name, limit in config.budget.items()]
+    if not config.budget and config.min_accuracy is None:
+        lines.append(["--no-budget"])
+    lines += [["--episodes", str(config.episodes)], ["--seed", str(config.seed)]]
+    for key, value in changed_settings(config).items():
+        if key in _options(config):
+            lines += _option(_OPTIONS[key], value)
+    if config.round_to != SearchConfig().round_to:
+        lines += [["--round-to", f"{kind}={number}"] for kind, number in config.round_to.items()]
+    if recipe is not None:
+        lines.append(["--epochs", str(recipe.epochs)])
+        lines += [["--lr", str(recipe.lr)]] if recipe.epochs else []
+    return " \\\n  ".join(shlex.join(line) for line in lines)
+
+
+def without_option(config: SearchConfig, recipe: FinetuneConfig | None) -> dict[str, Any]:
+    """Settings that differ from their defaults and that :func:`command_line` cannot say."""
+    options = _options(config)
+    changed = {key: v for key, v in changed_settings(config).items() if key not in options}
+    if recipe is None or not recipe.epochs:
+        return changed
+    # The command gives the search's seed and bf16 to the finetuning as well.
+    implied = {"seed": config.seed, "bf16": config.evaluate.bf16}
+    default = FinetuneConfig(epochs=recipe.epochs, lr=recipe.lr, **implied).model_dump()
+    return changed | {
+        f"finetune.{key}": value
+        for key, value in recipe.model_dump().items()
+        if value != default[key]
+    }
+
+
+def changed_settings(config: SearchConfig) -> dict[str, Any]:
+    """Settings that differ from their defaults (the agent's: from its preset's), flat.
+
+    Without those that are stated in their own form: the model, the data, the budget, the multiples
+    of widths, episodes, seed, the finetuning.
+    """
+    default = SearchConfig(
+        data=DataConfig(), agent=config.agent, preset=config.preset, evaluate=EvaluateConfig()
+    )
+    stated = {"model.spec", "data.spec", "start", "episodes", "seed"}
+    flat_default = flatten(default.model_dump(mode="json"))
+    flat_default |= {"agent": "expert", "preset": "default"}
+    return {
+        key: value
+        for key, value in flatten(config.model_dump(mode="json")).items()
+        if value != flat_default.get(key)
+        and key not in stated
+        and not key.startswith(("budget.", "model.arguments.", "round_to.", "finetune."))
+    }
+
+
+def _options(config: SearchConfig) -> set[str]:
+    return set(_OPTIONS) - (_SEARCH_ONLY if config.start else set())
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= (
+            flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat
+
+
+def _option(flag: str, value: Any) -> list[list[str]]:
+    if isinstance(value, bool):
+        return [[flag if value else flag.replace("--", "--no-", 1)]]
+    return [[flag, str(one)] for one in (value if isinstance(value, list) else [value])]

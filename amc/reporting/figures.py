@@ -1,0 +1,383 @@
+"""The pictures of a run, as matplotlib figures: for the report, and for TensorBoard.
+
+As they come they are dark on white; :func:`to_svg` drops the background and makes the colours the
+page's own, so that a picture follows it into dark mode.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize, to_rgba_array
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from amc.utils import formatting
+from amc.utils.atomic_files import replacing
+
+MUTED, LINE, SOFT, ACCENT, SECOND = "#7a848c", "#b4bcc2", "#c3cbce", "#1f8f84", "#d9702f"
+"""Text, hairlines, the dense network, what is kept or learned, the one thing to look at."""
+
+HALO = "halo"
+"""End of the ids of labels that lie over data: the page draws a rim around them."""
+
+_VARIABLES = {
+    MUTED: "var(--muted)",
+    LINE: "var(--line)",
+    SOFT: "var(--soft)",
+    ACCENT: "var(--accent)",
+    SECOND: "var(--second)",
+}
+
+_STYLE: dict[Any, Any] = {
+    "figure.facecolor": "white",  # TensorBoard drops transparency, and smooth edges with it
+    "axes.facecolor": "none",
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": MUTED,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "text.color": MUTED,
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "font.size": 10,
+    "font.family": "DejaVu Sans",
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "svg.fonttype": "none",  # text stays text: it takes the page's font and can be found
+    "svg.hashsalt": "amc",  # the same data give the same bytes
+}
+_styled = mpl.rc_context(_STYLE)
+
+_WIDE, _NARROW = 12.0, 5.2
+"""Inches; a picture's text has the same size in a column of the page, and on a phone."""
+
+_MOST_UPRIGHT = 30
+"""Units that fit side by side with readable names."""
+
+_MOST_LETTERS = 130
+"""Letters that fit side by side below the wide picture."""
+
+
+_AGENTS = (
+    ACCENT,
+    SECOND,
+    "#5b6fb5",
+    "#b5487f",
+    "#8a7a2f",
+    "#4f9bc7",
+    "#7d5aa6",
+    "#5f6b73",
+    "#a65a3c",
+    "#3f7d4e",
+)
+"""Colours of lines that are told apart."""
+
+_PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g}%")
+
+
+@_styled
+def plan_figure(
+    names: Sequence[str],
+    dense_widths: Sequence[int],
+    kept_widths: Sequence[int],
+    title: str = "",
+    *,
+    compact: bool = False,
+) -> Figure:
+    """Kept against dense width of every unit, with the kept percentage.
+
+    One entry per unit, in forward order. Upright bars; lying ones where there are more than 30
+    units, or with ``compact``, for a narrow screen.
+    """
+    lying = compact or len(names) > _MOST_UPRIGHT
+    figure, axes = _axes(
+        title,
+        _NARROW if compact else _WIDE,
+        0.9 + 0.21 * len(names) if lying else 3.8,
+    )
+    places = np.arange(len(names))
+    draw = axes.barh if lying else axes.bar
+    draw(places, dense_widths, 0.72, color=SOFT, label="dense")
+    draw(places, kept_widths, 0.72, color=ACCENT, label="kept")
+    for place, dense, kept in zip(places, dense_widths, kept_widths, strict=True):
+        axes.annotate(
+            f"{kept / dense:.0%}",
+            (dense, place) if lying else (place, dense),
+            (4, 0) if lying else (0, 3),
+            textcoords="offset points",
+            fontsize=8.5 if lying else 9.5,
+            ha="left" if lying else "center",
+            va="center_baseline" if lying else "bottom",
+        )
+    label = _label_lying if lying else _label_upright
+    label(axes, [_shorten(name) for name in names], 1.1 * max(dense_widths, default=1))
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside upper right", ncols=2, borderpad=0
+    )
+    return figure
+
+
+@_styled
+def progress_figure(rewards: Sequence[float], title: str = "") -> Figure:
+    """Every episode's reward (dots) and the best so far (line), against episodes from 1."""
+    figure, axes = _axes(title)
+    numbers = np.arange(1, len(rewards) + 1)
+    best = np.maximum.accumulate(np.asarray(rewards, dtype=np.float64))
+    axes.plot(numbers, rewards, "o", color=MUTED, alpha=0.45, ms=3.5, mew=0, label="episode")
+    axes.plot(numbers, best, color=ACCENT, drawstyle="steps-post", label="best")
+    peak = int(np.argmax(best))
+    axes.plot(numbers[peak], best[peak], "o", color=SECOND, ms=7, mew=0, label="peak")
+    _name(axes, numbers[peak], best[peak], formatting.number(best[peak]), above=True)
+    axes.set(xlabel="episode", ylabel="reward")
+    _count_along_x(axes, len(rewards))
+    axes.margins(y=0.12)
+    return figure
+
+
+@_styled
+def tradeoff_figure(
+    kept: Sequence[float],
+    quality: Sequence[float],
+    best: int,
+    *,
+    cost_label: str,
+    quality_label: str,
+    title: str = "",
+    colorbar: bool = False,
+) -> Figure:
+    """Quality against kept cost (a fraction), a dot an episode, later ones stronger.
+
+    ``best`` is the index of the episode to mark. A quality in [0, 1] is shown in percent. With
+    ``colorbar``, a scale says which shade is which episode, counted from 1.
+    """
+    figure, axes = _axes(title)
+    shades = to_rgba_array([ACCENT] * len(kept), np.linspace(0.2, 0.85, len(kept)))
+    axes.scatter(kept, quality, s=18, c=shades, lw=0, label="episode")
+    axes.plot(kept[best], quality[best], "o", color=SECOND, ms=7.5, mew=0, label="best")
+    _name(axes, kept[best], quality[best], "best plan", above=True)
+    axes.set(xlabel=cost_label, ylabel=quality_label)
+    axes.xaxis.set_major_formatter(_PERCENT)
+    if min(quality) >= 0 and max(quality) <= 1:
+        axes.yaxis.set_major_formatter(_PERCENT)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.margins(0.06, 0.1)
+    if colorbar:
+        scale = ScalarMappable(Normalize(1, max(2, len(kept))), ListedColormap(shades))
+        bar = figure.colorbar(scale, ax=axes, label="episode", aspect=30, pad=0.02)
+        bar.outline.set_visible(False)
+    return figure
+
+
+@_styled
+def front_figure(
+    episodes: tuple[Sequence[float], Sequence[float]],
+    front: tuple[Sequence[float], Sequence[float]],
+    dense_quality: float | None,
+    *,
+    cost_label: str,
+    quality_label: str,
+    title: str = "",
+) -> Figure:
+    """Kept cost (a fraction) and quality of all episodes, pale; of the front as a line.
+
+    The dense network is a star at cost 1, where its quality is known. A quality in [0, 1] is shown
+    in percent.
+    """
+    figure, axes = _axes(title)
+    axes.plot(*episodes, "o", color=MUTED, alpha=0.35, ms=3.5, mew=0, label="episode")
+    axes.plot(*front, "o-", color=ACCENT, ms=4.5, mew=0, label="front")
+    if dense_quality is not None:
+        axes.plot(1.0, dense_quality, "*", color=SECOND, ms=12, mew=0, label="dense")
+        _name(axes, 1.0, dense_quality, "dense", above=False)
+    axes.set(xlabel=cost_label, ylabel=quality_label)
+    axes.xaxis.set_major_formatter(_PERCENT)
+    shown = [*episodes[1], dense_quality or 0.0]
+    if min(shown) >= 0 and max(shown) <= 1:
+        axes.yaxis.set_major_formatter(_PERCENT)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.margins(0.06, 0.1)
+    return figure
+
+
+@_styled
+def finetune_figure(accuracies: Sequence[float], dense: float | None, title: str = "") -> Figure:
+    """Test accuracy after each epoch of finetuning, and the dense network's as a line."""
+    figure, axes = _axes(title)
+    numbers = np.arange(1, len(accuracies) + 1)
+    if dense is not None:
+        axes.axhline(dense, color=MUTED, lw=1.1, ls=(0, (4, 3)), label="dense")
+        axes.annotate(
+            f"dense {dense:.1%}",
+            (0, dense),
+            (0, 4),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+        )
+    axes.plot(numbers, accuracies, "o-", color=ACCENT, ms=4, mew=0, label="finetuned")
+    axes.plot(numbers[-1], accuracies[-1], "o", color=SECOND, ms=7, mew=0, label="last")
+    _name(axes, numbers[-1], accuracies[-1], f"{accuracies[-1]:.1%}", above=False)
+    axes.set(xlabel="epoch", ylabel="test accuracy")
+    _count_along_x(axes, len(accuracies))
+    axes.yaxis.set_major_formatter(_PERCENT)
+    axes.margins(y=0.15)
+    return figure
+
+
+@_styled
+def seconds_figure(seconds: Mapping[str, float], title: str = "") -> Figure:
+    """Wall time of each phase, longest part first as given."""
+    figure, axes = _axes(title, height=0.55 + 0.46 * len(seconds))
+    places = np.arange(len(seconds))
+    axes.barh(places, list(seconds.values()), 0.55, color=ACCENT)
+    for place, value in zip(places, seconds.values(), strict=True):
+        axes.annotate(
+            formatting.duration(value),
+            (value, place),
+            (5, 0),
+            textcoords="offset points",
+            va="center",
+        )
+    axes.set_yticks(places, list(seconds))
+    axes.set_xticks([])
+    axes.set_ylim(len(seconds) - 0.5, -0.5)
+    axes.set_xlim(0, 1.3 * max(seconds.values(), default=1.0) or 1.0)
+    axes.grid(visible=False)
+    axes.spines["bottom"].set_visible(False)
+    return figure
+
+
+@_styled
+def comparison_figure(curves: Mapping[str, np.ndarray], quality: str, title: str = "") -> Figure:
+    """The best so far against evaluated plans: median of the seeds, a band for their middle half.
+
+    ``curves`` holds (seeds, evaluations) for each agent, the first one drawn strongest; where there
+    is one evaluation only, the plan is a dotted line. ``quality`` names the axis. The axis leaves
+    out how bad the very first plans were.
+    """
+    figure, axes = _axes(title, width=8.0, height=4.2)
+    longest = max(values.shape[1] for values in curves.values())
+    for number, (agent, values) in enumerate(curves.items()):
+        colour = _AGENTS[number % len(_AGENTS)]
+        median = np.median(values, axis=0)
+        if values.shape[1] == 1:
+            axes.axhline(median[0], color=colour, ls=":", label=agent)
+            continue
+        steps = np.arange(1, values.shape[1] + 1)
+        axes.plot(steps, median, color=colour, lw=1.4 if number else 2.4, label=agent, zorder=3)
+        if len(values) > 1:
+            low, high = np.quantile(values, (0.25, 0.75), axis=0)
+            axes.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
+    axes.set(xlabel="evaluated plans", ylabel=quality)
+    _count_along_x(axes, longest)
+    early = max(1, longest // 15)
+    shown = np.concatenate(
+        [values[:, min(early, values.shape[1]) - 1 :].ravel() for values in curves.values()]
+    )
+    margin = 0.05 * (float(np.ptp(shown)) or 1.0)
+    axes.set_ylim(shown.min() - margin, shown.max() + margin)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture by itself, on white: SVG or PNG, by the suffix."""
+    dated = {"Date": None} if path.suffix == ".svg" else {}
+    with mpl.rc_context(_STYLE), replacing(path) as draft:
+        figure.savefig(draft, dpi=150, metadata=dated)
+
+
+def to_svg(figure: Figure, name: str, description: str) -> str:
+    """An ``<svg>`` element for a page: scales to its box, colours are the page's variables.
+
+    ``name`` keeps its ids apart from those of the page's other pictures; ``description`` is what
+    a screen reader says.
+    """
+    buffer = io.StringIO()
+    with mpl.rc_context(_STYLE):
+        figure.savefig(buffer, format="svg", facecolor="none", metadata={"Date": None})
+    drawing = buffer.getvalue()
+    drawing = drawing[drawing.index("<svg") :]
+    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
+    size = re.search(r'viewBox="[^"]*"', drawing)
+    head = f'<svg {size[0] if size else ""} role="img" aria-label="{escape(description)}">'
+    drawing = head + drawing[drawing.index(">") + 1 :]
+    drawing = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", drawing)
+    for colour, variable in _VARIABLES.items():
+        drawing = drawing.replace(colour, variable)
+    return drawing
+
+
+def _axes(title: str, width: float = _NARROW, height: float = 3.1) -> tuple[Figure, Axes]:
+    figure = Figure((width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title)
+    return figure, axes
+
+
+def _label_upright(axes: Axes, names: Sequence[str], height: float) -> None:
+    axes.set_xticks(np.arange(len(names)), names)
+    if len(names) * max(map(len, names), default=0) > _MOST_LETTERS:
+        for label in axes.get_xticklabels():
+            label.set(rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_xlim(-0.6, len(names) - 0.4)
+    axes.set_ylim(0, height)
+    axes.set_ylabel("width")
+
+
+def _label_lying(axes: Axes, names: Sequence[str], length: float) -> None:
+    axes.set_yticks(np.arange(len(names)), names, fontsize=8.5)
+    axes.set_ylim(len(names) - 0.4, -0.6)  # the first unit on top
+    axes.set_xlim(0, length)
+    axes.set_xlabel("width")
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x")
+    axes.spines["bottom"].set_visible(False)
+
+
+def _count_along_x(axes: Axes, most: int) -> None:
+    """Whole numbers from 1 to ``most``, also where there is only one."""
+    axes.set_xlim(1 - max(0.5, 0.04 * most), most + max(0.5, 0.04 * most))
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+
+
+def _name(axes: Axes, x: float, y: float, label: str, *, above: bool) -> None:
+    """Write ``label`` at a point, on the side where the picture has room."""
+    low, high = axes.get_xlim()
+    left = x > (low + high) / 2
+    axes.annotate(
+        label,
+        (x, y),
+        (4 if left else -4, 7 if above else -19),
+        textcoords="offset points",
+        ha="right" if left else "left",
+        color=SECOND,
+        fontweight="bold",
+        gid=HALO,
+    )
+
+
+def _shorten(name: str, most: int = 30) -> str:
+    """A long module path keeps its beginning, which says where, and its end, which says what."""
+    return name if len(name) <= most else f"{name[: most - 12]}…{name[-11:]}"

@@ -1,0 +1,376 @@
+"""The page of a run: what came of it, in words, numbers and pictures, in one file."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from rich.table import Table
+from rich.text import Text
+
+from amc.config import FinetuneConfig
+from amc.pruning.plan import Plan
+from amc.records.episode import Episode
+from amc.records.pareto_front import Front
+from amc.records.results import Results
+from amc.records.run_folder import RunFolder
+from amc.records.run_record import Record
+from amc.registry import AGENTS, REWARDS
+from amc.reporting import figures
+from amc.reporting.command_line import command_line, flatten, without_option
+from amc.reporting.html import Html, join, page, table, tag
+from amc.reporting.tables import compare, front_rows, measured_in
+from amc.utils import formatting
+from amc.utils.atomic_files import replacing
+
+_NOTHING = Html("")
+
+
+def write_report(run: Path) -> Path:
+    """Write ``report.html`` into the run's folder, replacing an older one, and return its path.
+
+    The page loads nothing: style and pictures are in it. A run that was interrupted, or not
+    finetuned, gets a page that says so. Raises :class:`~amc.errors.RunError` where ``run`` is not
+    the folder of a run or a record is damaged, and :class:`~amc.errors.PlanError` where its plan is
+    missing or damaged.
+    """
+    document = _render(Record.load(run))
+    target = RunFolder(run).report
+    with replacing(target) as draft:
+        draft.write_text(document, encoding="utf-8")
+    return target
+
+
+def results_table(results: Results) -> Table:
+    """The same numbers as the page's, for a terminal."""
+    shown = Table(caption=f"latency in {measured_in(results)}", caption_justify="left")
+    shown.add_column("")
+    for row in results.rows:
+        shown.add_column(row.name, justify="right")
+    for label, cells in compare(results):
+        shown.add_row(
+            label,
+            *(
+                Text.assemble(cell.value, *((f"\n{note}", "dim") for note in cell.notes))
+                for cell in cells
+            ),
+        )
+    return shown
+
+
+def front_table(front: Front) -> Table:
+    """The plans of a front, for a terminal."""
+    head, rows = front_rows(front)
+    shown = Table(title="plans that no other beats in both cost and quality")
+    for name in head:
+        shown.add_column(name, justify="right")
+    for row in rows:
+        shown.add_row(*row)
+    return shown
+
+
+def _render(run: Record) -> str:
+    name = run.path.resolve().name
+    budget = _aim(run)
+    header = tag(
+        "header",
+        tag("p", f"{budget} · {run.started.isoformat()} · {name}"),
+        tag("h1", run.network),
+        tag("p", _headline(run), class_="headline"),
+    )
+    body = join(
+        header,
+        _notes(run),
+        _results_section(run.results) if run.results else _NOTHING,
+        _front_section(run, run.front) if run.front else _NOTHING,
+        _plan_section(run.plan) if run.plan else _NOTHING,
+        _search_section(run),
+        _reproduce_section(run),
+    )
+    return page(f"{run.network}, {budget}", body)
+
+
+def _aim(run: Record) -> str:
+    """What was asked for."""
+    floor, budget = run.config.min_accuracy, formatting.budget(run.config.budget)
+    if floor is None:
+        return budget
+    held = f"accuracy ≥ {formatting.percent(floor)}"
+    return f"{held}, {budget}" if run.config.budget else held
+
+
+def _headline(run: Record) -> Html:
+    """The result in one sentence."""
+    plan, results = run.plan, run.results
+    if plan is None:
+        return Html("No episode has finished yet, so there is no plan to show.")
+    kept = join(
+        "Keeps ",
+        _strong(formatting.percent(plan.macs / plan.dense_macs)),
+        " of the MACs and ",
+        _strong(formatting.percent(plan.params / plan.dense_params)),
+        " of the parameters",
+    )
+    last = results.rows[-1] if results and results.rows else None
+    dense = results.row("dense") if results else None
+    if last is None or last.test_accuracy is None or last.name == "dense":
+        accuracy = plan.quality.get("accuracy")
+        if accuracy is None:
+            return join(kept, ".")
+        before = " before finetuning."
+        return join(kept, "; search-val accuracy ", _strong(formatting.percent(accuracy)), before)
+    when = "" if last.name == "finetuned" else " before finetuning,"
+    parts = [kept, "; test accuracy ", _strong(formatting.percent(last.test_accuracy)), when]
+    if dense and dense.test_accuracy is not None:
+        parts.append(f" against {formatting.percent(dense.test_accuracy)} dense")
+    before_ms = results.time_ms(dense) if results and dense else None
+    after_ms = results.time_ms(last) if results else None
+    if before_ms and after_ms:
+        parts += ["; ", _strong(f"{before_ms / after_ms:.2f}"), " times as fast"]
+    return join(*parts, ".")
+
+
+def _notes(run: Record) -> Html:
+    """What a reader would expect and does not find, and how to get it."""
+    asked, done = run.config.episodes, len(run.episodes)
+    notes: list[str] = []
+    floor = run.config.min_accuracy
+    if floor is not None and done:
+        reached = run.episodes[run.best].quality.get("accuracy", 0.0)
+        held = "is held" if reached >= floor else "is held by none of the plans"
+        notes.append(f"An accuracy of {floor:g} on search-val {held}; the plan has {reached:.4f}.")
+    if run.confirmation is not None:
+        notes.append(f"Latency: {run.confirmation}.")
+        if run.confirmation.tightened:
+            notes.append(
+                f"The best plans missed the bound when they were measured; the one shown was "
+                f"planned for {formatting.percent(run.confirmation.tightened[-1])} of it, after the "
+                f"{done} episodes."
+            )
+    if 0 < done < asked and not _ends_by_itself(run.config.agent):
+        notes.append(f"Stopped after {done} of {asked} episodes: the plan is the best of those.")
+    command = tag("code", shlex.join(["amc", "finetune", str(run.path)]))
+    if done and run.results is None:
+        missing = "Not measured yet: no test accuracy, no latency. "
+        notes.append(join(missing, command, " prunes the network, measures and finetunes it."))
+    elif run.results and not run.results.epochs:
+        notes.append(join("Not finetuned. ", command, " recovers accuracy."))
+    return tag("ul", *(tag("li", note) for note in notes), class_="notes") if notes else _NOTHING
+
+
+def _results_section(results: Results) -> Html:
+    head = ["", *(row.name.capitalize() for row in results.rows)]
+    rows: list[list[str]] = [
+        [label, *(join(cell.value, *(tag("small", note) for note in cell.notes)) for cell in cells)]
+        for label, cells in compare(results)
+    ]
+    note = (
+        "Changes are relative to the dense network. Latency: median and interquartile range of one"
+        f" forward, the networks in turns, in {measured_in(results)}. The sliced network equals its"
+        f" masked twin to a relative error of {results.verified_error:.1e}."
+    )
+    return join(tag("h2", "Result"), table(head, rows, "results"), tag("p", note, class_="note"))
+
+
+def _plan_section(plan: Plan) -> Html:
+    names, widths = [unit.name for unit in plan.units], plan.widths()
+    dense = [unit.width for unit in plan.units]
+    description = f"Kept against dense width of {len(names)} units"
+    pictures = []
+    for compact in (False, True):
+        kind = "narrow" if compact else "wide"
+        drawn = figures.plan_figure(names, dense, widths, compact=compact)
+        svg = Html(figures.to_svg(drawn, f"plan-{kind}", description))
+        pictures.append(tag("div", svg, class_=kind))
+    rows: list[list[str]] = [
+        [
+            unit.name,
+            str(unit.width),
+            str(kept),
+            formatting.percent(kept / unit.width, 0),
+            _bar(kept, unit.width),
+        ]
+        for unit, kept in zip(plan.units, widths, strict=True)
+    ]
+    caption = "How many channels (or groups of channels) of each unit are kept, in forward order."
+    if plan.quality:
+        scores = (
+            f"{key.replace('_', '-')} {formatting.number(value)}"
+            for key, value in plan.quality.items()
+        )
+        caption += f" On search-val, before finetuning: {', '.join(scores)}."
+    return join(
+        tag("h2", "Best plan"),
+        tag("figure", tag("figcaption", tag("p", caption)), *pictures),
+        tag(
+            "details",
+            tag("summary", "The plan as a table ", tag("span", f"({len(rows)} units)")),
+            table(["Unit", "Dense", "Kept", "Keep", ""], rows, "plan"),
+        ),
+    )
+
+
+def _search_section(run: Record) -> Html:
+    parts = [*_search_figures(run), *_recovery_figures(run)] if run.episodes else []
+    if not parts:
+        return _NOTHING
+    return join(tag("h2", "How it got there"), tag("div", *parts, class_="grid"))
+
+
+def _search_figures(run: Record) -> list[Html]:
+    progress = _figure(
+        "Reward by episode",
+        f"Each dot is a plan; the line is the best so far. Reward: {_reward(run)}.",
+        "progress",
+        figures.progress_figure([episode.reward for episode in run.episodes]),
+    )
+    if run.front is not None:
+        return [progress, _front(run, run.front)]
+    return [progress, _tradeoff(run.episodes, run.best)]
+
+
+def _front(run: Record, front: Front) -> Html:
+    cost, scored = run.config.costs[0], "accuracy" in front.dense_quality
+    name = "accuracy" if scored else run.config.signal
+    plans = [(plan.costs[cost][1], plan.quality[name]) for plan in front.plans]
+    drawn = figures.front_figure(
+        (
+            [getattr(e, f"kept_{cost}") for e in run.episodes],
+            [e.quality[name] for e in run.episodes],
+        ),
+        ([kept for kept, _ in plans], [quality for _, quality in plans]),
+        front.dense_quality.get(name),
+        cost_label=f"{formatting.QUANTITY[cost]} kept",
+        quality_label=f"search-val {name.replace('_', '-')}",
+    )
+    caption = (
+        "Every plan before finetuning, and those that no other beats in both cost and "
+        f"{run.config.signal.replace('_', '-')}; the star is the dense network. "
+    )
+    return _figure("Cost against quality", caption, "front", drawn)
+
+
+def _front_section(run: Record, front: Front) -> Html:
+    head, rows = front_rows(front)
+    command = tag("code", shlex.join(["amc", "finetune", str(run.path), "--budget", "flops=0.42"]))
+    note = join("Before finetuning. ", command, " takes the best of them within a budget.")
+    return join(tag("h2", "Plans to choose from"), table(head, rows, "front"), tag("p", note))
+
+
+def _reward(run: Record) -> str:
+    floor = run.config.min_accuracy
+    if floor is None:
+        return REWARDS.entry(run.config.reward).summary
+    cost = formatting.QUANTITY[run.config.minimise]
+    return (
+        f"1 minus the share of {cost} kept; below an accuracy of {floor:g}, minus what is missing"
+    )
+
+
+def _tradeoff(episodes: Sequence[Episode], best: int) -> Html:
+    # A budget pins its own quantity to one value: draw the cost that tells plans apart.
+    kept = {
+        "macs": [episode.kept_macs for episode in episodes],
+        "params": [episode.kept_params for episode in episodes],
+    }
+    pinned, free = sorted(kept, key=lambda name: max(kept[name]) - min(kept[name]))
+    scored = all("accuracy" in episode.quality for episode in episodes)
+    drawn = figures.tradeoff_figure(
+        kept[free],
+        [e.quality["accuracy"] if scored else e.reward for e in episodes],
+        best,
+        cost_label=f"{formatting.QUANTITY[free]} kept",
+        quality_label="search-val accuracy" if scored else "reward",
+    )
+    low, high = formatting.percent(min(kept[pinned])), formatting.percent(max(kept[pinned]))
+    caption = (
+        f"Every plan before finetuning, later ones stronger. They keep "
+        f"{low if low == high else f'{low} to {high}'} of the {formatting.QUANTITY[pinned]}. "
+        f"The best is episode {episodes[best].number}."
+    )
+    return _figure("Cost against quality", caption, "tradeoff", drawn)
+
+
+def _recovery_figures(run: Record) -> list[Html]:
+    results = run.results
+    parts = []
+    if results and results.epochs:
+        dense, pruned = results.row("dense"), results.row("pruned")
+        start = pruned.test_accuracy if pruned else None
+        begun = f" It began at {formatting.percent(start)}." if start is not None else ""
+        drawn = figures.finetune_figure(
+            [epoch.test_accuracy for epoch in results.epochs],
+            dense.test_accuracy if dense else None,
+        )
+        caption = f"Test accuracy after each epoch.{begun}"
+        parts.append(_figure("Finetuning", caption, "finetune", drawn))
+    phases = _phases(run)
+    total = formatting.duration(sum(phases.values()))
+    drawn = figures.seconds_figure(phases)
+    parts.append(_figure("Time", f"Wall time by phase, {total} in all.", "seconds", drawn))
+    return parts
+
+
+def _phases(run: Record) -> dict[str, float]:
+    """Seconds: what episodes spent, and the finetuning."""
+    sums: dict[str, float] = {}
+    for episode in run.episodes:
+        for name, value in episode.seconds.items():
+            sums[name] = sums.get(name, 0.0) + value
+    if run.results is not None and run.results.epochs:
+        sums["finetune"] = sum(epoch.seconds for epoch in run.results.epochs)
+    return sums
+
+
+def _reproduce_section(run: Record) -> Html:
+    recipe = _recipe(run.results) if run.results else run.config.finetune
+    command = command_line(run.config, recipe)
+    if command is None:
+        again = tag("p", "This run was given Python objects: no command line describes it.")
+    else:
+        again = tag("pre", tag("code", command))
+    others = without_option(run.config, recipe) if command else {}
+    beyond = ", ".join(f"{key} = {_value(value)}" for key, value in others.items())
+    known = " · ".join(f"{name} {value}" for name, value in run.versions.items())
+    settings = flatten(run.config.model_dump(mode="json", exclude_none=True))
+    rows: list[list[str]] = [[key, _value(value)] for key, value in settings.items()]
+    return join(
+        tag("h2", "Reproduce"),
+        again,
+        tag("p", f"Also set: {beyond}.", class_="note") if beyond else _NOTHING,
+        tag("p", f"Made with {known}.", class_="note") if known else _NOTHING,
+        tag(
+            "details",
+            tag("summary", "All settings ", tag("span", "(config.toml)")),
+            table([], rows, "pairs"),
+        ),
+    )
+
+
+def _recipe(results: Results) -> FinetuneConfig:
+    return results.recipe or FinetuneConfig(epochs=len(results.epochs))
+
+
+def _figure(title: str, caption: str, name: str, drawn: Figure) -> Html:
+    svg = Html(figures.to_svg(drawn, name, f"{title}: {caption}"))
+    return tag("figure", tag("figcaption", tag("strong", title), tag("p", caption)), svg)
+
+
+def _bar(kept: int, dense: int) -> Html:
+    inner = tag("span", style=f"width:{100 * kept / dense:.1f}%")
+    return tag("div", inner, class_="bar")
+
+
+def _value(value: object) -> str:
+    return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
+
+
+def _strong(value: str) -> Html:
+    return tag("strong", value)
+
+
+def _ends_by_itself(agent: str) -> bool:
+    """Whether the agent stops where it has no new plan: nothing in it is random."""
+    return agent in AGENTS and not AGENTS.entry(agent).traits["seeded"]

@@ -1,0 +1,105 @@
+"""Image classification as a task."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+
+from torch import nn
+
+from amc.config import DataConfig, EvaluateConfig, FinetuneConfig, ModelConfig
+from amc.models.factory import build_resolved
+from amc.models.weights import tensors_sha256
+from amc.task import Epoch, Task
+from amc.training.finetune import finetune
+from amc.vision.data import ImageData, load_data
+from amc.vision.evaluator import Evaluator
+from amc.vision.inference import accuracy
+from amc.vision.training_images import TrainingImages
+
+_PROBED = 256
+"""Training images on which a unit's sensitivity is measured, and others for the statistics."""
+
+
+def image_task(
+    model: ModelConfig | str,
+    data: DataConfig | ImageData | str,
+    evaluate: EvaluateConfig | None = None,
+    *,
+    weights: str | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: bool = True,
+) -> Task:
+    """Image classification: ``image_task("amc:resnet20", "imagefolder:DIR", weights="x.pth")``.
+
+    ``seed`` draws the images that score, recalibrate and rank channels. Raises what building the
+    model and reading the data raise.
+    """
+    config = ModelConfig(spec=model, weights=weights) if isinstance(model, str) else model
+    if isinstance(data, str):
+        data = DataConfig(spec=data)
+    images = load_data(data, progress=progress) if isinstance(data, DataConfig) else data
+    settings = evaluate or EvaluateConfig()
+    classes = len(images.classes)
+    # What the images tell about the network goes into its plan: nobody who builds it again from a
+    # file has the images at hand.
+    dense, config = build_resolved(
+        config, num_classes=classes, in_channels=images.train.images.shape[1]
+    )
+    dense.to(device)
+    ranking = TrainingImages(images, seed, device)
+    score = _ImageQuality(Evaluator.from_data(dense, images, settings, seed, device))
+
+    @cache  # only a search asks, and it costs a forward of the dense network
+    def prober() -> Evaluator:
+        seen = replace(images, search_val=images.train)
+        few = settings.model_copy(update={"images": _PROBED, "calibration_images": _PROBED})
+        return Evaluator.from_data(dense, seen, few, seed + 1, device)
+
+    def train(
+        small: nn.Module,
+        recipe: FinetuneConfig,
+        *,
+        on_epoch: Callable[[Epoch], None] | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> list[Epoch]:
+        teacher = copy.deepcopy(dense) if recipe.distill_weight else None
+        return finetune(
+            small,
+            images,
+            recipe,
+            teacher=teacher,
+            device=device,
+            on_epoch=on_epoch,
+            on_step=on_step,
+        )
+
+    return Task(
+        model=dense,
+        example_inputs=images.example().to(device),
+        evaluate=score,
+        test=lambda candidate: accuracy(
+            candidate, images, images.test, bf16=settings.bf16, device=device
+        ),
+        train=train,
+        calibration=ranking,
+        loss=ranking.losses,
+        probe=lambda candidate: prober()(candidate).kl,
+        divergence=lambda candidate: prober().divergences(candidate),
+        reconstruct=settings.reconstruct,
+        config=config,
+        data_sha256=lambda: tensors_sha256(score.evaluator.images()),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _ImageQuality:
+    """``Task.evaluate`` for images: an object, because worker processes are sent it."""
+
+    evaluator: Evaluator
+
+    def __call__(self, candidate: nn.Module) -> Mapping[str, float]:
+        return asdict(self.evaluator(candidate))

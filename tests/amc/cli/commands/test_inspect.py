@@ -1,0 +1,37 @@
+"""What ``amc inspect`` prints, as a table and as JSON."""
+
+import json
+
+from tests.amc.cli.test_app import run
+
+
+def test_inspect_prints_the_same_numbers_as_json(monkeypatch, capsys):
+    code, out, _ = run(monkeypatch, capsys, "inspect", "amc:resnet20", "--json")
+    description = json.loads(out)
+    assert code == 0
+    # 40,551,040: conv MACs of He et al.'s ResNet-20 at 32 px, and its 640-weight classifier.
+    assert description["macs"] == 40_551_040
+    assert description["params"] == 269_722
+    assert description["prunable_macs_share"] == 1.0
+    assert [u["width"] for u in description["units"]] == [16, 16, 16, 16, 32, 32, 32, 64, 64, 64]
+    code, out, _ = run(monkeypatch, capsys, "inspect", "amc:resnet20")
+    assert "40,551,040" in out
+    assert "network output" in out
+    assert "layer1.{0..2}.conv1" in out
+    _, out, _ = run(monkeypatch, capsys, "inspect", "amc:resnet20", "--all")
+    assert "layer1.{0..2}.conv1" not in out
+    assert "layer1.1.conv1" in out
+
+
+def test_inspect_takes_every_bound(monkeypatch, capsys):
+    bounds = ("--min-keep", "0.2", "--min-width", "6", "--gentle-ends", "--exclude", "layer2.0.*1")
+    multiples = ("--round-to", "4", "--round-to", "stream=8")
+    _, out, _ = run(monkeypatch, capsys, "inspect", "amc:resnet20", *bounds, *multiples, "--json")
+    units = {unit["name"]: unit for unit in json.loads(out)["units"]}
+    assert {name: unit["least_width"] for name, unit in units.items()} == {
+        "conv1": 8,
+        **dict.fromkeys(("layer1.0.conv1", "layer1.1.conv1", "layer1.2.conv1"), 8),
+        **dict.fromkeys(("layer2.1.conv1", "layer2.2.conv1"), 8),
+        **dict.fromkeys(("layer3.0.conv1", "layer3.1.conv1", "layer3.2.conv1"), 16),
+    }
+    assert {unit["multiple"] for unit in units.values()} == {4, 8}

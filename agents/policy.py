@@ -9,20 +9,22 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 import amc
 from amc.agents.policy_network import Ensemble, make_single
-from amc.config import Bound, ConstraintName
+from amc.config import ConstraintName
+from amc.cost.quantities import Bound
 from amc.envs.observation import FEATURES, FEATURES_VERSION
 from amc.errors import ConfigError
+from amc.records.episode import fractions_by_quantity
 from amc.utils.settings import Settings
 
 _NAMES = tuple(feature.name for feature in FEATURES)
@@ -31,10 +33,16 @@ _NAMES = tuple(feature.name for feature in FEATURES)
 class Reached(Settings):
     """A plan that the training found."""
 
-    kept_macs: float
-    kept_params: float
+    kept: dict[str, float]
+    """Costs as fractions of the dense network's, by quantity."""
     quality: dict[str, float]
     """On search-val, before finetuning."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_quantity(cls, values: Any) -> Any:
+        """Older files have a field for each cost."""
+        return fractions_by_quantity(values)
 
 
 class Training(Settings):

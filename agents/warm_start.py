@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from amc.agents.policy import Policy
-from amc.config import Bound
 from amc.cost.budget import Budget
+from amc.cost.quantities import Bound
 from amc.envs.problem import PruningProblem
 from amc.envs.rollout import Proposal
 from amc.errors import ConfigError

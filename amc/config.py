@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from amc.cost.quantities import QUANTITIES, Bound, Limit
 from amc.errors import ConfigError
 from amc.registry import AGENTS, BACKENDS, IMPORTANCES, REWARDS
 from amc.utils.registry import Registry, imported
@@ -165,13 +166,7 @@ class FinetuneConfig(Settings):
 
 
 ConstraintName = Literal["projection", "sequential"]
-Quantity = Literal["macs", "params", "latency_us"]
-
-Limit = float | int
-"""An upper bound: a fraction of the dense network (a float up to 1), or a count (an integer: of
-multiply-accumulates, parameters or microseconds)."""
-Bound = Limit | tuple[Limit, Limit]
-"""One for all episodes, or the ends of a range from which each episode draws its own."""
+QuantityName = Annotated[str, _known(QUANTITIES)]
 
 
 UNIT_KINDS = ("conv", "linear", "embedding", "stream", "heads")
@@ -243,7 +238,7 @@ class SearchConfig(Bounds):
     """None where the network was handed over as an object; such a run cannot be reopened."""
     data: DataConfig | None = None
     """None where the task was handed over as an object."""
-    budget: dict[str, Bound] = Field(default_factory=dict)
+    budget: dict[QuantityName, Bound] = Field(default_factory=dict)
     """Upper bounds by quantity (``macs``, ``params``, ``latency_us``)."""
     latency: LatencyConfig = LatencyConfig()
     """Where a bound on latency holds, and where the results are measured."""
@@ -252,7 +247,7 @@ class SearchConfig(Bounds):
     min_accuracy: float | None = Field(None, gt=0, le=1)
     """Find the cheapest network that is at least so accurate on search-val; the reward is then
     :class:`amc.envs.reward.FloorReward`. A budget holds as well."""
-    minimise: Quantity = "macs"
+    minimise: QuantityName = "macs"
     """What that network has least of."""
     start: str | None = None
     """The policy or plan from elsewhere with which the search begins; the run keeps a copy."""
@@ -306,7 +301,7 @@ class SearchConfig(Bounds):
         return self
 
     @property
-    def signal(self) -> Literal["kl", "accuracy", "cross_entropy"]:
+    def signal(self) -> str:
         """The quality by which plans of different cost compare."""
         if self.min_accuracy is None and self.reward in ("kl", "cross_entropy"):
             return self.reward

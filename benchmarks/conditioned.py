@@ -88,7 +88,7 @@ def compare(arguments: argparse.Namespace, task: Task, policy: Policy) -> None:
 def facts(episode: Episode) -> dict[str, Any]:
     """What is compared."""
     quality = {name: episode.quality[name] for name in ("accuracy", "kl")}
-    return {**quality, "kept_macs": episode.kept_macs, "widths": list(episode.widths)}
+    return {**quality, "kept_macs": episode.kept["macs"], "widths": list(episode.widths)}
 
 
 def report(network: str) -> None:

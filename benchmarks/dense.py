@@ -83,7 +83,7 @@ def report(network: str, epochs: int, dense: list[dict[str, Any]], runs: list[Pa
         if results.recipe is None or results.recipe.epochs != epochs:
             raise SystemExit(f"{folder} was not finetuned for {epochs} epochs")
         pruned.append(rows["finetuned"].test_accuracy or 0.0)
-        kept = f"{rows['pruned'].macs / rows['dense'].macs:.2%}"
+        kept = f"{rows['pruned'].costs['macs'] / rows['dense'].costs['macs']:.2%}"
         table.add_row(folder.name, kept, f"{rows['pruned'].test_accuracy:.4f}", f"{pruned[-1]:.4f}")
     Console().print(table)
     if dense and pruned:

@@ -90,7 +90,7 @@ def predict(name: str, count: int, backend: str) -> None:
         for widths, measured, expected in zip(some, us, predicted, strict=True):
             line: dict[str, Any] = {"kind": "plan", "network": name}
             line["runtime"] = device.runtime.description
-            line |= {"macs": cost.macs(widths), "dense_macs": cost.dense_macs}
+            line |= {"macs": cost.macs(widths), "dense_macs": cost.dense("macs")}
             line |= {"widths": list(widths), "measured_us": measured, "predicted_us": expected}
             line |= {"dense_us": dense, "dense_predicted_us": dense_predicted}
             append_line(LINES, line)
@@ -123,7 +123,7 @@ def hold(name: str, budget: float, backend: str) -> None:
             "holds": [timed.holds for timed in found.timed],
             "tightened": list(found.tightened),
             "clock": found.clock,
-            "macs": result.plan.macs / result.plan.dense_macs,
+            "macs": result.plan.kept["macs"],
         },
     )
 

@@ -103,7 +103,7 @@ def tune_missing(
             "widths": widths,
             "seed": recipe.seed,
             "epochs": recipe.epochs,
-            "kept_macs": cost.macs(widths) / cost.dense_macs,
+            "kept_macs": cost.macs(widths) / cost.dense("macs"),
             "search": quality,
             "test_accuracy": history[-1].test_accuracy,
             "train_loss": history[-1].train_loss,

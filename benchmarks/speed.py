@@ -74,7 +74,11 @@ def time_fronts(arguments: argparse.Namespace, path: Path) -> None:
     for (aim, plan), kept in zip(plans, zip(*each_kept, strict=True), strict=True):
         line: dict[str, Any] = {"aim": aim, "runtime": device.runtime.description}
         line |= {"clocks": clocks, "kept": kept, "kl": plan.quality["kl"]}
-        line |= {"macs": plan.macs, "dense_macs": plan.dense_macs, "widths": plan.widths()}
+        line |= {
+            "macs": plan.costs["macs"],
+            "dense_macs": plan.dense_costs["macs"],
+            "widths": plan.widths(),
+        }
         append_line(path, line)
 
 

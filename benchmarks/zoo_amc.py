@@ -75,10 +75,10 @@ def _facts(units: Units) -> dict[str, Any]:
         "units": len(units),
         "channels": sum(unit.width * unit.granularity for unit in units),
         "frozen": dict(frozen.most_common()),
-        "macs": cost.dense_macs,
-        "params": cost.dense_params,
+        "macs": cost.dense("macs"),
+        "params": cost.dense("params"),
         "prunable_macs_share": prunable_fraction(units),
-        "half_macs_share": cost.macs(half) / max(1, cost.dense_macs),
+        "half_macs_share": cost.macs(half) / max(1, cost.dense("macs")),
     }
 
 
@@ -127,7 +127,7 @@ def _random_plan(
     except VerificationError as error:
         plan |= {"verified": False, "failure": first_line(error)}
     plan["params_off"] = cost.params(widths) - sum(p.numel() for p in small.parameters())
-    plan["macs_share"] = cost.macs(widths) / max(1, cost.dense_macs)
+    plan["macs_share"] = cost.macs(widths) / max(1, cost.dense("macs"))
     return plan
 
 

@@ -104,7 +104,7 @@ def measure(name: str, policy: str, limit_seconds: int) -> dict[str, Any]:
             plans[fraction] = {"out_of_reach": first_line(error)}
             continue
         widths = start.plan(budget).widths
-        plans[fraction] = {"kept_macs": problem.cost.macs(widths) / problem.cost.dense_macs}
+        plans[fraction] = {"kept_macs": problem.cost.macs(widths) / problem.cost.dense("macs")}
         try:
             small = slice_model(model, problem.units, widths)
             plans[fraction]["error"] = verify(model, small, problem.units, widths, inputs)

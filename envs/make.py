@@ -8,8 +8,9 @@ from functools import partial
 
 from torch import nn
 
-from amc.config import Bound, Bounds, DataConfig, EvaluateConfig, ModelConfig, SearchConfig
+from amc.config import Bounds, DataConfig, EvaluateConfig, ModelConfig, SearchConfig
 from amc.cost.budget import Budgets, parse_budget, resolve
+from amc.cost.quantities import Bound
 from amc.cost.table import CostTable, Latency
 from amc.envs.problem import Prior, PruningProblem
 from amc.envs.pruning import PruningEnv

@@ -17,7 +17,6 @@ from amc.envs.sensitivity import savings
 from amc.errors import UnitError
 
 if TYPE_CHECKING:
-    from amc.config import Quantity
     from amc.cost.budget import Budget
     from amc.cost.table import CostTable
     from amc.envs.sensitivity import Sensitivity
@@ -118,8 +117,8 @@ class Observer:
         self._cost = cost
         self._dense = [unit.width for unit in units]
         self._least = [unit.widths[0] for unit in units]
-        measured: Quantity = "latency_us" if "latency_us" in cost.quantities else "macs"
-        self._source: dict[str, Quantity] = {
+        measured: str = "latency_us" if "latency_us" in cost.quantities else "macs"
+        self._source: dict[str, str] = {
             "macs": "macs",
             "params": "params",
             "latency": measured,

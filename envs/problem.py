@@ -21,6 +21,7 @@ from amc.envs.reference_plan import Lost, ReferencePlan, Tuned
 from amc.envs.rollout import Proposal, Rollout, retrace
 from amc.errors import EvaluationError, UnitError
 from amc.records.episode import Episode
+from amc.tracing.units import kept_fractions
 
 if TYPE_CHECKING:
     from amc.cost.budget import Budget, Budgets
@@ -165,10 +166,7 @@ class PruningProblem:
     ) -> Episode:
         """The episode that ends with this quality. Raises what the reward raises."""
         widths = proposal.widths
-        costs: dict[str, float] = {
-            name: self.cost.function(name)(widths) for name in self.cost.quantities
-        }
-        latency_us = costs.get("latency_us")
+        costs = self.cost.costs(widths)
         try:
             reward = self.reward(quality, costs)
         except EvaluationError as error:
@@ -178,13 +176,9 @@ class PruningProblem:
             number=self._episodes,
             widths=widths,
             proposed_keep=proposal.wishes,
-            executed_keep=tuple(k / u.width for k, u in zip(widths, self.units, strict=True)),
-            macs=int(costs["macs"]),
-            params=int(costs["params"]),
-            kept_macs=costs["macs"] / self.cost.dense_macs,
-            kept_params=costs["params"] / self.cost.dense_params,
-            latency_us=latency_us,
-            kept_latency_us=latency_us and latency_us / self.cost.dense("latency_us"),
+            executed_keep=kept_fractions(widths, self.units),
+            costs=costs,
+            kept={name: value / self.cost.dense(name) for name, value in costs.items()},
             quality=dict(quality),
             reward=reward,
             seconds={"project": proposal.project_seconds, "evaluate": evaluate_seconds},

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
-from amc.config import Quantity
 from amc.errors import EvaluationError
 from amc.registry import REWARDS
 
@@ -72,7 +71,7 @@ class ErrorLogReward:
     is positive and a cheaper network of the same error earns more.
     """
 
-    cost: Quantity
+    cost: str
     target_loss: ClassVar[None] = None
 
     def loss(self, quality: Mapping[str, float], kept: Mapping[str, float]) -> float:
@@ -101,7 +100,7 @@ class FloorReward:
 
     accuracy: float
     """The floor, in [0, 1]."""
-    cost: Quantity
+    cost: str
     dense: float
     """What the dense network costs."""
 

@@ -31,4 +31,4 @@ def test_the_example_in_python_runs_and_saves_what_it_trained(tmp_path, monkeypa
     exec(example, names)
     task, pruned, loaded = names["task"], names["pruned"], names["model"]
     assert torch.equal(loaded(task.example_inputs), pruned.model(task.example_inputs))
-    assert sum(p.numel() for p in loaded.parameters()) == names["result"].plan.params
+    assert sum(p.numel() for p in loaded.parameters()) == names["result"].plan.costs["params"]

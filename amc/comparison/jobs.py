@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from amc.config import CompareConfig, SearchConfig
 from amc.errors import RunError
 from amc.pipeline.search import search
+from amc.records.episode import fractions_by_quantity
 from amc.registry import AGENTS
 from amc.task import Task
 from amc.utils.atomic_files import replacing
@@ -39,11 +40,16 @@ class Outcome(Settings):
     """The same plans' ``kl``, ``accuracy``, ... by name."""
     widths: tuple[int, ...]
     """Kept widths of the best plan."""
-    kept_macs: float
-    """Its fraction of the dense network."""
-    kept_params: float
+    kept: dict[str, float]
+    """Its costs as fractions of the dense network's, by quantity."""
     seconds: dict[str, float]
     """Wall time of the whole search: ``agent``, ``project``, ``evaluate``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_quantity(cls, values: Any) -> Any:
+        """Older files have a field for each cost."""
+        return fractions_by_quantity(values)
 
     @property
     def job(self) -> Job:
@@ -77,8 +83,7 @@ def play(
             name: tuple(episode.quality[name] for episode in history) for name in history[0].quality
         },
         widths=result.best.widths,
-        kept_macs=result.best.kept_macs,
-        kept_params=result.best.kept_params,
+        kept=result.best.kept,
         seconds={
             phase: sum(episode.seconds[phase] for episode in history)
             for phase in history[0].seconds

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
-from amc.config import Bound, Limit, Quantity
+from amc.cost.quantities import (
+    Bound,
+    Limit,
+    Quantity,
+    ends,
+    parsed_amount,
+    quantity,
+    quantity_written,
+    word,
+)
 from amc.cost.table import CostTable
 from amc.errors import BudgetError, ConfigError
 from amc.tracing.units import Units
-from amc.utils.formatting import QUANTITY, amount
-
-QUANTITIES: dict[str, Quantity] = {
-    "macs": "macs",
-    "flops": "macs",
-    "params": "params",
-    "latency": "latency_us",
-    "latency_us": "latency_us",
-}
-"""What a user may write, and the cost it means: in this literature FLOPs are MACs."""
 
 SPREAD = 11
 """Budgets that stand for a whole range: every twentieth from .3 to .8."""
-
-_COUNTS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
-_TIMES = {"": 1, "us": 1, "ms": 10**3, "s": 10**6}
 
 
 def parse_budget(text: str | Sequence[str]) -> dict[str, Bound]:
@@ -44,40 +39,41 @@ def parse_budget(text: str | Sequence[str]) -> dict[str, Bound]:
     limits: dict[str, Bound] = {}
     for part in parts:
         key, _, value = part.partition("=")
-        if key.lower() not in QUANTITIES:
-            known = ", ".join(QUANTITIES)
-            raise ConfigError(f"unknown budget {part!r}; write KEY=VALUE with KEY one of {known}")
-        name = QUANTITIES[key.lower()]
+        try:
+            quantity = quantity_written(key)
+        except ConfigError as error:
+            raise ConfigError(f"unknown budget {part!r}: write KEY=VALUE; {error}") from None
+        name = quantity.name
         if name in limits:
             raise ConfigError(f"budget {part!r}: {name} is bounded twice; give one bound")
-        low, *high = (_number(part, end, name) for end in value.split(":"))
+        low, *high = (_number(part, end, quantity) for end in value.split(":"))
         if len(high) > 1:
             raise ConfigError(f"budget {part!r}: a range has two ends, LOW:HIGH")
         limits[name] = (low, high[0]) if high else low
-        _ends(name, limits[name])
+        _checked(name, limits[name])
     if not limits:
         raise ConfigError("an empty budget; write for example flops=0.5")
     return limits
 
 
-def _number(part: str, text: str, name: str) -> Limit:
-    timed = name == "latency_us"
-    suffixes, example = (_TIMES, "a time (12ms)") if timed else (_COUNTS, "a count (20M)")
-    match = re.fullmatch(r"([0-9]*\.?[0-9]+)([a-z]*)", text.lower())
-    if match is None or match[2] not in suffixes:
-        raise ConfigError(f"budget {part!r}: {text!r} is neither a fraction nor {example}")
-    number = float(match[1]) * suffixes[match[2]]
-    is_fraction = not match[2] and ("." in match[1] or number <= 1)
+def _number(part: str, text: str, quantity: Quantity) -> Limit:
+    example = quantity.measure.example
+    try:
+        number, suffix = parsed_amount(quantity, text)
+    except ConfigError as error:
+        raise ConfigError(f"budget {part!r}: {error}") from None
+    is_fraction = not suffix and ("." in text or number <= 1)
     if not number or (is_fraction and number > 1):
         raise BudgetError(f"budget {part!r}: a fraction must be in (0, 1]; or give {example}")
-    if timed and not match[2] and not is_fraction:
-        raise ConfigError(f"budget {part!r}: {text} of what? Write us, ms or s behind it")
+    if quantity.measure.suffix and not suffix and not is_fraction:
+        written = ", ".join(known for known in quantity.measure.suffixes if known)
+        raise ConfigError(f"budget {part!r}: {text} of what? Write one of {written} behind it")
     return number if is_fraction else round(number)
 
 
-def _ends(name: str, bound: Bound) -> tuple[Limit, Limit]:
+def _checked(name: str, bound: Bound) -> tuple[Limit, Limit]:
     """The least and the greatest limit. Raises :class:`BudgetError` for one that is no limit."""
-    low, high = bound if isinstance(bound, tuple) else (bound, bound)
+    low, high = ends(bound)
     for limit in (low, high):
         if isinstance(limit, float) and not 0 < limit <= 1:
             raise BudgetError(
@@ -119,8 +115,8 @@ class Budget:
 
     @property
     def monotone(self) -> bool:
-        """Whether narrower never costs more: true of counts, not of time."""
-        return "latency_us" not in self.limits
+        """Whether narrower never costs more, in all that is bounded."""
+        return all(quantity(name).grows_with_widths for name in self.limits)
 
     def met(self, widths: Sequence[int] | np.ndarray) -> bool:
         """Whether these kept widths, (units,), cost no more than every bound."""
@@ -146,7 +142,8 @@ class Budget:
     def __str__(self) -> str:
         bounds = self.limits.items()
         return ", ".join(
-            f"{QUANTITY[name]} ≤ {amount(name, most)} ({self.fraction(name):.1%})"
+            f"{word(name)} ≤ {quantity(name).measure.show_in_full(most)} "
+            f"({self.fraction(name):.1%})"
             for name, most in bounds
         )
 
@@ -193,9 +190,11 @@ def resolve(limits: Mapping[str, Bound], units: Units, cost: CostTable) -> Budge
     Raises :class:`BudgetError` for a fraction outside (0, 1], for a range that does not rise, and
     where even the least allowed widths cost more (than the low end of a range), and says how much.
     """
-    ends = {name: _ends(name, bound) for name, bound in limits.items()}
+    pairs = {name: _checked(name, bound) for name, bound in limits.items()}
     low, high = (
-        Budget({name: _absolute(name, pair[end], units, cost) for name, pair in ends.items()}, cost)
+        Budget(
+            {name: _absolute(name, pair[end], units, cost) for name, pair in pairs.items()}, cost
+        )
         for end in (0, 1)
     )
     return low if low == high else BudgetRange(low, high)
@@ -206,10 +205,11 @@ def _absolute(name: str, limit: Limit, units: Units, cost: CostTable) -> float:
     dense, reachable = cost.dense(name), cost.function(name)(least)
     absolute = limit * dense if isinstance(limit, float) else float(limit)
     if reachable > absolute:
+        shown = quantity(name).measure.show_in_full
         share = math.ceil(1000 * reachable / dense) / 1000  # rounded up, so that it can be met
         raise BudgetError(
-            f"{QUANTITY[name]} ≤ {amount(name, absolute)} ({absolute / dense:.1%} of dense) cannot "
-            f"be met: the least achievable is {amount(name, reachable)} ({share:.1%}); raise the "
-            "budget or lower the least kept fraction (min_keep)"
+            f"{word(name)} ≤ {shown(absolute)} ({absolute / dense:.1%} of dense) cannot be met: "
+            f"the least achievable is {shown(reachable)} ({share:.1%}); raise the budget or lower "
+            "the least kept fraction (min_keep)"
         )
     return absolute

@@ -6,11 +6,10 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
-from torch import Tensor
-
 from amc.agents.policy import Policy, Reached
 from amc.agents.registry import Agent
-from amc.config import Limit, SearchConfig
+from amc.config import SearchConfig
+from amc.cost.quantities import Limit
 from amc.envs.problem import PruningProblem
 from amc.latency.device import Device
 from amc.pipeline.latency_check import confirm
@@ -111,10 +110,7 @@ class History:
         """``policy``, which now says on what it was trained and what that has reached."""
         best = [episode for episode, _ in self._front] or [self.best]
         step = max(1, -(-len(best) // _REACHED))
-        reached = tuple(
-            Reached(kept_macs=e.kept_macs, kept_params=e.kept_params, quality=e.quality)
-            for e in best[::step]
-        )
+        reached = tuple(Reached(kept=e.kept, quality=e.quality) for e in best[::step])
         (training,) = policy.trained_on.networks
         spec = self._task.config.spec if self._task.config else None
         training = training.model_copy(update={"network": spec, "reached": reached})
@@ -143,18 +139,11 @@ class History:
             found.save(self._folder.front)
 
     def _plan(self, episode: Episode) -> Plan:
-        inputs, cost = self._task.example_inputs, self._problem.cost
-        latency_us = None
-        if episode.latency_us is not None:
-            latency_us = (episode.latency_us, cost.dense("latency_us"))
         return plan_of(
-            self._problem.units,
+            self._problem.cost,
             episode.widths,
-            macs=(episode.macs, cost.dense_macs),
-            params=(episode.params, cost.dense_params),
-            latency_us=latency_us,
             weights_sha256=self._sha256,
             model=self._task.config,
             quality=episode.quality,
-            input_shape=tuple(inputs.shape) if isinstance(inputs, Tensor) else None,
+            example_inputs=self._task.example_inputs,
         )

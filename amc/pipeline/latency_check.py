@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from amc.config import Limit
 from amc.cost.budget import Budget
+from amc.cost.quantities import Limit
 from amc.envs.problem import PruningProblem
 from amc.errors import BudgetError
 from amc.latency.device import Device
@@ -67,7 +67,9 @@ def confirm(
             Timed(
                 widths=episode.widths,
                 reward=episode.reward,
-                predicted_us=(episode.latency_us or 0.0) * turns.dense_us / dense_predicted,
+                predicted_us=episode.costs.get("latency_us", 0.0)
+                * turns.dense_us
+                / dense_predicted,
                 measured_us=us,
                 dense_us=turns.dense_us,
                 holds=kept <= limit,

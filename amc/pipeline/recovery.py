@@ -13,6 +13,7 @@ from torch import nn
 
 from amc.config import FinetuneConfig, LatencyConfig
 from amc.cost.budget import parse_budget
+from amc.cost.quantities import limits_name
 from amc.errors import ConfigError, ModelError, PlanError, RunError
 from amc.latency.backends import load_all, make_backend
 from amc.latency.device import with_batch
@@ -27,7 +28,6 @@ from amc.records.results import Results, Row
 from amc.records.run_folder import RunFolder
 from amc.reporting.report import write_report
 from amc.task import Epoch, Task
-from amc.utils.formatting import limits_name
 from amc.vision.task import image_task
 
 
@@ -159,7 +159,7 @@ def recovered(folder: RunFolder, plan: Plan, recipe: FinetuneConfig) -> Results 
     except (ModelError, RunError):
         return None
     row = results.row(name)
-    measured = row is not None and (row.macs, row.params) == (plan.macs, plan.params)
+    measured = row is not None and row.costs == plan.costs
     return results if measured and card.plan == plan else None
 
 
@@ -188,8 +188,7 @@ def _measured(
             test_accuracy=task.test(model) if task.test else None,
             # A copy: the evaluation recalibrates BatchNorm in place.
             search_val_accuracy=task.evaluate(copy.deepcopy(model)).get("accuracy"),
-            macs=plan.dense_macs if name == "dense" else plan.macs,
-            params=plan.dense_params if name == "dense" else plan.params,
+            costs=plan.dense_costs if name == "dense" else plan.costs,
             latency_ms=latency.median_ms,
             latency_spread_ms=latency.spread_ms,
             cpu_ms=latency.cpu_ms,

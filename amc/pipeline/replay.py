@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from amc.agents.policy import Policy
 from amc.config import SearchConfig
@@ -60,15 +60,12 @@ def propose(source: Source, model: nn.Module, example_inputs: Any, config: Searc
     if not isinstance(problem.budgets, Budget):
         raise ConfigError("without images there is one plan: give one budget, not a range")
     proposal = source.start(problem).plan(problem.budgets)
-    cost = problem.cost
     return plan_of(
-        problem.units,
+        problem.cost,
         proposal.widths,
-        macs=(int(cost.macs(proposal.widths)), cost.dense_macs),
-        params=(int(cost.params(proposal.widths)), cost.dense_params),
         weights_sha256=weights_sha256(model),
         model=config.model,
-        input_shape=tuple(example_inputs.shape) if isinstance(example_inputs, Tensor) else None,
+        example_inputs=example_inputs,
     )
 
 

@@ -87,7 +87,7 @@ class RolePlan(JsonDocument):
             RoleKeep(**role._asdict(), keep=len(unit.kept) / unit.width)
             for unit, role in zip(plan.units, roles, strict=True)
         )
-        return cls(units=keeps, kept_macs=plan.macs / plan.dense_macs)
+        return cls(units=keeps, kept_macs=plan.kept["macs"])
 
     @classmethod
     def traced(cls, plan: Plan, name: str, *, allow_factory: bool = False) -> Self:

@@ -94,9 +94,9 @@ def load_model(path: Path | str, *, allow_factory: bool = False) -> tuple[nn.Mod
             raise ModelError(f"{path} does not fit its factory: {attribute}: {error}") from None
     state_sizes(model)
     params = sum(parameter.numel() for parameter in model.parameters())
-    if params != card.plan.params:
+    if params != card.plan.costs["params"]:
         raise ModelError(
-            f"{path}: its plan leaves {card.plan.params:,} parameters, its tensors hold {params:,}"
+            f"{path}: its plan leaves {card.plan.costs['params']:,} parameters, its tensors hold {params:,}"
         )
     return model.eval(), card
 

@@ -7,14 +7,16 @@ weights anywhere, whatever ranked them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor
 
 from amc.config import ModelConfig
+from amc.cost.table import CostTable
 from amc.errors import PlanError
 from amc.pruning.slicing.slice import attribute_sizes
 from amc.tracing.units import Units
@@ -42,7 +44,7 @@ class Plan(JsonDocument):
 
     kind = "a sound plan"
     fault = PlanError
-    format: Literal["amc.plan/1"] = "amc.plan/1"
+    format: Literal["amc.plan/2"] = "amc.plan/2"
     model: ModelConfig | None = None
     """How to build the dense network; None where it was handed over as an object."""
     weights_sha256: str
@@ -52,13 +54,10 @@ class Plan(JsonDocument):
     units: tuple[UnitPlan, ...]
     sizes: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     """Integers of modules that are smaller in the sliced network, by path."""
-    macs: int
-    params: int
-    dense_macs: int
-    dense_params: int
-    latency_us: float | None = None
-    """Predicted for the device of the search; None where it did not look at latency."""
-    dense_latency_us: float | None = None
+    costs: dict[str, int | float]
+    """Absolute, by quantity (:mod:`amc.cost.quantities`): as far as the search knew them."""
+    dense_costs: dict[str, int | float]
+    """The same of the dense network."""
     quality: dict[str, float] = Field(default_factory=dict)
     """Search-val quality of the sliced network before finetuning."""
 
@@ -69,15 +68,34 @@ class Plan(JsonDocument):
             raise ValueError("a unit is named twice")
         return self
 
-    @property
-    def costs(self) -> dict[str, tuple[float, float]]:
-        """By quantity, as far as they are known: absolute, and as a fraction of dense."""
-        dense = {
-            "macs": (self.macs, self.dense_macs),
-            "params": (self.params, self.dense_params),
-            "latency_us": (self.latency_us, self.dense_latency_us),
+    @model_validator(mode="before")
+    @classmethod
+    def _by_quantity(cls, values: Any) -> Any:
+        """A file of version 1 had fields for each cost."""
+        if not isinstance(values, dict) or values.get("format") != "amc.plan/1":
+            return values
+        old = ("macs", "params", "latency_us")
+        rest = {k: v for k, v in values.items() if k.removeprefix("dense_") not in old}
+        known = [name for name in old if values.get(name) is not None]
+        return rest | {
+            "format": "amc.plan/2",
+            "costs": {name: values[name] for name in known},
+            "dense_costs": {name: values.get(f"dense_{name}") for name in known},
         }
-        return {name: (own, own / all_) for name, (own, all_) in dense.items() if own and all_}
+
+    @model_validator(mode="after")
+    def _costs_of_both(self) -> Plan:
+        if (
+            self.costs.keys() != self.dense_costs.keys()
+            or not {"macs", "params"} <= self.costs.keys()
+        ):
+            raise ValueError("costs and dense_costs must have the same quantities, MACs among them")
+        return self
+
+    @property
+    def kept(self) -> dict[str, float]:
+        """Costs as fractions of the dense network's, by quantity."""
+        return {name: cost / self.dense_costs[name] for name, cost in self.costs.items()}
 
     def widths(self) -> tuple[int, ...]:
         """Kept width of each unit."""
@@ -106,32 +124,27 @@ class Plan(JsonDocument):
 
 
 def plan_of(
-    units: Units,
+    cost: CostTable,
     widths: Sequence[int],
     *,
-    macs: tuple[int, int],
-    params: tuple[int, int],
-    latency_us: tuple[float, float] | None = None,
     weights_sha256: str,
     model: ModelConfig | None = None,
-    quality: dict[str, float] | None = None,
-    input_shape: tuple[int, ...] | None = None,
+    quality: Mapping[str, float] | None = None,
+    example_inputs: Any = None,
 ) -> Plan:
-    """The plan that keeps ``widths[u]`` of each unit. ``macs``, ...: kept, dense."""
+    """The plan that keeps ``widths[u]`` of each unit of ``cost.units``."""
+    units = cost.units
+    single = isinstance(example_inputs, Tensor)
     return Plan(
         model=model,
         weights_sha256=weights_sha256,
+        input_shape=tuple(example_inputs.shape) if single else None,
         units=tuple(
             UnitPlan(name=unit.name, width=unit.width, kept=tuple(unit.kept(width).tolist()))
             for unit, width in zip(units, units.check(widths), strict=True)
         ),
         sizes=attribute_sizes(units, widths),
-        macs=macs[0],
-        dense_macs=macs[1],
-        params=params[0],
-        dense_params=params[1],
-        latency_us=latency_us and latency_us[0],
-        dense_latency_us=latency_us and latency_us[1],
-        quality=quality or {},
-        input_shape=input_shape,
+        costs=cost.costs(widths),
+        dense_costs=cost.costs(units.dense_widths),
+        quality=dict(quality or {}),
     )

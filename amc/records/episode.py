@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from amc.errors import RunError
 from amc.utils.settings import explain
@@ -18,9 +18,8 @@ from amc.utils.settings import explain
 class Episode:
     """One finished walk: what was asked, what was done, what it cost and what it is worth.
 
-    The sequences hold one entry per unit. ``macs`` and ``params`` are counts, ``latency_us`` is
-    what the model of the device predicts (None without one); ``kept_macs`` and so on are fractions
-    of the dense network.
+    The sequences hold one entry per unit. Costs are by quantity (:mod:`amc.cost.quantities`), as far
+    as the search knows them.
     """
 
     number: int
@@ -28,24 +27,16 @@ class Episode:
     widths: tuple[int, ...]
     proposed_keep: tuple[float, ...]
     executed_keep: tuple[float, ...]
-    macs: int
-    params: int
-    kept_macs: float
-    kept_params: float
+    costs: dict[str, int | float]
+    """Absolute, by quantity."""
+    kept: dict[str, float]
+    """The same as fractions of the dense network."""
     quality: dict[str, float]
     reward: float
     seconds: dict[str, float]
     """Wall time of ``project`` and ``evaluate``."""
     budget: dict[str, float] = field(default_factory=dict)
     """Upper bounds under which it was walked, in absolute terms."""
-    latency_us: float | None = None
-    kept_latency_us: float | None = None
-
-    @property
-    def costs(self) -> dict[str, float]:
-        """Absolute costs by quantity, as far as they are known."""
-        known = {"macs": self.macs, "params": self.params, "latency_us": self.latency_us}
-        return {name: cost for name, cost in known.items() if cost is not None}
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, dicts and numbers; the inverse of :meth:`from_json`."""
@@ -55,6 +46,7 @@ class Episode:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Rebuild an episode from :meth:`to_json`, or from ``info["plan"]``."""
+        values = with_costs_by_quantity(dict(values))
         lists = ("widths", "proposed_keep", "executed_keep")
         return cls(**{**values, **{name: tuple(values[name]) for name in lists}})
 
@@ -79,7 +71,28 @@ class JsonlRecorder:
         self._file.close()
 
 
-_EPISODE = TypeAdapter(Episode)
+def with_costs_by_quantity(values: Any) -> Any:
+    """What an older version wrote, in which each cost had fields of its own, as it is now."""
+    if not isinstance(values, dict) or "costs" in values:
+        return values
+    names = [name for name in ("macs", "params", "latency_us") if values.get(name) is not None]
+    rest = {k: v for k, v in values.items() if k.removeprefix("kept_") not in _OLD}
+    return rest | {
+        "costs": {name: values[name] for name in names},
+        "kept": {name: values.get(f"kept_{name}") for name in names},
+    }
+
+
+def fractions_by_quantity(values: Any) -> Any:
+    """``kept_macs`` and ``kept_params``, which an older version wrote, as ``kept``."""
+    if not isinstance(values, dict) or "kept" in values:
+        return values
+    kept = {k.removeprefix("kept_"): v for k, v in values.items() if k.startswith("kept_")}
+    return {k: v for k, v in values.items() if not k.startswith("kept_")} | {"kept": kept}
+
+
+_OLD = ("macs", "params", "latency_us")
+_EPISODE = TypeAdapter(Annotated[Episode, BeforeValidator(with_costs_by_quantity)])
 
 
 def read_episodes(path: Path) -> tuple[Episode, ...]:

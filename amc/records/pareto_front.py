@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from amc.config import Bound, Limit, SearchConfig, sign_of
+from amc.config import SearchConfig, sign_of
+from amc.cost.quantities import Bound, Limit, word
 from amc.errors import BudgetError, ConfigError, PlanError
 from amc.pruning.plan import Plan
 from amc.records.episode import Episode
@@ -35,19 +36,18 @@ class Front(JsonDocument):
         Raises :class:`BudgetError` where all cost more, and :class:`ConfigError` for a range.
         """
         for plan in reversed(self.plans):
-            costs = plan.costs
-            missing = [name for name in limits if name not in costs]
+            missing = [name for name in limits if name not in plan.costs]
             if missing:
+                known = ", ".join(map(word, plan.costs))
                 raise BudgetError(
-                    f"this search did not look at {formatting.QUANTITY[missing[0]]}; its plans are known "
-                    f"by {', '.join(formatting.QUANTITY[name] for name in costs)}"
+                    f"this search did not look at {word(missing[0])}; its plans are known by {known}"
                 )
-            if all(_met(*costs[name], bound) for name, bound in limits.items()):
+            if all(_met(plan.costs[q], plan.kept[q], bound) for q, bound in limits.items()):
                 return plan
+        names = self.plans[0].costs if self.plans else ()
         least = ", ".join(
-            f"{formatting.percent(min(plan.costs[name][1] for plan in self.plans))} of the {word}"
-            for name, word in formatting.QUANTITY.items()
-            if self.plans and name in self.plans[0].costs
+            f"{formatting.percent(min(plan.kept[name] for plan in self.plans))} of the {word(name)}"
+            for name in names
         )
         raise BudgetError(
             f"none of the {len(self.plans)} plans is within this budget; the least: {least}"
@@ -62,7 +62,7 @@ def nondominated(episodes: Iterable[Episode], config: SearchConfig) -> list[Epis
     sign = sign_of(config.signal)
 
     def costs(episode: Episode) -> tuple[float, ...]:
-        return tuple(getattr(episode, name) for name in config.costs)
+        return tuple(episode.costs[name] for name in config.costs)
 
     # The better comes first, and of two equally good ones the cheaper: only those that are kept
     # already can dominate.
@@ -79,8 +79,7 @@ def merit(episode: Episode, config: SearchConfig) -> tuple[bool, float]:
     """What ``plan.json`` has most of: the reward, under a range that of plans within its middle."""
     middle = {name: _middle(bound) for name, bound in config.budget.items()}
     within = config.min_accuracy is not None or all(
-        _met(episode.costs[name], getattr(episode, f"kept_{name}"), limit)
-        for name, limit in middle.items()
+        _met(episode.costs[name], episode.kept[name], limit) for name, limit in middle.items()
     )
     return within, episode.reward
 

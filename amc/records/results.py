@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import model_validator
 
 from amc.config import FinetuneConfig
 from amc.task import Epoch
@@ -19,15 +21,23 @@ class Row(Settings):
     """In [0, 1]; None where the task has no test."""
     search_val_accuracy: float | None = None
     """In [0, 1], on the images that gave the reward."""
-    macs: int
-    """One example."""
-    params: int
+    costs: dict[str, int | float]
+    """What the plan knows of it, by quantity, for one example; latency as it was predicted."""
     latency_ms: float | None = None
     """Median of one forward; None where it was not measured."""
     latency_spread_ms: float | None = None
     """Interquartile range of the same forwards."""
     cpu_ms: float | None = None
     """Median CPU time of the same forwards."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_quantity(cls, values: Any) -> Any:
+        """Older files have fields for MACs and parameters."""
+        if isinstance(values, dict) and "costs" not in values and "macs" in values:
+            costs = {"macs": values["macs"], "params": values.get("params")}
+            values = {k: v for k, v in values.items() if k not in costs} | {"costs": costs}
+        return values
 
 
 class Results(JsonDocument):

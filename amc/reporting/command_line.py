@@ -12,7 +12,7 @@ from amc.config import (
     FinetuneConfig,
     SearchConfig,
 )
-from amc.utils.formatting import bound
+from amc.cost.quantities import written_bound
 
 _OPTIONS = {
     "model.weights": "--weights",
@@ -61,7 +61,10 @@ def command_line(config: SearchConfig, recipe: FinetuneConfig | None) -> str | N
     for key, value in config.model.arguments.items():
         given = value if isinstance(value, str) else json.dumps(value)
         lines.append(["--model-arg", f"{key}={given}"])
-    lines += [["--budget", f"{name}={bound(name, limit)}"] for name, limit in config.budget.items()]
+    lines += [
+        ["--budget", f"{name}={written_bound(name, limit)}"]
+        for name, limit in config.budget.items()
+    ]
     if not config.budget and config.min_accuracy is None:
         lines.append(["--no-budget"])
     lines += [["--episodes", str(config.episodes)], ["--seed", str(config.seed)]]

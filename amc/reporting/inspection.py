@@ -36,10 +36,10 @@ def describe(name: str, units: Units) -> dict[str, Any]:
     return {
         "format": "amc.inspect/1",
         "model": name,
-        "macs": cost.dense_macs,
-        "params": cost.dense_params,
+        "macs": cost.dense("macs"),
+        "params": cost.dense("params"),
         "prunable_macs_share": prunable_fraction(units),
-        "prunable_params_share": _prunable_params(units) / cost.dense_params,
+        "prunable_params_share": _prunable_params(units) / cost.dense("params"),
         "least": {"macs": cost.macs(least), "params": cost.params(least)},
         "units": [
             {
@@ -49,8 +49,8 @@ def describe(name: str, units: Units) -> dict[str, Any]:
                 "width": unit.width,
                 "granularity": unit.granularity,
                 "members": [layer.name for layer in unit.layers],
-                "macs_share": float(macs) / max(1, cost.dense_macs),
-                "params_share": _params(unit, units) / cost.dense_params,
+                "macs_share": float(macs) / max(1, cost.dense("macs")),
+                "params_share": _params(unit, units) / cost.dense("params"),
                 "least_width": unit.widths[1 if unit.droppable else 0],
                 "droppable": unit.droppable,
                 "multiple": unit.multiple,

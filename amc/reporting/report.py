@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from amc.config import FinetuneConfig
+from amc.cost import quantities
 from amc.pruning.plan import Plan
 from amc.records.episode import Episode
 from amc.records.pareto_front import Front
@@ -22,6 +23,7 @@ from amc.reporting import figures
 from amc.reporting.command_line import command_line, flatten, without_option
 from amc.reporting.html import Html, join, page, table, tag
 from amc.reporting.tables import compare, front_rows, measured_in
+from amc.reporting.tradeoff import draw_tradeoff
 from amc.utils import formatting
 from amc.utils.atomic_files import replacing
 
@@ -94,7 +96,7 @@ def _render(run: Record) -> str:
 
 def _aim(run: Record) -> str:
     """What was asked for."""
-    floor, budget = run.config.min_accuracy, formatting.budget(run.config.budget)
+    floor, budget = run.config.min_accuracy, quantities.shown_limits(run.config.budget)
     if floor is None:
         return budget
     held = f"accuracy ≥ {formatting.percent(floor)}"
@@ -108,9 +110,9 @@ def _headline(run: Record) -> Html:
         return Html("No episode has finished yet, so there is no plan to show.")
     kept = join(
         "Keeps ",
-        _strong(formatting.percent(plan.macs / plan.dense_macs)),
+        _strong(formatting.percent(plan.kept["macs"])),
         " of the MACs and ",
-        _strong(formatting.percent(plan.params / plan.dense_params)),
+        _strong(formatting.percent(plan.kept["params"])),
         " of the parameters",
     )
     last = results.rows[-1] if results and results.rows else None
@@ -234,15 +236,15 @@ def _search_figures(run: Record) -> list[Html]:
 def _front(run: Record, front: Front) -> Html:
     cost, scored = run.config.costs[0], "accuracy" in front.dense_quality
     name = "accuracy" if scored else run.config.signal
-    plans = [(plan.costs[cost][1], plan.quality[name]) for plan in front.plans]
+    plans = [(plan.kept[cost], plan.quality[name]) for plan in front.plans]
     drawn = figures.front_figure(
         (
-            [getattr(e, f"kept_{cost}") for e in run.episodes],
+            [e.kept[cost] for e in run.episodes],
             [e.quality[name] for e in run.episodes],
         ),
         ([kept for kept, _ in plans], [quality for _, quality in plans]),
         front.dense_quality.get(name),
-        cost_label=f"{formatting.QUANTITY[cost]} kept",
+        cost_label=f"{quantities.word(cost)} kept",
         quality_label=f"search-val {name.replace('_', '-')}",
     )
     caption = (
@@ -263,34 +265,21 @@ def _reward(run: Record) -> str:
     floor = run.config.min_accuracy
     if floor is None:
         return REWARDS.entry(run.config.reward).summary
-    cost = formatting.QUANTITY[run.config.minimise]
+    cost = quantities.word(run.config.minimise)
     return (
         f"1 minus the share of {cost} kept; below an accuracy of {floor:g}, minus what is missing"
     )
 
 
 def _tradeoff(episodes: Sequence[Episode], best: int) -> Html:
-    # A budget pins its own quantity to one value: draw the cost that tells plans apart.
-    kept = {
-        "macs": [episode.kept_macs for episode in episodes],
-        "params": [episode.kept_params for episode in episodes],
-    }
-    pinned, free = sorted(kept, key=lambda name: max(kept[name]) - min(kept[name]))
-    scored = all("accuracy" in episode.quality for episode in episodes)
-    drawn = figures.tradeoff_figure(
-        kept[free],
-        [e.quality["accuracy"] if scored else e.reward for e in episodes],
-        best,
-        cost_label=f"{formatting.QUANTITY[free]} kept",
-        quality_label="search-val accuracy" if scored else "reward",
-    )
-    low, high = formatting.percent(min(kept[pinned])), formatting.percent(max(kept[pinned]))
+    drawn = draw_tradeoff(episodes, best)
+    low, high = formatting.percent(drawn.low), formatting.percent(drawn.high)
     caption = (
         f"Every plan before finetuning, later ones stronger. They keep "
-        f"{low if low == high else f'{low} to {high}'} of the {formatting.QUANTITY[pinned]}. "
+        f"{low if low == high else f'{low} to {high}'} of the {quantities.word(drawn.pinned)}. "
         f"The best is episode {episodes[best].number}."
     )
-    return _figure("Cost against quality", caption, "tradeoff", drawn)
+    return _figure("Cost against quality", caption, "tradeoff", drawn.figure)
 
 
 def _recovery_figures(run: Record) -> list[Html]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from amc.cost import quantities
 from amc.records.pareto_front import Front
 from amc.records.results import Results
 from amc.utils import formatting
@@ -26,8 +27,8 @@ def compare(results: Results) -> list[tuple[str, list[Cell]]]:
     lines = [("Test accuracy", _accuracies(results, "test_accuracy"))]
     if any(row.search_val_accuracy is not None for row in results.rows):
         lines.append(("Search-val accuracy", _accuracies(results, "search_val_accuracy")))
-    lines.append(("MACs", _counts(results, "macs")))
-    lines.append(("Parameters", _counts(results, "params")))
+    for name in _counted(results.rows[0].costs if results.rows else ()):
+        lines.append((_capitalised(quantities.word(name)), _counts(results, name)))
     lines.append((f"Latency, batch {results.batch}", _latencies(results)))
     if results.clock == "cpu":
         lines.append((f"CPU time, batch {results.batch}", _cpu_times(results)))
@@ -37,17 +38,28 @@ def compare(results: Results) -> list[tuple[str, list[Cell]]]:
 def front_rows(front: Front) -> tuple[list[str], list[list[str]]]:
     """Head and rows of a table of the plans of a front, the best first, and the dense network."""
     names = list(front.dense_quality)
-    head = ["", "MACs", "Parameters", *(_heading(name) for name in names)]
+    costs = list(front.plans[0].costs) if front.plans else ["macs", "params"]
+    words = [_capitalised(quantities.word(name)) for name in costs]
+    head = ["", *words, *(_heading(name) for name in names)]
     if not front.plans:
         return head, []
-    first = front.plans[0]
-    dense = ["dense", formatting.count(first.dense_macs), formatting.count(first.dense_params)]
+    dense_costs = front.plans[0].dense_costs
+    dense = ["dense", *(quantities.quantity(q).measure.show(dense_costs[q]) for q in costs)]
     rows = [[*dense, *(_quality(name, front.dense_quality) for name in names)]]
     for number, plan in enumerate(reversed(front.plans), start=1):
-        shares = [plan.macs / plan.dense_macs, plan.params / plan.dense_params]
+        shares = [plan.kept[name] for name in costs]
         quality = [_quality(name, plan.quality) for name in names]
         rows.append([str(number), *map(formatting.percent, shares), *quality])
     return head, rows
+
+
+def _counted(names: Iterable[str]) -> list[str]:
+    """Those that are not measured anyway."""
+    return [name for name in names if quantities.quantity(name).measure.whole]
+
+
+def _capitalised(word: str) -> str:
+    return word[:1].upper() + word[1:]
 
 
 def _heading(name: str) -> str:
@@ -73,10 +85,13 @@ def _accuracies(results: Results, name: str) -> list[Cell]:
 
 
 def _counts(results: Results, name: str) -> list[Cell]:
-    return [
-        Cell(formatting.count(value), _relative(value, dense))
-        for value, dense in _against_dense(results, name)
-    ]
+    dense = results.row("dense")
+    cells = []
+    for row in results.rows:
+        value = row.costs[name]
+        change = _relative(value, dense.costs[name]) if dense and dense is not row else ()
+        cells.append(Cell(formatting.count(value), change))
+    return cells
 
 
 def _latencies(results: Results) -> list[Cell]:

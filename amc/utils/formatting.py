@@ -1,11 +1,6 @@
-"""Numbers as people read them: counts, fractions, changes, durations, budgets."""
+"""Numbers as people read them: counts, fractions, changes, durations."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-
-QUANTITY = {"macs": "MACs", "params": "parameters", "latency_us": "latency"}
-"""The word for each cost."""
 
 
 def count(value: float) -> str:
@@ -17,11 +12,6 @@ def count(value: float) -> str:
         if scaled < 1000:
             return f"{_three_digits(scaled)} {suffix}"
     return f"{value / 10**12:,.3g} T"
-
-
-def amount(quantity: str, value: float) -> str:
-    """A cost in full: ``20,317,440``, or of ``latency_us`` three digits, ``12.3 ms``."""
-    return milliseconds(value / 1e3) if quantity == "latency_us" else f"{value:,.0f}"
 
 
 def percent(fraction: float, digits: int = 1) -> str:
@@ -56,42 +46,6 @@ def duration(seconds: float) -> str:
 def milliseconds(value: float) -> str:
     """Three significant digits: ``0.280 ms``, ``12.3 ms``."""
     return f"{_three_digits(value)} ms" if value < 999.5 else f"{value:,.0f} ms"
-
-
-Bound = float | int | tuple[float | int, float | int]
-"""An upper bound on a cost or the ends of a range: fractions (floats) or counts (integers, of
-latency in microseconds)."""
-
-
-def budget(limits: Mapping[str, Bound]) -> str:
-    """``{"macs": (0.3, 0.8), "params": 1200000}`` as ``MACs ≤ 30% to 80%, parameters ≤ 1.20 M``."""
-    parts = []
-    for name, bound in limits.items():
-        ends = bound if isinstance(bound, tuple) else (bound,)
-        shown = [_limit(name, x) for x in ends]
-        parts.append(f"{QUANTITY.get(name, name)} ≤ {' to '.join(shown)}")
-    return ", ".join(parts) or "no budget"
-
-
-def _limit(name: str, value: float | int) -> str:
-    if isinstance(value, float):
-        return f"{100 * value:.4g}%"
-    return milliseconds(value / 1e3) if name == "latency_us" else count(value)
-
-
-def bound(name: str, value: Bound) -> str:
-    """As a user writes it: ``0.5``, ``0.3:0.8``, ``1200000``, of latency ``12000us``."""
-    unit = "us" if name == "latency_us" else ""
-    ends = value if isinstance(value, tuple) else (value,)
-    return ":".join(f"{end}{unit}" if isinstance(end, int) else str(end) for end in ends)
-
-
-def limits_name(limits: Mapping[str, Bound]) -> str:
-    """``{"macs": (0.3, 0.8), "params": 0.5}`` as ``macs0.3-0.8-params0.5``, for a folder."""
-    return "-".join(
-        f"{name.removesuffix('_us')}{bound(name, x).replace(':', '-')}"
-        for name, x in limits.items()
-    )
 
 
 def _three_digits(value: float) -> str:

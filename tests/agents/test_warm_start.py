@@ -34,7 +34,7 @@ def test_the_policy_s_plan_is_the_walk_of_its_actions() -> None:
     for _ in DENSE_9:
         observation, _, _, _, info = problem.step(chosen.act(observation))
     assert tuple(info["plan"]["widths"]) == episode.widths
-    assert 0.49 < episode.kept_macs <= 0.5
+    assert 0.49 < episode.kept["macs"] <= 0.5
     assert episode.widths != problem.uniform().widths
 
 
@@ -42,10 +42,10 @@ def test_a_range_is_replayed_at_evenly_spaced_budgets() -> None:
     problem = fake_problem(limits={"macs": (0.3, 0.8)})
     chosen = policy({"macs": [0.3, 0.8]})
     history = play_agent(Replayed(problem, Start.of_policy(chosen, problem)), problem, 100)
-    limits = [episode.budget["macs"] / problem.cost.dense_macs for episode in history]
+    limits = [episode.budget["macs"] / problem.cost.dense("macs") for episode in history]
     assert limits == pytest.approx(np.linspace(0.3, 0.8, 11))
     assert all(
-        0.98 * limit < e.kept_macs <= limit for e, limit in zip(history, limits, strict=True)
+        0.98 * limit < e.kept["macs"] <= limit for e, limit in zip(history, limits, strict=True)
     )
 
 
@@ -111,7 +111,7 @@ def test_a_plan_is_copied_onto_any_budget_and_a_search_begins_with_it(name: str)
     problem = fake_problem(limits={"macs": 0.4})
     start = Start.of_keeps(keeps, problem)
     (episode,) = play_agent(Replayed(problem, start), problem, 5)
-    assert 0.39 < episode.kept_macs <= 0.4
+    assert 0.39 < episode.kept["macs"] <= 0.4
     ratios = np.array(episode.executed_keep) / keeps  # one factor for all, but for rounding
     assert ratios[6:] == pytest.approx(ratios[6:].mean(), rel=0.03)
     (first,) = play_agent(make_agent(name, problem, None, 0, start), problem, 1)

@@ -14,7 +14,7 @@ from tests.fakes import FakeCost, fake_problem, fake_units, rollout
 
 def build(name: str, dense: tuple[int, ...] = (8, 12, 6), fraction: float = 0.5) -> Any:
     cost = FakeCost(dense)
-    budget = Budget({"macs": fraction * cost.dense_macs}, cost)  # type: ignore[arg-type]
+    budget = Budget({"macs": fraction * cost.dense("macs")}, cost)  # type: ignore[arg-type]
     return make_action_mapping(name, fake_units(dense, 0.25), cost, budget)  # type: ignore[arg-type]
 
 
@@ -32,7 +32,7 @@ def test_action_is_the_inverse_of_the_wish(name: str) -> None:
 def test_sequential_takes_the_largest_width_that_leaves_the_budget_in_reach() -> None:
     dense = (8, 12, 6)
     constraint, units, cost = build("sequential"), fake_units(dense, 0.25), FakeCost(dense)
-    limit = 0.5 * cost.dense_macs
+    limit = 0.5 * cost.dense("macs")
     least = [unit.widths[0] for unit in units]
     for first, second in itertools.product(units[0].widths, units[1].widths):
         chosen = [first, second]

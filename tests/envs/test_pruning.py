@@ -46,8 +46,8 @@ def test_episode_accounts_for_itself() -> None:
     episode = Episode.from_json(info["plan"])
     assert episode.number == 1
     assert episode.reward == reward == -episode.quality["kl"]
-    assert episode.macs == cost.macs(episode.widths) <= 0.5 * cost.dense_macs
-    assert episode.kept_params == cost.params(episode.widths) / cost.dense_params
+    assert episode.costs["macs"] == cost.macs(episode.widths) <= 0.5 * cost.dense("macs")
+    assert episode.kept["params"] == cost.params(episode.widths) / cost.dense("params")
     assert episode.executed_keep == tuple(
         k / width for k, width in zip(episode.widths, DENSE_9, strict=True)
     )
@@ -96,7 +96,7 @@ def test_uniform_plan() -> None:
 def test_a_new_budget_at_reset() -> None:
     env = fake_problem()
     cost = FakeCost(DENSE_9)
-    tight = Budget({"params": 0.3 * cost.dense_params}, cost)  # type: ignore[arg-type]
+    tight = Budget({"params": 0.3 * cost.dense("params")}, cost)  # type: ignore[arg-type]
     before, _ = env.reset()
     after, _ = env.reset(options={"budget": tight})
     assert (before[20], before[21]) == (np.float32(0.5), 1)
@@ -108,7 +108,7 @@ def test_a_new_budget_at_reset() -> None:
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
 def test_each_episode_draws_its_budget_from_a_range(constraint: str) -> None:
     env = fake_problem(limits={"macs": (0.3, 0.8), "params": 0.6}, constraint=constraint)
-    dense = env.cost.dense_macs
+    dense = env.cost.dense("macs")
     assert env.budget.limits["macs"] == pytest.approx(0.55 * dense)  # before the first reset
 
     def drawn(seed: int) -> list[float]:
@@ -120,7 +120,7 @@ def test_each_episode_draws_its_budget_from_a_range(constraint: str) -> None:
                 *_, info = env.step(np.array([1.0], np.float32))
             found = Episode.from_json(info["plan"])
             assert found.budget == env.budget.limits
-            assert found.budget["params"] == 0.6 * env.cost.dense_params
+            assert found.budget["params"] == 0.6 * env.cost.dense("params")
             assert env.budget.met(found.widths)
             limits.append(found.budget["macs"] / dense)
         return limits
@@ -136,12 +136,12 @@ def test_walks_under_budgets_of_their_own(constraint: str) -> None:
     env = fake_problem(limits={"macs": (0.3, 0.8)}, constraint=constraint)
     generator = np.random.default_rng(0)
     for budget in env.budgets.spread(4):
-        share = budget.limits["macs"] / env.cost.dense_macs
+        share = budget.limits["macs"] / env.cost.dense("macs")
         proposal = env.decode(generator.uniform(-1, 1, 9), budget)
         assert proposal.budget is budget
         episode = env.score(proposal)
         assert episode.budget == budget.limits
-        assert episode.kept_macs <= share
+        assert episode.kept["macs"] <= share
         observations, actions = env.retrace(episode.widths, budget)
         assert observations[:, 20] == pytest.approx(share)
         assert env.decode(actions[:, 0], budget).widths == episode.widths

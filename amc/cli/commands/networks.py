@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from amc.cli.commands.shared import console, progress_bar, set_threads
+from amc.cost.quantities import limits_name
 from amc.errors import ConfigError
-from amc.utils.formatting import limits_name
 
 if TYPE_CHECKING:
     from amc.config import SearchConfig

@@ -241,7 +241,7 @@ def run_search(
         if result.confirmation is not None:
             console.print(f"latency     {result.confirmation}", highlight=False)
         console.print(
-            f"best plan   {best.kept_macs:.2%} of the MACs, {best.kept_params:.2%} of the "
+            f"best plan   {best.kept['macs']:.2%} of the MACs, {best.kept['params']:.2%} of the "
             f"parameters; search-val accuracy {best.quality.get('accuracy', float('nan')):.3f}, "
             f"reward {best.reward:.4f} ({found})"
         )

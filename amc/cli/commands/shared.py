@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from amc.cost.quantities import limits_name
 from amc.errors import ConfigError
-from amc.utils.formatting import limits_name
 
 if TYPE_CHECKING:
     from amc.config import (

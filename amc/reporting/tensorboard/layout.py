@@ -16,7 +16,7 @@ _SEARCH = {
     "best reward": "best/reward",
     "best accuracy": "best/accuracy",
     "reward and its moving average": "reward/(episode|moving_average)",
-    "kept cost": "cost/kept_(macs|params|latency)",
+    "kept cost": "cost/kept_.*",
     "exploration": "exploration/.*",
     "losses": "losses/.*",
 }

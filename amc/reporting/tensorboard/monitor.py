@@ -105,12 +105,10 @@ class TensorBoardMonitor:
             "reward/episode": episode.reward,
             "reward/moving_average": average,
             "best/reward": best.reward,
-            "best/kept_macs": best.kept_macs,
-            "cost/kept_macs": episode.kept_macs,
-            "cost/kept_params": episode.kept_params,
+            "best/kept_macs": best.kept["macs"],
         }
-        if episode.kept_latency_us is not None:
-            scalars["cost/kept_latency"] = episode.kept_latency_us
+        for name, kept in episode.kept.items():
+            scalars[f"cost/kept_{name.removesuffix('_us')}"] = kept
         if "accuracy" in best.quality:
             scalars["best/accuracy"] = best.quality["accuracy"]
         scalars |= {f"quality/{name}": value for name, value in episode.quality.items()}
@@ -125,5 +123,5 @@ def _headline(episode: Episode) -> str:
     middle = "" if accuracy is None else f", accuracy {accuracy:.3f}"
     return (
         f"Episode {episode.number}: reward {episode.reward:.4f}{middle},"
-        f" {episode.kept_macs:.1%} of the MACs"
+        f" {episode.kept['macs']:.1%} of the MACs"
     )

@@ -10,6 +10,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from amc.records.episode import Episode
 from amc.reporting import figures
+from amc.reporting.tradeoff import draw_tradeoff
 from amc.utils import formatting
 
 if TYPE_CHECKING:
@@ -62,7 +63,12 @@ class Pictures:
             drawn["episodes/reward"] = figures.progress_figure(
                 [episode.reward for episode in episodes], "Reward of every episode, and the best"
             )
-            drawn["episodes/tradeoff"] = _tradeoff(episodes, best)
+            drawn["episodes/tradeoff"] = draw_tradeoff(
+                episodes,
+                episodes.index(best),
+                title="Cost against quality of every episode",
+                colorbar=True,
+            ).figure
         for tag, figure in drawn.items():
             self._writer.add_figure(tag, figure, episodes[-1].number, close=False)
         if drawn:
@@ -73,22 +79,3 @@ class Pictures:
         title = f"Episode {best.number}: reward {formatting.number(best.reward)}"
         # Compact: TensorBoard's cards are narrow.
         return figures.plan_figure(self._names, self._dense, best.widths, title, compact=True)
-
-
-def _tradeoff(episodes: Sequence[Episode], best: Episode) -> Figure:
-    # A budget pins its own quantity to one value: draw the cost that tells plans apart.
-    kept = {
-        "macs": [episode.kept_macs for episode in episodes],
-        "params": [episode.kept_params for episode in episodes],
-    }
-    free = max(kept, key=lambda name: max(kept[name]) - min(kept[name]))
-    scored = all("accuracy" in episode.quality for episode in episodes)
-    return figures.tradeoff_figure(
-        kept[free],
-        [e.quality["accuracy"] if scored else e.reward for e in episodes],
-        episodes.index(best),
-        cost_label=f"{formatting.QUANTITY[free]} kept",
-        quality_label="search-val accuracy" if scored else "reward",
-        title="Cost against quality of every episode",
-        colorbar=True,
-    )

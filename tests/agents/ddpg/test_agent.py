@@ -30,7 +30,7 @@ def test_finds_nearly_the_optimum_that_brute_force_knows() -> None:
     dense, sensitivity = (10, 12, 8), (0.4, 0.02, 0.15)
     cost, quality = FakeCost(dense), FakeQuality(dense, sensitivity)
     grids = [unit.widths for unit in fake_units(dense)]
-    plans = [w for w in itertools.product(*grids) if cost.macs(w) <= 0.5 * cost.dense_macs]
+    plans = [w for w in itertools.product(*grids) if cost.macs(w) <= 0.5 * cost.dense("macs")]
     optimum = max(-quality(widths)["kl"] for widths in plans)
     uniform = fake_problem(dense, sensitivity)
     start = next(iter(run(DDPGConfig(**SMALL), 0, 1, dense=dense, sensitivity=sensitivity)))
@@ -58,7 +58,7 @@ def test_paper_preset_runs_on_the_budget(constraint: str) -> None:
     )
     history = run(settings, 0, 10, constraint=constraint)
     assert len(history) == 10
-    assert all(episode.kept_macs <= 0.5 for episode in history)
+    assert all(episode.kept["macs"] <= 0.5 for episode in history)
 
 
 def test_a_seed_determines_everything_and_globals_are_untouched() -> None:
@@ -155,7 +155,7 @@ def test_under_a_range_each_walk_is_learned_under_its_own_budget() -> None:
     assert buffer is not None
     column = [feature.name for feature in FEATURES].index("macs_budget")
     seen = buffer.observations[: 6 * 9, 0, column].reshape(6, 9)
-    shares = [p.budget.limits["macs"] / problem.cost.dense_macs for p in proposals]
+    shares = [p.budget.limits["macs"] / problem.cost.dense("macs") for p in proposals]
     np.testing.assert_allclose(seen, np.repeat(np.array(shares)[:, None], 9, 1), rtol=1e-6)
     assert len(set(shares)) == 6
     assert agent.policy.trained_on.budget["macs"] == pytest.approx((0.3, 0.8))

@@ -37,7 +37,7 @@ def test_finds_the_optimum_that_brute_force_knows() -> None:
     dense, sensitivity = (10, 12, 8), (0.4, 0.02, 0.15)
     cost, quality = FakeCost(dense), FakeQuality(dense, sensitivity)
     grids = [unit.widths for unit in fake_units(dense)]
-    plans = [w for w in itertools.product(*grids) if cost.macs(w) <= 0.5 * cost.dense_macs]
+    plans = [w for w in itertools.product(*grids) if cost.macs(w) <= 0.5 * cost.dense("macs")]
     ranked = sorted(-quality(widths)["kl"] for widths in plans)
     for seed in range(3):
         history = run(seed, 25, dense=dense, sensitivity=sensitivity)
@@ -69,7 +69,7 @@ def test_the_actor_alone_plays_nearly_as_well_as_the_best_plan() -> None:
 def test_no_plan_is_played_twice_and_all_are_on_the_budget() -> None:
     history = run(0, 40)
     assert len({episode.widths for episode in history}) == 40
-    assert all(0.47 < episode.kept_macs <= 0.5 for episode in history)
+    assert all(0.47 < episode.kept["macs"] <= 0.5 for episode in history)
 
 
 def test_a_batch_holds_different_plans_that_the_critic_likes() -> None:
@@ -118,15 +118,17 @@ def test_it_needs_the_projection() -> None:
 def test_the_cheapest_network_of_an_accuracy_that_brute_force_knows() -> None:
     dense, floor = (10, 12, 8), 0.8
     problem = fake_problem(dense, (0.4, 0.02, 0.15))
-    problem.reward = FloorReward(floor, "macs", problem.cost.dense_macs)
+    problem.reward = FloorReward(floor, "macs", problem.cost.dense("macs"))
     plans = list(itertools.product(*(unit.widths for unit in problem.units)))
     held = [problem.cost.macs(w) for w in plans if problem.evaluate(w)["accuracy"] >= floor]
-    least, most = problem.cost.macs(plans[0]), problem.cost.dense_macs
+    least, most = problem.cost.macs(plans[0]), problem.cost.dense("macs")
     cost: Any = problem.cost
     problem.budgets = BudgetRange(Budget({"macs": least}, cost), Budget({"macs": most}, cost))
     for seed in range(2):
         history = play(ExpertIteration(problem, ExpertConfig(), seed), problem, 25)
-        good = [episode.macs for episode in history if episode.quality["accuracy"] >= floor]
+        good = [
+            episode.costs["macs"] for episode in history if episode.quality["accuracy"] >= floor
+        ]
         assert min(good) <= 1.03 * min(held)
 
 
@@ -135,7 +137,7 @@ def test_a_range_is_learned_as_a_whole() -> None:
     known = Sensitivity.measure(fake_units(DENSE_9), lambda widths: quality(widths)["kl"])
     problem = fake_problem(known=known)
     cost: Any = problem.cost
-    dense = problem.cost.dense_macs
+    dense = problem.cost.dense("macs")
     problem.budgets = BudgetRange(
         Budget({"macs": 0.3 * dense}, cost), Budget({"macs": 0.8 * dense}, cost)
     )
@@ -143,12 +145,12 @@ def test_a_range_is_learned_as_a_whole() -> None:
     history = play(agent, problem, 60)
     assert len({episode.budget["macs"] for episode in history}) == 60
     for fraction in (0.31, 0.65):
-        budget: Any = Budget({"macs": fraction * problem.cost.dense_macs}, cost)
+        budget: Any = Budget({"macs": fraction * problem.cost.dense("macs")}, cost)
         alone = problem.score(play_policy(agent.policy, problem, budget))
         uniform = problem.score(problem.uniform(budget))
         reference = problem.score(problem.reference(budget))
         searched = max(e.reward for e in run(1, 40, limits={"macs": fraction}))
-        assert 0.99 * fraction < alone.kept_macs <= fraction
+        assert 0.99 * fraction < alone.kept["macs"] <= fraction
         assert alone.reward - uniform.reward > 0.75 * (searched - uniform.reward)
         assert alone.reward > reference.reward
 
@@ -156,7 +158,7 @@ def test_a_range_is_learned_as_a_whole() -> None:
 def test_every_part_of_a_range_is_taught_whatever_the_batches() -> None:
     problem = fake_problem()
     cost: Any = problem.cost
-    dense = problem.cost.dense_macs
+    dense = problem.cost.dense("macs")
     problem.budgets = BudgetRange(
         Budget({"macs": 0.3 * dense}, cost), Budget({"macs": 0.8 * dense}, cost)
     )

@@ -79,11 +79,11 @@ def test_the_plan_of_a_search_holds_by_measurement(tmp_path):
     assert saved == result.confirmation
     assert saved.timed[-1].widths == result.plan.widths()
     assert saved.timed[-1].measured_us / saved.timed[-1].dense_us == pytest.approx(kept)
-    assert result.plan.latency_us == pytest.approx(1e6 * dense * kept, rel=0.02)
+    assert result.plan.costs["latency_us"] == pytest.approx(1e6 * dense * kept, rel=0.02)
     for episode in read_episodes(folder.episodes):
-        assert episode.kept_latency_us <= 0.6
+        assert episode.kept["latency_us"] <= 0.6
         true = measured(task, result.units, episode.widths)
-        assert episode.latency_us == pytest.approx(1e6 * true, rel=0.02)
+        assert episode.costs["latency_us"] == pytest.approx(1e6 * true, rel=0.02)
 
 
 def test_it_finds_the_best_plan_of_a_staircase():
@@ -171,19 +171,19 @@ def test_latency_beside_other_bounds(budget):
 
 def test_microseconds_ranges_floors_and_rewards():
     task = tiny_task()
-    dense = search(task, "latency=1.0", **settings(episodes=1)).plan.dense_latency_us
+    dense = search(task, "latency=1.0", **settings(episodes=1)).plan.dense_costs["latency_us"]
     absolute = search(task, f"latency={round(0.6 * dense)}us", **settings())
-    assert absolute.plan.latency_us <= 0.6 * dense
+    assert absolute.plan.costs["latency_us"] <= 0.6 * dense
     ranged = search(task, "latency=0.55:0.9", **settings())
     assert len({e.budget["latency_us"] for e in ranged.history}) > 4
     assert ranged.front.within({"latency_us": 0.7}).costs["latency_us"][1] <= 0.7
     floor = search(task, min_accuracy=0.9, minimise="latency_us", **settings())
     assert floor.best.quality["accuracy"] >= 0.9
-    assert floor.best.kept_latency_us < 1
+    assert floor.best.kept["latency_us"] < 1
     free = search(task, reward="amc-latency", agent="random", **settings())
     for episode in free.history:
         error = 1 - episode.quality["accuracy"]
-        assert episode.reward == pytest.approx(-error * np.log(episode.latency_us))
+        assert episode.reward == pytest.approx(-error * np.log(episode.costs["latency_us"]))
 
 
 def test_widths_that_the_device_likes(tmp_path):

@@ -57,7 +57,9 @@ def test_networks_take_turns_and_leave_plans_of_their_own(whole):
     for name, episodes in trained.history.items():
         folder = path / "networks" / name
         assert read_episodes(folder / "episodes.jsonl") == episodes
-        assert Plan.load(folder / "plan.json").dense_macs * 0.8 >= max(e.macs for e in episodes)
+        assert Plan.load(folder / "plan.json").dense_macs * 0.8 >= max(
+            e.costs["macs"] for e in episodes
+        )
         assert not (folder / "policy").exists()
 
 
@@ -75,7 +77,7 @@ def test_the_policy_knows_both_and_says_so(whole):
     assert policy.trained_on.budget["macs"] == pytest.approx((0.4, 0.8), rel=1e-3)
     assert [(one.units, one.episodes) for one in policy.trained_on.networks] == [(3, 8), (5, 7)]
     reached = policy.trained_on.networks[0].reached
-    assert [one.kept_macs for one in reached] == sorted(one.kept_macs for one in reached)
+    assert [one.kept["macs"] for one in reached] == sorted(one.kept["macs"] for one in reached)
     for task in tasks().values():
         problem = make_problem(task, make_config("flops=0.5"))
         assert 0.4 < problem.score(play(policy, problem, problem.budget)).kept_macs <= 0.5

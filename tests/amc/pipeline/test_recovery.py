@@ -88,7 +88,7 @@ def test_a_bare_plan_is_applied_to_the_weights_it_names(finished, tmp_path):
     folder, _, _ = finished
     assert apply_file(folder.plan, tmp_path / "small.safetensors") < 1e-4
     small, card = load_model(tmp_path / "small.safetensors")
-    assert sum(p.numel() for p in small.parameters()) == card.plan.params
+    assert sum(p.numel() for p in small.parameters()) == card.plan.costs["params"]
 
 
 def test_a_bare_plan_refuses_other_weights(finished, tmp_path):
@@ -120,7 +120,7 @@ def test_a_plan_of_a_front_gets_a_folder_of_its_own(finished, tmp_path):
     with pytest.raises(PlanError, match="only a search over a range"):
         choose(folder, ["flops=0.5"])
     assert choose(folder, []) is folder
-    other = plan.model_copy(update={"macs": plan.dense_macs // 4})
+    other = plan.model_copy(update={"macs": plan.dense_costs["macs"] // 4})
     Front(dense_quality={}, plans=(other, plan)).save(folder.front)
     chosen = choose(folder, ["flops=0.3", "params=0.99"])
     assert chosen.path == tmp_path / "macs0.3-params0.99"

@@ -28,8 +28,8 @@ def source(subject):
     plan = plan_of(
         network.units,
         widths,
-        macs=(cost.macs(widths), cost.dense_macs),
-        params=(cost.params(widths), cost.dense_params),
+        macs=(cost.macs(widths), cost.dense("macs")),
+        params=(cost.params(widths), cost.dense("params")),
         weights_sha256="0" * 64,
         model=ModelConfig(spec="amc:resnet20", weights="gone.safetensors"),
         input_shape=INPUTS,

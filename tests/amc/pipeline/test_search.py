@@ -67,7 +67,7 @@ def test_search_comes_close_to_the_true_optimum_and_writes_it(tmp_path):
     result = search(
         task, "flops=0.5", episodes=60, seed=0, run=tmp_path / "run", agent_settings=QUICK
     )
-    dense_macs = result.plan.dense_macs
+    dense_macs = result.plan.dense_costs["macs"]
     ranked = brute_force(task, dense_macs / 2)
     assert -result.best.reward <= ranked[max(1, len(ranked) // 20)]  # among the best 5%
 
@@ -81,8 +81,8 @@ def test_search_comes_close_to_the_true_optimum_and_writes_it(tmp_path):
     small = apply_plan(plan, task).model
     with FlopCounterMode(display=False) as counter:
         small(task.example_inputs)
-    assert counter.get_total_flops() // 2 == plan.macs
-    assert sum(p.numel() for p in small.parameters()) == plan.params
+    assert counter.get_total_flops() // 2 == plan.costs["macs"]
+    assert sum(p.numel() for p in small.parameters()) == plan.costs["params"]
     assert folder.load_config().budget == {"macs": 0.5}
     assert folder.load_config().importance == "contribution"  # the default, without a loss
     assert (folder.policy / "actor.safetensors").is_file()
@@ -112,7 +112,7 @@ def test_interruption_keeps_the_best_so_far(tmp_path):
     done = [comparable(e) for e in stopped.history]
     assert done[:6] == [comparable(e) for e in whole.history]
     assert len(done) >= 6
-    assert Plan.load(tmp_path / "run" / "plan.json").macs == stopped.best.macs
+    assert Plan.load(tmp_path / "run" / "plan.json").macs == stopped.best.costs["macs"]
 
 
 def test_interruption_before_the_first_plan_is_an_interruption():
@@ -162,18 +162,21 @@ def test_a_range_gives_a_front_whose_plans_can_be_cut(tmp_path, agent):
         agent_settings=QUICK,
     )
     assert len(result.history) == (11 if agent == "uniform" else 30)
-    dense = result.plan.dense_macs
+    dense = result.plan.dense_costs["macs"]
     limits = [episode.budget["macs"] / dense for episode in result.history]
     assert 0.3 <= min(limits) < 0.4
     assert 0.7 < max(limits) <= 0.8
-    assert all(e.kept_macs <= limit for e, limit in zip(result.history, limits, strict=True))
+    assert all(e.kept["macs"] <= limit for e, limit in zip(result.history, limits, strict=True))
     plans = result.front.plans
     assert len(plans) >= 4
     for cheap, dear in itertools.pairwise(plans):
         assert cheap.macs < dear.macs
         assert cheap.quality["kl"] > dear.quality["kl"]
     for episode in result.history:  # nothing recorded beats what the front has within its cost
-        assert result.front.within({"macs": episode.macs}).quality["kl"] <= episode.quality["kl"]
+        assert (
+            result.front.within({"macs": episode.costs["macs"]}).quality["kl"]
+            <= episode.quality["kl"]
+        )
     assert result.front.dense_quality["kl"] == pytest.approx(0, abs=1e-9)
     middle = result.front.within({"macs": 0.55})
     assert result.plan == middle == Plan.load(tmp_path / "run" / "plan.json")
@@ -189,9 +192,9 @@ def test_several_bounds_are_all_met_and_the_scarcest_is_spent():
     limits = {"macs": 0.4, "params": 0.4}
     result = search(wide, "flops=0.4 params=0.4", agent="random", episodes=12, seed=0)
     for episode in result.history:
-        spent = [episode.kept_macs / limits["macs"], episode.kept_params / limits["params"]]
+        spent = [episode.kept["macs"] / limits["macs"], episode.kept["params"] / limits["params"]]
         assert 0.995 <= max(spent) <= 1
-    binding = {e.kept_macs > e.kept_params for e in result.history}
+    binding = {e.kept["macs"] > e.kept["params"] for e in result.history}
     assert binding == {True, False}  # each is the scarcest for some
 
 
@@ -218,8 +221,8 @@ def test_a_policy_is_replayed_on_another_network(tmp_path):
     for source in (tmp_path / "run", tmp_path / "run" / "policy"):
         result = replay(source, other, "flops=0.42")
         (episode,) = result.history
-        assert result.plan.macs == episode.macs
-        assert 0.41 < episode.kept_macs <= 0.42
+        assert result.plan.costs["macs"] == episode.costs["macs"]
+        assert 0.41 < episode.kept["macs"] <= 0.42
     expected = play(trained.policy, make_problem(other, result_config()), None)
     assert episode.widths == expected.widths
     with pytest.warns(UserWarning, match=r"30.0% to 80.0% of the macs, and is asked for 20.0%"):
@@ -265,7 +268,7 @@ def test_the_cheapest_network_of_some_accuracy(agent, quantity):
     if agent != "uniform":
         assert found - least < 0.5 * (dense - least)
     bounded = search(task, "flops=0.7", min_accuracy=0.8, agent=agent, episodes=10)
-    assert all(e.kept_macs <= 0.7 for e in bounded.history)
+    assert all(e.kept["macs"] <= 0.7 for e in bounded.history)
 
 
 def test_a_floor_that_the_dense_network_does_not_hold_and_one_that_no_plan_does():
@@ -280,5 +283,8 @@ def test_a_floor_that_the_dense_network_does_not_hold_and_one_that_no_plan_does(
 def test_without_a_budget_error_is_weighed_against_cost():
     result = search(tiny_task(), reward="amc-flops", agent="random", episodes=5, seed=0)
     for episode in result.history:
-        expected = -(1 - episode.quality["accuracy"]) * torch.log(torch.tensor(episode.macs)).item()
+        expected = (
+            -(1 - episode.quality["accuracy"])
+            * torch.log(torch.tensor(episode.costs["macs"])).item()
+        )
         assert episode.reward == pytest.approx(expected, rel=1e-5)

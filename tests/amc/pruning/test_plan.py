@@ -24,8 +24,8 @@ def plan_for(s, seed: int = 0) -> tuple[Plan, list[int]]:
     plan = plan_of(
         s.units,
         widths,
-        macs=(s.cost.macs(widths), s.cost.dense_macs),
-        params=(s.cost.params(widths), s.cost.dense_params),
+        macs=(s.cost.macs(widths), s.cost.dense("macs")),
+        params=(s.cost.params(widths), s.cost.dense("params")),
         weights_sha256=weights_sha256(s.model),
         model=s.config,
         quality={"accuracy": 0.5, "kl": 1.25},

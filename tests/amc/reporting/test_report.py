@@ -68,7 +68,7 @@ def make_episodes(count: int, widths: list[int], rng: np.random.Generator) -> li
 
 def make_results(best: Episode, epochs: int, rng: np.random.Generator) -> Results:
     curve = 0.912 - 0.12 * np.exp(-np.arange(1, epochs + 1) / 3) + rng.normal(0, 0.002, epochs)
-    small = {"macs": best.macs, "params": best.params}
+    small = {"macs": best.costs["macs"], "params": best.costs["params"]}
     rows = [
         Row(name="dense", test_accuracy=0.9183, latency_ms=3.1, latency_spread_ms=0.12, **DENSE),
         Row(name="pruned", test_accuracy=0.5937, latency_ms=2.0, latency_spread_ms=0.1, **small),
@@ -120,8 +120,8 @@ def make_run(
             UnitPlan(name=name, width=width, kept=tuple(range(kept)))
             for name, width, kept in zip(names, widths, best.widths, strict=True)
         ),
-        macs=best.macs,
-        params=best.params,
+        macs=best.costs["macs"],
+        params=best.costs["params"],
         dense_macs=DENSE["macs"],
         dense_params=DENSE["params"],
         quality=best.quality,
@@ -195,13 +195,13 @@ def test_results_table_states_the_run_s_numbers(tmp_path: Path) -> None:
     for column, row in enumerate(results.rows, start=1):
         assert row.test_accuracy is not None
         assert quantity(accuracy[column]) == pytest.approx(100 * row.test_accuracy, abs=0.006)
-        assert quantity(macs[column]) == pytest.approx(row.macs, rel=5e-3)
-        assert quantity(params[column]) == pytest.approx(row.params, rel=5e-3)
+        assert quantity(macs[column]) == pytest.approx(row.costs["macs"], rel=5e-3)
+        assert quantity(params[column]) == pytest.approx(row.costs["params"], rel=5e-3)
         assert quantity(latency[column]) == pytest.approx(row.latency_ms, abs=0.006)
     for column, row in enumerate(results.rows[1:], start=2):
         points = 100 * ((row.test_accuracy or 0) - (dense.test_accuracy or 0))
         assert accuracy[column].split(" ", 1)[1] == f"{points:.2f} points".replace("-", "−")
-        change = f"{100 * (row.macs / dense.macs - 1):.1f}%".replace("-", "−")
+        change = f"{100 * (row.costs['macs'] / dense.macs - 1):.1f}%".replace("-", "−")
         assert macs[column].split()[2] == change
     assert "spread 0.12" in latency[1]
     assert latency[3].split()[2] == "−36.0%"
@@ -237,8 +237,8 @@ def test_headline_says_the_result_in_words(tmp_path: Path) -> None:
     plan = Plan.load(tmp_path / "run" / "plan.json")
     assert results is not None
     assert (
-        f"Keeps {plan.macs / plan.dense_macs:.1%} of the MACs and "
-        f"{plan.params / plan.dense_params:.1%} of the parameters; test accuracy "
+        f"Keeps {plan.costs['macs'] / plan.dense_costs['macs']:.1%} of the MACs and "
+        f"{plan.costs['params'] / plan.dense_costs['params']:.1%} of the parameters; test accuracy "
         f"{results.rows[2].test_accuracy:.1%} against 91.8% dense; 1.56 times as fast."
     ) in Page(write_report(tmp_path / "run")).text
 
@@ -321,7 +321,9 @@ def make_front(path: Path, config: SearchConfig) -> Front:
     front = Front(
         dense_quality={"accuracy": 0.925, "kl": 0.007},
         plans=tuple(
-            plan.model_copy(update={"macs": e.macs, "params": e.params, "quality": e.quality})
+            plan.model_copy(
+                update={"macs": e.costs["macs"], "params": e.costs["params"], "quality": e.quality}
+            )
             for e in nondominated(episodes, config)
         ),
     )
@@ -339,7 +341,7 @@ def test_plans_of_a_range_are_drawn_and_listed(tmp_path: Path) -> None:
     assert head == ["", "MACs", "Parameters", "Accuracy", "KL"]
     assert dense == ["dense", "40.8 M", "271 k", "92.5%", "0.007"]
     assert [row[1] for row in rows] == [
-        f"{plan.macs / plan.dense_macs:.1%}" for plan in reversed(front.plans)
+        f"{plan.costs['macs'] / plan.dense_costs['macs']:.1%}" for plan in reversed(front.plans)
     ]
     assert [row[3] for row in rows] == [f"{p.quality['accuracy']:.1%}" for p in front.plans[::-1]]
     assert "MACs ≤ 30% to 80%" in page.text

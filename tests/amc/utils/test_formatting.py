@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from amc.cost import quantities
 from amc.utils import formatting
 
 
@@ -58,12 +59,15 @@ def test_change_has_a_sign_and_no_negative_zero() -> None:
 
 def test_budget_tells_fractions_from_counts() -> None:
     assert (
-        formatting.budget({"macs": 0.5, "params": 1_200_000}) == "MACs ≤ 50%, parameters ≤ 1.20 M"
+        quantities.shown_limits({"macs": 0.5, "params": 1_200_000})
+        == "MACs ≤ 50%, parameters ≤ 1.20 M"
     )
-    assert formatting.budget({"macs": 1.0}) == "MACs ≤ 100%"
-    assert formatting.budget({}) == "no budget"
-    assert formatting.budget({"macs": (0.3, 0.8)}) == "MACs ≤ 30% to 80%"
-    assert formatting.budget({"params": (200_000, 1_200_000)}) == "parameters ≤ 200 k to 1.20 M"
+    assert quantities.shown_limits({"macs": 1.0}) == "MACs ≤ 100%"
+    assert quantities.shown_limits({}) == "no budget"
+    assert quantities.shown_limits({"macs": (0.3, 0.8)}) == "MACs ≤ 30% to 80%"
+    assert (
+        quantities.shown_limits({"params": (200_000, 1_200_000)}) == "parameters ≤ 200 k to 1.20 M"
+    )
 
 
 def test_bounds_as_a_user_writes_them() -> None:
@@ -72,6 +76,6 @@ def test_bounds_as_a_user_writes_them() -> None:
         "params": 1_200_000,
         "latency_us": 900,
     }
-    assert [formatting.bound(*x) for x in limits.items()] == ["0.3:0.8", "1200000", "900us"]
-    assert formatting.limits_name(limits) == "macs0.3-0.8-params1200000-latency900us"
-    assert formatting.budget({"latency_us": 12_300}) == "latency ≤ 12.3 ms"
+    assert [quantities.written_bound(*x) for x in limits.items()] == ["0.3:0.8", "1200000", "900us"]
+    assert quantities.limits_name(limits) == "macs0.3-0.8-params1200000-latency900us"
+    assert quantities.shown_limits({"latency_us": 12_300}) == "latency ≤ 12.3 ms"

@@ -34,8 +34,8 @@ def saved(tmp_path_factory):
     plan = plan_of(
         units,
         widths,
-        macs=(cost.macs(widths), cost.dense_macs),
-        params=(cost.params(widths), cost.dense_params),
+        macs=(cost.macs(widths), cost.dense("macs")),
+        params=(cost.params(widths), cost.dense("params")),
         weights_sha256=weights_sha256(model),
         model=config,
         input_shape=SHAPE,
@@ -53,14 +53,18 @@ def test_a_saved_network_beside_the_dense_one(monkeypatch, capsys, saved):
     dense, pruned = found["networks"]
     assert (dense["name"], dense["macs"], dense["params"]) == (
         "dense",
-        plan.dense_macs,
-        plan.dense_params,
+        plan.dense_costs["macs"],
+        plan.dense_costs["params"],
     )
-    assert (pruned["name"], pruned["macs"], pruned["params"]) == ("pruned", plan.macs, plan.params)
+    assert (pruned["name"], pruned["macs"], pruned["params"]) == (
+        "pruned",
+        plan.costs["macs"],
+        plan.costs["params"],
+    )
     assert found["format"] == "amc.measure/1"
     assert found["runtime"]["runtime"] == "onnxruntime"
     assert (found["batch"], found["shape"]) == (3, [1, 8, 8])
-    assert found["kept_macs"] == plan.macs / plan.dense_macs
+    assert found["kept_macs"] == plan.costs["macs"] / plan.dense_costs["macs"]
     by_clock = "median_ms" if found["clock"] == "wall" else "cpu_ms"
     assert found["kept_time"] == pruned[by_clock] / dense[by_clock]
     assert (found["explanation"] is not None) == (found["kept_time"] > found["kept_macs"])
@@ -89,7 +93,7 @@ def test_the_table_says_what_was_measured_and_where_the_time_went(monkeypatch, c
     lines = {line.split()[0]: " ".join(line.split()) for line in out.splitlines() if line.strip()}
     assert "30.0 ms ± 2.5 10.0 ms ± 0.1" in lines["dense"]
     # By CPU time, because forwards waited: 10 / 7.5.
-    assert lines["pruned"].endswith(f"{plan.dense_macs / plan.macs:.2f}× 1.33×")
+    assert lines["pruned"].endswith(f"{plan.dense_costs['macs'] / plan.costs['macs']:.2f}× 1.33×")
     assert f"PyTorch {torch.__version__.partition('+')[0]}, 1 thread, float32" in out
     assert "input 1×1×8×8; 30 turns" in out
     assert "waited for a processor (3.0 times their CPU time)" in lines["warning:"]

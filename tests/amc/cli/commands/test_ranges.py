@@ -31,7 +31,7 @@ def test_a_range_a_plan_of_it_and_its_policy_elsewhere(
     folder = tmp_path / "runs" / "smallcnn-macs0.3-0.8-ddpg-seed0"
     plans = Front.load(folder / "front.json").plans
     for plan in plans:
-        assert f"{plan.macs / plan.dense_macs:.1%}" in out
+        assert f"{plan.costs['macs'] / plan.dense_costs['macs']:.1%}" in out
 
     limit = plans[0].macs / plans[0].dense_macs + 1e-4
     code, out, error = run(monkeypatch, capsys, "apply", str(folder), "--budget", f"flops={limit}")

@@ -34,7 +34,7 @@ def test_a_policy_of_two_networks_is_replayed_adapted_and_applied(amc, tmp_path,
     described = json.loads((trained / "policy" / "policy.json").read_text())["trained_on"]
     assert [one["episodes"] for one in described["networks"]] == [8, 8]
     plans = Front.load(trained / "networks" / "smallcnn-1" / "front.json").plans
-    assert all(plan.macs <= 0.8 * plan.dense_macs for plan in plans)
+    assert all(plan.costs["macs"] <= 0.8 * plan.dense_costs["macs"] for plan in plans)
     amc("search", "--resume", "runs/policies/small", "--episodes", "18", "--threads", "1")
     lines = (trained / "networks" / "smallcnn-2" / "episodes.jsonl").read_text().splitlines()
     assert len(lines) == 9
@@ -44,8 +44,8 @@ def test_a_policy_of_two_networks_is_replayed_adapted_and_applied(amc, tmp_path,
     path = tmp_path / "runs" / "smallcnn-macs0.45-replay-seed0"
     (episode,) = (json.loads(line) for line in (path / "episodes.jsonl").read_text().splitlines())
     model, card = load_model(path / "pruned.safetensors")
-    assert card.plan.macs == episode["macs"] <= 0.45 * card.plan.dense_macs
-    assert sum(p.numel() for p in model.parameters()) == card.plan.params
+    assert card.plan.costs["macs"] == episode["macs"] <= 0.45 * card.plan.dense_costs["macs"]
+    assert sum(p.numel() for p in model.parameters()) == card.plan.costs["params"]
     assert "amc replay small amc:smallcnn" in (path / "report.html").read_text()
     amc("replay", *onto, "--budget", "flops=0.45", "--episodes", "4", "--run", "adapted")
     lines = (tmp_path / "adapted" / "episodes.jsonl").read_text().splitlines()

@@ -132,8 +132,8 @@ def test_a_plan_that_drops_units_is_applied_saved_and_loaded(tmp_path):
     plan = plan_of(
         units,
         widths,
-        macs=(cost.macs(widths), cost.dense_macs),
-        params=(cost.params(widths), cost.dense_params),
+        macs=(cost.macs(widths), cost.dense("macs")),
+        params=(cost.params(widths), cost.dense("params")),
         weights_sha256=weights_sha256(model),
         model=ModelConfig(spec="amc:resnet20"),
     )

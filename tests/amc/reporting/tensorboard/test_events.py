@@ -194,6 +194,6 @@ def test_hparams(show: Any, runs: dict[str, list[Episode]]) -> None:
     for name, episodes in runs.items():
         table.get_by_text(f"{name}/tb").wait_for()
         plan = best(episodes)
-        for value in (plan.reward, plan.quality["accuracy"], plan.kept_macs):
+        for value in (plan.reward, plan.quality["accuracy"], plan.kept["macs"]):
             assert table.get_by_text(f"{value:#.5g}").count() >= 1
     assert table.get_by_text("/tb").count() == len(runs)

@@ -68,8 +68,8 @@ def test_scalars(events: EventAccumulator, episodes: list[Episode]) -> None:
     for name in ("accuracy", "kl", "cross_entropy"):
         assert read(f"quality/{name}") == pytest.approx([e.quality[name] for e in episodes])
     assert read("best/kept_macs") == pytest.approx([episodes[i].kept_macs for i in best])
-    assert read("cost/kept_macs") == pytest.approx([e.kept_macs for e in episodes])
-    assert read("cost/kept_params") == pytest.approx([e.kept_params for e in episodes])
+    assert read("cost/kept_macs") == pytest.approx([e.kept["macs"] for e in episodes])
+    assert read("cost/kept_params") == pytest.approx([e.kept["params"] for e in episodes])
     assert read("seconds/evaluate") == pytest.approx([e.seconds["evaluate"] for e in episodes])
     assert read("keep/conv4") == pytest.approx([e.executed_keep[4] for e in episodes])
     assert read("exploration/std") == [0, 1, 2, 3, 4, 5]

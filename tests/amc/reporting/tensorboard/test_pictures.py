@@ -75,7 +75,7 @@ def test_plans_when_they_improve_and_all_episodes_now_and_then() -> None:
     _, tradeoff = writer.drawn["episodes/tradeoff"][1]
     (dots,) = [one for one in tradeoff.axes[0].collections if one.get_label() == "episode"]
     # The MACs are the same for all: the parameters tell plans apart.
-    expected = [(episode.kept_params, 0.7) for episode in episodes[:50]]
+    expected = [(episode.kept["params"], 0.7) for episode in episodes[:50]]
     np.testing.assert_array_equal(dots.get_offsets(), expected)
 
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from amc.config import LatencyConfig, ModelConfig
 from amc.cost.channel_multiple import best_multiple
 from amc.cost.table import CostTable
-from amc.latency.device import Device
+from amc.latency.device import DeviceLatency
 from amc.latency.predictor.fit import DENSE_COPIES, measure_plans
 from amc.models.factory import build_model
 from amc.pipeline.search import search
@@ -78,18 +78,18 @@ def predict(name: str, count: int, backend: str) -> None:
     """Random plans of one network, half of them aligned as the device likes it."""
     model, x = network(name)
     units = find_units(model, x, importance="contribution")
-    device = Device(model, x, LatencyConfig(backend=backend), on_stage=say)
+    device = DeviceLatency(model, x, LatencyConfig(backend=backend), on_stage=say)
     predicted_of, cost = device.latency_model(units), CostTable(units)
     plans = random_plans(units, count, best_multiple(units, predicted_of))
     for start in range(0, count, AT_ONCE):
         some = plans[start : start + AT_ONCE]
         many = [*[units.dense_widths] * DENSE_COPIES, *some]
-        measured_us = measure_plans(model, x, units, device.runtime, many)
+        measured_us = measure_plans(model, x, units, device.backend, many)
         dense, us = np.median(measured_us[:DENSE_COPIES]), measured_us[DENSE_COPIES:]
         dense_predicted, *predicted = predicted_of(np.array([units.dense_widths, *some]))
         for widths, measured, expected in zip(some, us, predicted, strict=True):
             line: dict[str, Any] = {"kind": "plan", "network": name}
-            line["runtime"] = device.runtime.description
+            line["runtime"] = device.backend.description
             line |= {"macs": cost.macs(widths), "dense_macs": cost.dense("macs")}
             line |= {"widths": list(widths), "measured_us": measured, "predicted_us": expected}
             line |= {"dense_us": dense, "dense_predicted_us": dense_predicted}

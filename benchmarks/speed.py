@@ -21,7 +21,7 @@ from common import RESULTS, add_inputs, append_line, begin_or_resume, configs, r
 from matplotlib.figure import Figure
 
 from amc.config import EvaluateConfig, LatencyConfig
-from amc.latency.device import Device
+from amc.latency.device import DeviceLatency
 from amc.latency.measurement import judge, measure
 from amc.pipeline.search import search
 from amc.pruning.find_units import read_units
@@ -58,21 +58,21 @@ def main() -> None:
 def time_fronts(arguments: argparse.Namespace, path: Path) -> None:
     """Both fronts' plans and what they take, a line each."""
     task = image_task(*configs(arguments), EvaluateConfig(), seed=0)
-    device = Device(task.model, task.example_inputs, LatencyConfig(backend=arguments.backend))
+    device = DeviceLatency(task.model, task.example_inputs, LatencyConfig(backend=arguments.backend))
     plans = [(aim, plan) for aim in BUDGETS for plan in thinned(front(arguments, task, aim))]
     units = read_units(task.model, task.example_inputs)
     models = [task.model]
     models += [slice_model(task.model, plan.order(units), plan.widths()) for _, plan in plans]
     print("measuring", flush=True)
-    forwards = [device.runtime.load(model, device.inputs) for model in models]
+    forwards = [device.backend.load(model, device.inputs) for model in models]
     each_kept, clocks = [], []
     for _ in range(ROUNDS):
-        latencies = measure(forwards, time=device.runtime.time, max_seconds=45.0)
+        latencies = measure(forwards, time=device.backend.time, max_seconds=45.0)
         clocks.append(judge(latencies)[0])
         dense_ms, *each_ms = (latency.ms(clocks[-1]) for latency in latencies)
         each_kept.append([ms / dense_ms for ms in each_ms])
     for (aim, plan), kept in zip(plans, zip(*each_kept, strict=True), strict=True):
-        line: dict[str, Any] = {"aim": aim, "runtime": device.runtime.description}
+        line: dict[str, Any] = {"aim": aim, "runtime": device.backend.description}
         line |= {"clocks": clocks, "kept": kept, "kl": plan.quality["kl"]}
         line |= {
             "macs": plan.costs["macs"],

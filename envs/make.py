@@ -18,7 +18,7 @@ from amc.envs.reference_plan import TUNED, Lost, Tuned, numbered, tune
 from amc.envs.reward import FloorReward, make_reward
 from amc.envs.sensitivity import Sensitivity
 from amc.errors import ConfigError
-from amc.latency.device import Device, OnStage
+from amc.latency.device import DeviceLatency, OnStage
 from amc.pruning.find_units import find_units
 from amc.pruning.importance.growth import growth_gains
 from amc.pruning.plan_evaluator import PlanEvaluator
@@ -31,14 +31,16 @@ from amc.vision.task import image_task
 def make_problem(
     task: Task,
     config: SearchConfig,
-    on_unit: Callable[[int, int], None] | None = None,
+    *,
+    traced: Units | None = None,
     latency: Callable[[Units], Latency] | None = None,
+    on_unit: Callable[[int, int], None] | None = None,
     on_stage: OnStage | None = None,
 ) -> PruningProblem:
     """Trace and verify ``task.model``, and make a problem of its units, costs and quality.
 
     ``on_unit(done, total)`` reports the units that are proven, ``on_stage(what, done, total)`` the
-    rest; ``latency`` makes a model of the units' latency where the settings ask for one (None: it
+    rest; ``traced`` is the network as it was traced already; ``latency`` makes a model of the units' latency where the settings ask for one (None: it
     is measured in their runtime).
 
     Raises :class:`UnitError` where nothing can be pruned, :class:`BudgetError` for a budget out of
@@ -54,10 +56,11 @@ def make_problem(
         loss=task.loss,
         seed=config.seed,
         on_unit=on_unit,
+        traced=traced,
         **{name: getattr(config, name) for name in Bounds.model_fields},
     )
     if config.timed and latency is None:
-        latency = Device(task.model, task.example_inputs, config.latency).latency_model
+        latency = DeviceLatency(task.model, task.example_inputs, config.latency).latency_model
     cost = CostTable(units, latency(units) if config.timed and latency else None)
     evaluate = PlanEvaluator(task, units)
     limits, reward = config.budget, make_reward(config.reward)

@@ -25,7 +25,7 @@ OnStage = Callable[[str, int, int], None]
 """What is measured, how many are done, and their total."""
 
 
-class Device:
+class DeviceLatency:
     """One network on one runtime, at the batch and with the threads that ``config`` names.
 
     Raises :class:`~amc.errors.ConfigError` where the runtime is not available, with what installs
@@ -40,7 +40,7 @@ class Device:
         on_stage: OnStage | None = None,
         on_note: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.runtime: Backend = make_backend(config.backend, config.threads, config.device)
+        self.backend: Backend = make_backend(config.backend, config.threads, config.device)
         self.model = model
         self.batch = config.batch
         self.inputs = with_batch(example_inputs, config.batch)
@@ -55,7 +55,7 @@ class Device:
         if saved is not None:
             return LatencyModel.load(saved, timed_layers(self.model, self.inputs, units))
         return fit_latency_model(
-            self.model, self.inputs, units, self.runtime, self._times, on_stage=self._on_stage
+            self.model, self.inputs, units, self.backend, self._times, on_stage=self._on_stage
         )
 
     def layers_alone(self, units: Units) -> LatencyModel:
@@ -66,7 +66,7 @@ class Device:
 
     @cached_property
     def _times(self) -> LayerTimes:
-        return LayerTimes(self.runtime, on_note=self._on_note)
+        return LayerTimes(self.backend, on_note=self._on_note)
 
 
 def with_batch(example_inputs: Any, batch: int) -> tuple[Any, ...]:

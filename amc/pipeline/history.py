@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from amc.agents.policy import Policy, Reached
 from amc.agents.registry import Agent
-from amc.config import SearchConfig
 from amc.cost.quantities import Limit
 from amc.envs.problem import PruningProblem
-from amc.latency.device import Device
+from amc.latency.device import DeviceLatency
 from amc.pipeline.latency_check import confirm
 from amc.pruning.plan import Plan, plan_of
 from amc.records.episode import Episode, JsonlRecorder
@@ -19,7 +19,9 @@ from amc.records.pareto_front import Front, merit, nondominated
 from amc.records.results import Confirmation
 from amc.records.run_folder import RunFolder
 from amc.reporting.tensorboard.monitor import TensorBoardMonitor
-from amc.task import Task
+
+if TYPE_CHECKING:
+    from amc.pipeline.assignment import Assignment
 
 OnEpisode = Callable[[Episode, Episode], None]
 """Called after each episode with it and the best so far."""
@@ -34,15 +36,11 @@ class History:
     best: Episode
 
     def __init__(
-        self,
-        task: Task,
-        problem: PruningProblem,
-        config: SearchConfig,
-        weights_sha256: str,
-        on_episode: OnEpisode | None,
+        self, assignment: Assignment, problem: PruningProblem, on_episode: OnEpisode | None
     ) -> None:
-        self._task, self._problem, self._config = task, problem, config
-        self._sha256 = weights_sha256
+        self._task, self._config = assignment.task, assignment.config
+        self._sha256 = assignment.inputs.weights_sha256
+        self._problem = problem
         self._on_episode = on_episode
         self._folder: RunFolder | None = None
         self._writers: list[JsonlRecorder | TensorBoardMonitor] = []
@@ -81,7 +79,7 @@ class History:
         if self._on_episode is not None:
             self._on_episode(episode, self.best)
 
-    def confirm(self, device: Device, on_note: Callable[[str], None]) -> None:
+    def confirm(self, device: DeviceLatency, on_note: Callable[[str], None]) -> None:
         """Make the best plan one that holds its bound on latency by measurement."""
         bound = None if self._config.ranged else self._config.budget.get("latency_us")
         self.best, self.confirmation = confirm(

@@ -17,7 +17,7 @@ from amc.cost.budget import Budget
 from amc.cost.quantities import Limit
 from amc.envs.problem import PruningProblem
 from amc.errors import BudgetError
-from amc.latency.device import Device
+from amc.latency.device import DeviceLatency
 from amc.latency.measurement import Clock, judge, measure
 from amc.pruning.slicing.slice import slice_model
 from amc.records.episode import Episode
@@ -41,7 +41,7 @@ class _Turns:
 
 def confirm(
     problem: PruningProblem,
-    device: Device,
+    device: DeviceLatency,
     history: Sequence[Episode],
     rank: Callable[[Episode], Any],
     bound: Limit | None,
@@ -80,8 +80,8 @@ def confirm(
         if holding:
             chosen = tried.pop(len(tried) - len(candidates) + holding[0])
             found = Confirmation(
-                runtime=device.runtime.description,
-                identity=device.runtime.identity(),
+                runtime=device.backend.description,
+                identity=device.backend.identity(),
                 batch=device.batch,
                 clock=turns.clock,
                 noise=turns.noise,
@@ -116,11 +116,11 @@ def _as_fraction(bound: Limit | None, dense_us: float) -> float:
     return bound if isinstance(bound, float) else bound / dense_us
 
 
-def _time(problem: PruningProblem, device: Device, episodes: Sequence[Episode]) -> _Turns:
+def _time(problem: PruningProblem, device: DeviceLatency, episodes: Sequence[Episode]) -> _Turns:
     models = [device.model, *(slice_model(device.model, problem.units, e.widths) for e in episodes)]
-    forwards = [device.runtime.load(model, device.inputs) for model in models]
-    latencies = measure(forwards, time=device.runtime.time)
-    clock, noise = judge(latencies, device.runtime.device)
+    forwards = [device.backend.load(model, device.inputs) for model in models]
+    latencies = measure(forwards, time=device.backend.time)
+    clock, noise = judge(latencies, device.backend.device)
     us = [1e3 * latency.ms(clock) for latency in latencies]
     return _Turns([x / us[0] for x in us[1:]], us[1:], us[0], clock, noise)
 

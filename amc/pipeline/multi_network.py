@@ -22,19 +22,12 @@ from amc.agents.policy import Policy
 from amc.config import SearchConfig
 from amc.errors import ConfigError, RunError
 from amc.latency.device import OnStage
-from amc.pipeline.loop import (
-    SearchLoop,
-    claimed_run,
-    in_turn,
-    inputs_of,
-    play_recorded,
-    play_rest,
-    prepare,
-)
-from amc.pipeline.resume import RecordedRun
+from amc.pipeline.assignment import Assignment, Listener, inputs_of, resumed
+from amc.pipeline.loop import SearchLoop, in_turn, play_recorded, play_rest
 from amc.pipeline.search import make_config
+from amc.pipeline.setup import prepare
 from amc.records.episode import Episode
-from amc.records.run_folder import TRAINING, Inputs, check_free
+from amc.records.run_folder import TRAINING, check_free
 from amc.task import Task
 from amc.utils.settings import Settings, load_toml, save_toml
 
@@ -110,42 +103,31 @@ def train_policy(
                     "only episodes"
                 )
             parts = _resumed(stack, folder, tasks, settings.get("episodes"))
-            for note in (note for part in parts if part.past for note in part.past.notes()):
-                on_note(note)
+            for part in parts.values():
+                assert part.recorded is not None
+                for note in part.recorded.notes():
+                    on_note(note)
         else:
             if folder is not None:
                 check_free(folder.path)  # before the work, not after it
             parts = _parts(tasks, config or make_config(budget, **settings))
-        tracks = _tracks(stack, parts, on_episode, on_unit, on_stage, on_note)
-        steps = in_turn(tracks)
-        play_recorded(tracks, steps)
+        loops = _loops(stack, parts, Listener(on_unit, on_stage, None, on_note), on_episode)
+        steps = in_turn([*loops.values()])
+        play_recorded([*loops.values()], steps)
         if folder is not None and not resume:
             folder.path.mkdir(parents=True, exist_ok=True)
-            save_toml(TrainingConfig(networks=tuple(part.name for part in parts)), folder.config)
-        for part, track in zip(parts, tracks, strict=True):
-            track.write_to(folder.network(part.name) if folder is not None else None)
-        finished = play_rest(tracks, steps)
-        policy = _finish(tracks)
+            save_toml(TrainingConfig(networks=tuple(parts)), folder.config)
+        for name, loop in loops.items():
+            loop.write_to(folder.network(name) if folder is not None else None)
+        finished = play_rest([*loops.values()], steps)
+        policy = _finish([*loops.values()])
         if folder is not None:
             policy.save(folder.policy)
-    history = {
-        part.name: tuple(track.history.episodes) for part, track in zip(parts, tracks, strict=True)
-    }
+    history = {name: tuple(loop.history.episodes) for name, loop in loops.items()}
     return Trained(policy, history, interrupted=not finished)
 
 
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """A network of the training, and what is recorded of it."""
-
-    name: str
-    task: Task
-    config: SearchConfig
-    inputs: Inputs
-    past: RecordedRun | None = None
-
-
-def _parts(tasks: Mapping[str, Task], config: SearchConfig) -> list[_Part]:
+def _parts(tasks: Mapping[str, Task], config: SearchConfig) -> dict[str, Assignment]:
     if len(tasks) < 2:
         raise ConfigError("a training on several networks needs two; for one, search")
     if config.agent != "expert" or config.min_accuracy is not None or config.start is not None:
@@ -160,15 +142,14 @@ def _parts(tasks: Mapping[str, Task], config: SearchConfig) -> list[_Part]:
     if config.episodes < len(tasks):
         raise ConfigError(f"episodes {config.episodes}: fewer than networks ({len(tasks)})")
     shares = _shares(config.episodes, len(tasks))
-    return [
-        _Part(
-            name,
+    return {
+        name: Assignment(
             task,
             config.model_copy(update={"model": task.config, "episodes": share}),
             inputs_of(task),
         )
         for (name, task), share in zip(tasks.items(), shares, strict=True)
-    ]
+    }
 
 
 def _resumed(
@@ -176,24 +157,23 @@ def _resumed(
     folder: TrainingFolder,
     tasks: Mapping[str, Task],
     episodes: int | None,
-) -> list[_Part]:
+) -> dict[str, Assignment]:
     names = folder.names()
     if set(names) != set(tasks):
         raise ConfigError(f"{folder.path} is a training on {', '.join(names)}; resume it with them")
     shares = _shares(episodes, len(names)) if episodes is not None else [None] * len(names)
-    inputs = {name: inputs_of(tasks[name]) for name in names}
-    pasts = [
-        claimed_run(stack, folder.network(name), inputs[name], share)
+    parts = {
+        name: resumed(stack, tasks[name], folder.network(name), share)
         for name, share in zip(names, shares, strict=True)
-    ]
+    }
     # A crash, or a damaged record, may have left one network behind: all go back to where it is.
-    count = len(pasts)
-    played = min(len(past.log.episodes) * count + i for i, past in enumerate(pasts))
-    pasts = [past.first(len(range(i, played, count))) for i, past in enumerate(pasts)]
-    return [
-        _Part(name, tasks[name], past.config, inputs[name], past)
-        for name, past in zip(names, pasts, strict=True)
-    ]
+    runs = [part.recorded for part in parts.values() if part.recorded is not None]
+    count = len(runs)
+    played = min(len(run.log.episodes) * count + i for i, run in enumerate(runs))
+    return {
+        name: replace(part, recorded=run.first(len(range(i, played, count))))
+        for i, ((name, part), run) in enumerate(zip(parts.items(), runs, strict=True))
+    }
 
 
 def _shares(episodes: int, count: int) -> list[int]:
@@ -201,38 +181,33 @@ def _shares(episodes: int, count: int) -> list[int]:
     return [len(range(i, episodes, count)) for i in range(count)]
 
 
-def _tracks(
+def _loops(
     stack: contextlib.ExitStack,
-    parts: Sequence[_Part],
+    parts: Mapping[str, Assignment],
+    tell: Listener,
     on_episode: OnNetworkEpisode | None,
-    on_unit: Callable[[int, int], None] | None,
-    on_stage: OnStage | None,
-    on_note: Callable[[str], None],
-) -> list[SearchLoop]:
-    tracks = []
-    config = parts[0].config
+) -> dict[str, SearchLoop]:
+    config = next(iter(parts.values())).config
     settings = config.agent_settings["expert"]
     assert isinstance(settings, ExpertConfig)
-    memory = len(parts) * settings.range_memory
-    learner = make_learner(settings, memory, config.seed)
-    for part in parts:
-        own, problem, _ = prepare(part.task, part.config, part.past, on_unit, on_stage, on_note)
-        agent = ExpertIteration(problem, own.seed, settings, learner=learner)
-        told = partial(on_episode, part.name) if on_episode is not None else None
-        tracks.append(
-            SearchLoop(stack, part.task, problem, agent, own, part.inputs, part.past, told)
-        )
-    return tracks
+    learner = make_learner(settings, len(parts) * settings.range_memory, config.seed)
+    loops = {}
+    for name, part in parts.items():
+        ready, problem, _ = prepare(part, tell)
+        agent = ExpertIteration(problem, config.seed, settings, learner=learner)
+        told = partial(on_episode, name) if on_episode is not None else None
+        loops[name] = stack.enter_context(SearchLoop(ready, problem, agent, told))
+    return loops
 
 
-def _finish(tracks: Sequence[SearchLoop]) -> Policy:
+def _finish(loops: Sequence[SearchLoop]) -> Policy:
     """Leave the folders in order; the policy, which says what it has reached on each network."""
     policies = []
-    for track in tracks:
-        track.history.finish(None)
-        policy = track.agent.policy
+    for loop in loops:
+        loop.history.finish(None)
+        policy = loop.agent.policy
         assert policy is not None
-        policies.append(track.history.described(policy))
+        policies.append(loop.history.described(policy))
     networks = tuple(one for policy in policies for one in policy.trained_on.networks)
     trained_on = policies[0].trained_on.model_copy(update={"networks": networks})
     return replace(policies[0], trained_on=trained_on)

@@ -1,9 +1,20 @@
-"""The main path: trace the network, walk the agent through it, keep the best plan.
+"""The main path: trace the network, let an agent plan it, keep the best plan.
 
-    find units -> cost table -> budgets -> environment -> agent -> best plan (or a front of them)
+| what happens                | where |
+|-----------------------------|-------|
+| the network is traced       | :mod:`amc.tracing`, by :func:`amc.pruning.find_units.read_units` |
+| its units are proven        | :mod:`amc.pruning.slicing.unit_checks` |
+| where a search begins       | :mod:`amc.envs.reference_plan`, from :mod:`amc.envs.make` |
+| a plan is proposed          | the agent's ``ask``: :mod:`amc.agents` |
+| it is put on the budget     | :mod:`amc.cost.projection`, by :class:`amc.envs.problem.PruningProblem` |
+| it is cut                   | :func:`amc.pruning.slicing.slice.slice_model` |
+| it is scored                | the task's ``evaluate``: :mod:`amc.vision.evaluator` |
+| the agent is told           | :mod:`amc.pipeline.loop` |
+| it is recorded              | :mod:`amc.pipeline.history`, in :mod:`amc.records` |
+| the best one is cut for good, proven, trained and saved | :mod:`amc.pipeline.recovery` |
 
-Everything that a search writes goes into one run folder (:mod:`amc.records.run_folder`) as it happens, so that an
-interrupted run is a shorter one, not a lost one, and can go on (:mod:`amc.pipeline.resume`).
+Everything that a search writes goes into one run folder as it happens, so that an interrupted run
+is a shorter one, not a lost one, and can go on (:mod:`amc.pipeline.resume`).
 """
 
 from __future__ import annotations
@@ -23,23 +34,17 @@ from amc.cost.budget import Budgets, parse_budget
 from amc.envs.problem import PruningProblem
 from amc.errors import ConfigError
 from amc.latency.device import OnStage
+from amc.pipeline.assignment import Assignment, Listener, inputs_of, resumed
 from amc.pipeline.history import OnEpisode
-from amc.pipeline.loop import (
-    SearchLoop,
-    claimed_run,
-    in_turn,
-    inputs_of,
-    play_recorded,
-    play_rest,
-    prepare,
-)
-from amc.pipeline.resume import RecordedRun
+from amc.pipeline.loop import SearchLoop, in_turn, play_recorded, play_rest
+from amc.pipeline.setup import prepare
 from amc.pipeline.source import Source, find_source
 from amc.pruning.plan import Plan
 from amc.records.episode import Episode
 from amc.records.pareto_front import Front
 from amc.records.results import Confirmation
-from amc.records.run_folder import TRAINING, Inputs, check_free
+from amc.records.run_folder import TRAINING, check_free
+from amc.registry import REWARDS
 from amc.task import Task
 from amc.tracing.units import Units
 
@@ -97,37 +102,29 @@ def search(
     is not a number, and :class:`RunError` where ``run`` is taken, or cannot be resumed with this
     task.
     """
+    tell = Listener(on_unit, on_stage, on_episode, on_note)
     with contextlib.ExitStack() as stack:
-        inputs = inputs_of(task)
-        past = None
         if resume:
-            past = _past(stack, run, inputs, budget=budget, config=config, start=start, **settings)
-            config = past.config
-            source = Source.kept(past.folder.start) if config.start else None
-            for note in past.notes():
-                on_note(note)
+            given = {"budget": budget, "config": config, "start": start}
+            assignment, source = _going_on(stack, task, run, {**given, **settings}, tell)
         else:
-            begin = config.start if start is None and config is not None else start
-            source = find_source(begin) if begin is not None else None
-        if run is not None and not resume:
-            check_free(Path(run))  # before the work, not after it
-        if config is None:
-            found = {"start": source.name} if source is not None else {}
-            config = make_config(budget, model=task.config, **found, **settings)
-        config, problem, device = prepare(task, config, past, on_unit, on_stage, on_note)
-        agent = _make_agent(problem, config, source)
-        track = SearchLoop(stack, task, problem, agent, config, inputs, past, on_episode)
-        steps = in_turn([track])
-        play_recorded([track], steps)
-        folder = track.write_to(Path(run) if run is not None else None)
-        if folder is not None and source is not None and past is None:
+            if run is not None:
+                check_free(Path(run))  # before the work, not after it
+            assignment, source = _beginning(task, budget, start, config, settings)
+        assignment, problem, device = prepare(assignment, tell)
+        agent = _agent(problem, assignment.config, source)
+        loop = stack.enter_context(SearchLoop(assignment, problem, agent, tell.on_episode))
+        steps = in_turn([loop])
+        play_recorded([loop], steps)
+        folder = loop.write_to(Path(run) if run is not None else None)
+        if folder is not None and source is not None and not resume:
             source.keep(folder.start)
-        finished = play_rest([track], steps)
-        history, policy = track.history, agent.policy
+        finished = play_rest([loop], steps)
+        history, policy = loop.history, agent.policy
         policy = history.described(policy) if policy is not None else None
         history.finish(policy)
         if device is not None and finished:
-            history.confirm(device, on_note)
+            history.confirm(device, tell.on_note)
     return SearchResult(
         plan=history.best_plan(),
         policy=policy,
@@ -141,23 +138,33 @@ def search(
     )
 
 
-def _make_agent(problem: PruningProblem, config: SearchConfig, source: Source | None) -> Agent:
-    start = source.start(problem) if source is not None else None
-    if start is not None and not config.episodes:
-        return Replayed(problem, start=start)
-    return make_agent(
-        config.agent, problem, config.agent_settings.get(config.agent), config.seed, start
-    )
+def _beginning(
+    task: Task,
+    budget: str | Sequence[str] | None,
+    start: Source | Policy | Plan | Path | str | None,
+    config: SearchConfig | None,
+    settings: dict[str, Any],
+) -> tuple[Assignment, Source | None]:
+    """A new search, and where it begins if not at the reference plan."""
+    begin = config.start if start is None and config is not None else start
+    source = find_source(begin) if begin is not None else None
+    if config is None:
+        found = {"start": source.name} if source is not None else {}
+        config = make_config(budget, model=task.config, **found, **settings)
+    return Assignment(task, config, inputs_of(task)), source
 
 
-def _past(
-    stack: contextlib.ExitStack, run: Path | str | None, inputs: Inputs, **given: Any
-) -> RecordedRun:
-    """The run that is to be resumed, claimed until ``stack`` ends."""
+def _going_on(
+    stack: contextlib.ExitStack,
+    task: Task,
+    run: Path | str | None,
+    given: dict[str, Any],
+    tell: Listener,
+) -> tuple[Assignment, Source | None]:
+    """The interrupted search in ``run``, claimed until ``stack`` ends, and where it began."""
     if run is None:
         raise ConfigError("resume=True: give the folder of the run to resume, run=...")
-    episodes = given.pop("episodes", None)
-    others = [name for name, value in given.items() if value is not None]
+    others = [name for name, value in given.items() if name != "episodes" and value is not None]
     if others:
         raise ConfigError(
             f"{', '.join(others)}: a resumed search keeps the settings that it began with; "
@@ -166,7 +173,20 @@ def _past(
     training = Path(run).resolve().parent.parent
     if (training / TRAINING).is_file():
         raise ConfigError(f"{run} is a part of a training on several networks; resume {training}")
-    return claimed_run(stack, Path(run), inputs, episodes)
+    assignment = resumed(stack, task, Path(run), given.get("episodes"))
+    assert assignment.recorded is not None
+    for note in assignment.recorded.notes():
+        tell.on_note(note)
+    folder = assignment.recorded.folder
+    return assignment, Source.kept(folder.start) if assignment.config.start else None
+
+
+def _agent(problem: PruningProblem, config: SearchConfig, source: Source | None) -> Agent:
+    start = source.start(problem) if source is not None else None
+    if start is not None and not config.episodes:
+        return Replayed(problem, start=start)
+    settings = config.agent_settings.get(config.agent)
+    return make_agent(config.agent, problem, settings, config.seed, start)
 
 
 def make_config(budget: str | Sequence[str] | None = None, **settings: Any) -> SearchConfig:
@@ -179,7 +199,7 @@ def make_config(budget: str | Sequence[str] | None = None, **settings: Any) -> S
     limits = parse_budget(budget) if budget else {}
     config = SearchConfig.parse({"budget": limits, **settings})
     aimless = not limits and config.min_accuracy is None
-    if aimless and config.reward in ("kl", "accuracy", "cross_entropy"):
+    if aimless and REWARDS.entry(config.reward).traits["cost"] is None:
         raise ConfigError(
             f"reward {config.reward!r} alone keeps everything; give a budget such as flops=0.5, an "
             "accuracy to hold (min_accuracy), or a reward that weighs error against cost "

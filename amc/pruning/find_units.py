@@ -46,6 +46,7 @@ def find_units(
     gentle_ends: bool = False,
     allow_drop: bool = False,
     on_unit: Callable[[int, int], None] | None = None,
+    traced: Units | None = None,
 ) -> Units:
     """The prunable units of ``model``, proven; ``.frozen`` says what is left alone and why.
 
@@ -54,12 +55,13 @@ def find_units(
     ``seed`` are what it looks at beside the weights (:func:`amc.pruning.importance.score`). The other
     settings bound the kept widths (:class:`amc.config.Bounds`), and with ``allow_drop`` a unit
     inside a residual branch may also go altogether, which leaves its block with the shortcut.
-    ``on_unit(done, total)`` reports progress. The model is unchanged afterwards. Raises
+    ``on_unit(done, total)`` reports progress; ``traced`` is what :func:`read_units` gave, where the
+    network has been traced already. The model is unchanged afterwards. Raises
     :class:`ModelError` where the forward fails or a weight is not finite, :class:`UnitError` where
     nothing can be pruned, and :class:`ConfigError` for an unknown ``importance`` or one that lacks
     what it looks at.
     """
-    units = read_units(model, example_inputs)
+    units = traced if traced is not None else read_units(model, example_inputs)
     scores = score(model, units, importance, calibration=calibration, loss=loss, seed=seed)
     units = units.ranked(scores)
     units = sound(model, units, example_inputs, on_unit)

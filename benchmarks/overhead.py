@@ -19,6 +19,7 @@ from common import RESULTS, add_inputs, configs
 
 from amc.config import EvaluateConfig, SearchConfig
 from amc.envs.make import make_problem
+from amc.envs.pruning import PruningEnv
 from amc.models.factory import build_model
 from amc.pruning.slicing.slice import slice_model
 from amc.vision.data import load_data
@@ -39,16 +40,17 @@ def main() -> None:
     task = image_task(model_config, data)
     config = SearchConfig(budget={"macs": 0.5})
     problem = make_problem(task, config)
+    env = PruningEnv(problem)
     bare = Evaluator.from_data(build_model(model_config), data, EvaluateConfig())
     rng = np.random.default_rng(0)
     ratios, slices = [], []
     for pair in range(arguments.pairs + 2):
         start = time.perf_counter()
-        problem.reset()
+        env.reset()
         done = False
         info: dict[str, Any] = {}
         while not done:
-            _, _, done, _, info = problem.step(rng.uniform(-1, 1, 1).astype(np.float32))
+            _, _, done, _, info = env.step(rng.uniform(-1, 1, 1).astype(np.float32))
         episode_s = time.perf_counter() - start
         start = time.perf_counter()
         small = slice_model(task.model, problem.units, info["plan"]["widths"])

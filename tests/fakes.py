@@ -14,6 +14,7 @@ from torch import nn
 from amc.agents.registry import Agent
 from amc.cost.budget import Budget, resolve
 from amc.envs.problem import Prior, PruningProblem
+from amc.envs.pruning import PruningEnv
 from amc.envs.reference_plan import Lost, Tuned, tune
 from amc.envs.reward import make_reward
 from amc.envs.sensitivity import Sensitivity
@@ -156,14 +157,12 @@ def fake_problem(
 
 
 def rollout(
-    problem: PruningProblem, actions: Sequence[float]
+    env: PruningEnv, actions: Sequence[float]
 ) -> tuple[list[np.ndarray], float, dict[str, Any]]:
     """Observations, the last reward and the last info of one episode."""
-    observations = [problem.reset()[0]]
+    observations = [env.reset()[0]]
     for action in actions:
-        observation, reward, terminated, truncated, info = problem.step(
-            np.array([action], np.float32)
-        )
+        observation, reward, terminated, truncated, info = env.step(np.array([action], np.float32))
         observations.append(observation)
         assert not truncated
     assert terminated

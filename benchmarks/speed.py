@@ -58,7 +58,9 @@ def main() -> None:
 def time_fronts(arguments: argparse.Namespace, path: Path) -> None:
     """Both fronts' plans and what they take, a line each."""
     task = image_task(*configs(arguments), EvaluateConfig(), seed=0)
-    device = DeviceLatency(task.model, task.example_inputs, LatencyConfig(backend=arguments.backend))
+    device = DeviceLatency(
+        task.model, task.example_inputs, LatencyConfig(backend=arguments.backend)
+    )
     plans = [(aim, plan) for aim in BUDGETS for plan in thinned(front(arguments, task, aim))]
     units = read_units(task.model, task.example_inputs)
     models = [task.model]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -10,6 +10,9 @@ from gymnasium import spaces
 
 from amc.envs.observation import HIGH, LOW
 from amc.envs.problem import PruningProblem
+
+if TYPE_CHECKING:
+    from amc.cost.budget import Budget
 
 
 class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -76,7 +79,7 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | argument  | meaning |
     |-----------|---------|
     | `problem` | the network's units, costs, budgets and quality (:class:`amc.envs.problem.PruningProblem`) |
-    """  # noqa: E501
+    """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium's own declaration)
 
@@ -86,6 +89,11 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.observation_space = spaces.Box(LOW, HIGH, dtype=np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (1,), dtype=np.float32)
         self._rollout = problem.rollout()
+
+    @property
+    def budget(self) -> Budget:
+        """The present episode's."""
+        return self._rollout.budget
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -107,7 +115,7 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if not self._rollout.finished:
             return observation, 0.0, False, False, {}
         episode = self.problem.score(self._rollout.propose())
-        observations, actions = self.problem.retrace(episode.widths, self._rollout.budget)
+        observations, actions = self.problem.retrace(episode.widths, self.budget)
         executed = {"observations": observations, "actions": actions}
         info = {"plan": episode.to_json(), "executed": executed}
         return observation, episode.reward, True, False, info

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from torch import nn
 from amc.agents.registry import Agent
 from amc.cost.budget import Budget, resolve
 from amc.envs.problem import Prior, PruningProblem
+from amc.envs.pruning import PruningEnv
 from amc.envs.reference_plan import Lost, Tuned, tune
 from amc.envs.reward import make_reward
 from amc.envs.sensitivity import Sensitivity
@@ -77,7 +79,6 @@ class FakeCost:
 
     def __init__(self, dense: Sequence[int], area: int = 256, inputs: int = 4) -> None:
         self._dense, self._area, self._inputs = tuple(dense), area, inputs
-        self.dense_macs, self.dense_params = self.macs(dense), self.params(dense)
 
     quantities = ("macs", "params")
 
@@ -93,11 +94,17 @@ class FakeCost:
     def macs(self, widths: Sequence[int]) -> int:
         return self._area * self.params(widths)
 
+    def of(self, quantity: str, widths: Sequence[int]) -> int:
+        return int({"macs": self.macs, "params": self.params}[quantity](widths))
+
+    def costs(self, widths: Sequence[int]) -> dict[str, int]:
+        return {name: self.of(name, widths) for name in self.quantities}
+
     def function(self, quantity: str) -> Any:
-        return {"macs": self.macs, "params": self.params}[quantity]
+        return partial(self.of, quantity)
 
     def dense(self, quantity: str) -> int:
-        return int(self.function(quantity)(self._dense))
+        return self.of(quantity, self._dense)
 
 
 class FakeQuality:
@@ -156,14 +163,12 @@ def fake_problem(
 
 
 def rollout(
-    problem: PruningProblem, actions: Sequence[float]
+    env: PruningEnv, actions: Sequence[float]
 ) -> tuple[list[np.ndarray], float, dict[str, Any]]:
     """Observations, the last reward and the last info of one episode."""
-    observations = [problem.reset()[0]]
+    observations = [env.reset()[0]]
     for action in actions:
-        observation, reward, terminated, truncated, info = problem.step(
-            np.array([action], np.float32)
-        )
+        observation, reward, terminated, truncated, info = env.step(np.array([action], np.float32))
         observations.append(observation)
         assert not truncated
     assert terminated

@@ -62,7 +62,7 @@ class EpisodeBuffer(ReplayBuffer):
         if self._ranked:
             self.credit = normal_scores(self.rewards[: self.size()])
 
-    def sample(self, batch_size: int, problem: VecNormalize | None = None) -> ReplayBufferSamples:  # noqa: ARG002
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:  # noqa: ARG002
         """Transitions drawn uniformly, with replacement."""
         rows = self._generator.integers(self.size(), size=batch_size)
         fields = (

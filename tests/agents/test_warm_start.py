@@ -12,6 +12,7 @@ from amc.agents.policy import Policy, TrainedOn
 from amc.agents.policy_network import Ensemble, make_single
 from amc.agents.registry import make_agent
 from amc.agents.warm_start import Start, play
+from amc.envs.pruning import PruningEnv
 from amc.envs.sensitivity import Sensitivity
 from amc.errors import ConfigError
 from tests.fakes import DENSE_9, drawn, fake_problem, fake_units
@@ -29,10 +30,11 @@ def policy(
 
 def test_the_policy_s_plan_is_the_walk_of_its_actions() -> None:
     problem, chosen = fake_problem(), policy()
-    (episode,) = play_agent(Replayed(problem, Start.of_policy(chosen, problem)), problem, 10)
-    observation, _ = problem.reset()
+    (episode,) = play_agent(Replayed(problem, start=Start.of_policy(chosen, problem)), problem, 10)
+    env = PruningEnv(problem)
+    observation, _ = env.reset()
     for _ in DENSE_9:
-        observation, _, _, _, info = problem.step(chosen.act(observation))
+        observation, _, _, _, info = env.step(chosen.act(observation))
     assert tuple(info["plan"]["widths"]) == episode.widths
     assert 0.49 < episode.kept["macs"] <= 0.5
     assert episode.widths != problem.uniform().widths
@@ -41,7 +43,7 @@ def test_the_policy_s_plan_is_the_walk_of_its_actions() -> None:
 def test_a_range_is_replayed_at_evenly_spaced_budgets() -> None:
     problem = fake_problem(limits={"macs": (0.3, 0.8)})
     chosen = policy({"macs": [0.3, 0.8]})
-    history = play_agent(Replayed(problem, Start.of_policy(chosen, problem)), problem, 100)
+    history = play_agent(Replayed(problem, start=Start.of_policy(chosen, problem)), problem, 100)
     limits = [episode.budget["macs"] / problem.cost.dense("macs") for episode in history]
     assert limits == pytest.approx(np.linspace(0.3, 0.8, 11))
     assert all(
@@ -110,7 +112,7 @@ def test_a_plan_is_copied_onto_any_budget_and_a_search_begins_with_it(name: str)
     keeps = np.linspace(0.3, 0.9, len(DENSE_9))
     problem = fake_problem(limits={"macs": 0.4})
     start = Start.of_keeps(keeps, problem)
-    (episode,) = play_agent(Replayed(problem, start), problem, 5)
+    (episode,) = play_agent(Replayed(problem, start=start), problem, 5)
     assert 0.39 < episode.kept["macs"] <= 0.4
     ratios = np.array(episode.executed_keep) / keeps  # one factor for all, but for rounding
     assert ratios[6:] == pytest.approx(ratios[6:].mean(), rel=0.03)
@@ -131,7 +133,7 @@ def test_a_search_starts_with_the_policy_s_own_plan_and_learns_from_there(
     begun = agent.policy
     assert begun is not None
     assert begun.hidden == (16,)  # the policy's, whatever the settings say
-    observation = problem.reset()[0]
+    observation = problem.rollout().observation
     np.testing.assert_array_equal(begun.act(observation), chosen.act(observation))
     (first,) = play_agent(agent, problem, 1)
     assert first.widths == play(chosen, problem, problem.budget).widths

@@ -8,6 +8,7 @@ import pytest
 
 from amc.cost.budget import Budget
 from amc.envs.action_mapping import make_action_mapping
+from amc.envs.pruning import PruningEnv
 from amc.errors import BudgetError, ConfigError
 from tests.fakes import FakeCost, fake_problem, fake_units, rollout
 
@@ -53,13 +54,13 @@ def test_sequential_takes_the_largest_width_that_leaves_the_budget_in_reach() ->
 
 def test_random_sequential_walks_never_exceed_the_budget() -> None:
     limits = {"macs": 0.4, "params": 0.35}
-    problem = fake_problem(limits=limits, constraint="sequential")
+    env = PruningEnv(fake_problem(limits=limits, constraint="sequential"))
     generator = np.random.default_rng(3)
     for _ in range(200):
-        _, _, info = rollout(problem, generator.uniform(-1, 1, 9))
+        _, _, info = rollout(env, generator.uniform(-1, 1, 9))
         assert info["plan"]["kept_macs"] <= 0.4
         assert info["plan"]["kept_params"] <= 0.35
-    _, _, info = rollout(problem, np.ones(9))  # greedy: as much as is allowed, as early as possible
+    _, _, info = rollout(env, np.ones(9))  # greedy: as much as is allowed, as early as possible
     assert info["plan"]["kept_params"] > 0.33
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from amc.config import SearchConfig
 from amc.envs.make import make_problem
 from amc.envs.observation import FEATURES
+from amc.envs.pruning import PruningEnv
 from amc.errors import ConfigError
 from amc.pruning.slicing.slice import slice_model
 from amc.task import Task
@@ -21,14 +22,14 @@ from amc.task import Task
 SETTINGS = {"images": 40, "budget": "flops=0.5 params=0.6"}
 
 
-def rollout(problem, seed):
-    actions = np.random.default_rng(seed).uniform(-1, 1, (8, len(problem.unwrapped.units), 1))
+def rollout(env, seed):
+    actions = np.random.default_rng(seed).uniform(-1, 1, (8, len(env.unwrapped.problem.units), 1))
     seen = []
     for walk in actions.astype(np.float32):
-        observation, _ = problem.reset(seed=0)
+        observation, _ = env.reset(seed=0)
         seen.append(observation)
         for action in walk:
-            observation, reward, done, _, info = problem.step(action)
+            observation, reward, done, _, info = env.step(action)
             seen += [observation, np.float32(reward)]
         assert done
         assert info["plan"]["kept_macs"] <= 0.5
@@ -44,8 +45,8 @@ def test_two_copies_roll_out_identically_and_please_both_checkers():
             for _ in range(2)
         )
         # The weights of a factory without weights are drawn from PyTorch's generator.
-        second.unwrapped.evaluate = first.unwrapped.evaluate
-        second.unwrapped._observe = first.unwrapped._observe
+        second.unwrapped.problem.evaluate = first.unwrapped.problem.evaluate
+        second.unwrapped.problem._observe = first.unwrapped.problem._observe
         for a, b in zip(rollout(first, 1), rollout(second, 1), strict=True):
             assert np.array_equal(a, b)
         check_env(first.unwrapped, skip_render_check=True)
@@ -53,10 +54,11 @@ def test_two_copies_roll_out_identically_and_please_both_checkers():
 
 
 def test_the_reported_costs_are_those_of_the_sliced_network():
-    problem = gymnasium.make("amc/Pruning-v0", **SETTINGS).unwrapped
-    problem.reset()
+    env = gymnasium.make("amc/Pruning-v0", **SETTINGS).unwrapped
+    problem = env.problem
+    env.reset()
     for _ in problem.units:
-        _, _, _, _, info = problem.step(np.zeros(1, np.float32))
+        _, _, _, _, info = env.step(np.zeros(1, np.float32))
     small = slice_model(problem.evaluate._model, problem.units, info["plan"]["widths"])
     assert sum(p.numel() for p in small.parameters()) == info["plan"]["params"]
 
@@ -84,11 +86,11 @@ def test_every_episode_observes_the_bounds_and_the_budget(constraint):
         {12, 15, 18, 20},  # what the last layer reads: at least half, by 3
     ]
     assert [{*unit.widths} for unit in problem.units] == allowed
-    taken = [set() for _ in allowed]
+    env, taken = PruningEnv(problem), [set() for _ in allowed]
     for actions in np.random.default_rng(0).uniform(-1, 1, (60, 4, 1)).astype(np.float32):
-        problem.reset()
+        env.reset()
         for action in actions:
-            *_, info = problem.step(action)
+            *_, info = env.step(action)
         assert info["plan"]["kept_macs"] <= 0.5
         for seen, width in zip(taken, info["plan"]["widths"], strict=True):
             seen.add(width)
@@ -114,7 +116,7 @@ def test_channels_are_scored_once_on_the_images_of_the_task():
     expected = (model[2].weight * gradient).sum(0).abs().detach().numpy()
     np.testing.assert_allclose(problem.units[0].scores, expected, rtol=1e-5)
     assert problem.units[0].order.tolist() == np.argsort(-expected).tolist()
-    observation, _ = problem.reset()
+    observation = problem.rollout().observation
     top = np.sort(expected)[-8:].sum() / expected.sum()
     place = [feature.name for feature in FEATURES].index("mass_50")
     assert observation[place] == pytest.approx(top, rel=1e-5)
@@ -167,8 +169,8 @@ def test_each_unit_is_probed_once_and_then_the_plans_that_follow():
     assert made.reference(made.budgets.at(1.0)).widths != made.uniform(made.budgets.at(1.0)).widths
 
     ranked_by_norms = make_problem(task, config.model_copy(update={"importance": "l1"}))
-    assert ranked_by_norms.sensitivity.gradient is None
+    assert ranked_by_norms.prior.sensitivity.gradient is None
     ignorant = make_problem(replace(task, probe=None), config)
-    assert ignorant.sensitivity is None
+    assert ignorant.prior.sensitivity is None
     middle = ignorant.budgets.at(0.5)
     assert ignorant.reference(middle).widths == ignorant.uniform(middle).widths

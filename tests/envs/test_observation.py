@@ -38,7 +38,6 @@ def observer(factor: int = 1, side: int = 16) -> Observer:
     cost = FakeCost(dense, area=side * side, inputs=4 * factor)
     # The last layer's ten outputs do not scale: leave them out of the comparison of sizes.
     cost.params = lambda widths: FakeCost.params(cost, widths) - 10 * int(widths[-1])  # type: ignore[method-assign]
-    cost.dense("macs"), cost.dense("params") = cost.macs(dense), cost.params(dense)
     importance = [np.repeat(np.arange(1.0, width + 1), factor) for width in DENSE_9]
     units: Any = fake_units(dense, 0.25, side)
     units[0].layers[0].in_channels = 4 * factor

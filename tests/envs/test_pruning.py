@@ -11,6 +11,7 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 from amc.cost.budget import Budget
+from amc.envs.problem import Prior, PruningProblem
 from amc.envs.pruning import PruningEnv
 from amc.errors import ConfigError, EvaluationError, UnitError
 from amc.records.episode import Episode
@@ -22,13 +23,15 @@ CONSTRAINTS = ("projection", "sequential")
 @pytest.mark.parametrize("limits", [{"macs": 0.5}, {"macs": (0.3, 0.8), "params": (0.2, 0.9)}])
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
 def test_checkers_find_nothing(constraint: str, limits: Any) -> None:
-    check_env(fake_problem(constraint=constraint, limits=limits), skip_render_check=True)
-    check_env_sb3(fake_problem(constraint=constraint, limits=limits))
+    check_env(
+        PruningEnv(fake_problem(constraint=constraint, limits=limits)), skip_render_check=True
+    )
+    check_env_sb3(PruningEnv(fake_problem(constraint=constraint, limits=limits)))
 
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
 def test_copies_roll_out_identically_and_observations_are_in_bounds(constraint: str) -> None:
-    one, two = fake_problem(constraint=constraint), fake_problem(constraint=constraint)
+    one, two = (PruningEnv(fake_problem(constraint=constraint)) for _ in range(2))
     generator = np.random.default_rng(1)
     one.reset(seed=5), two.reset(seed=5)
     for _ in range(20):
@@ -41,7 +44,7 @@ def test_copies_roll_out_identically_and_observations_are_in_bounds(constraint: 
 
 
 def test_episode_accounts_for_itself() -> None:
-    env, cost = fake_problem(), FakeCost(DENSE_9)
+    env, cost = PruningEnv(fake_problem()), FakeCost(DENSE_9)
     _, reward, info = rollout(env, np.linspace(-1, 1, 9))
     episode = Episode.from_json(info["plan"])
     assert episode.number == 1
@@ -51,7 +54,7 @@ def test_episode_accounts_for_itself() -> None:
     assert episode.executed_keep == tuple(
         k / width for k, width in zip(episode.widths, DENSE_9, strict=True)
     )
-    least = [unit.widths[0] / unit.width for unit in env.units]
+    least = [unit.widths[0] / unit.width for unit in env.problem.units]
     wishes = [keep ** ((1 - a) / 2) for keep, a in zip(least, np.linspace(-1, 1, 9), strict=True)]
     assert episode.proposed_keep == pytest.approx(wishes, rel=1e-6)
     assert set(episode.seconds) == {"project", "evaluate"}
@@ -61,7 +64,7 @@ def test_episode_accounts_for_itself() -> None:
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
 def test_proposing_the_executed_walk_repeats_it(constraint: str) -> None:
-    env = fake_problem(constraint=constraint)
+    env = PruningEnv(fake_problem(constraint=constraint))
     generator = np.random.default_rng(2)
     for _ in range(20):
         _, reward, info = rollout(env, generator.uniform(-1, 1, 9))
@@ -73,7 +76,7 @@ def test_proposing_the_executed_walk_repeats_it(constraint: str) -> None:
 
 
 def test_reward_comes_at_the_end_only() -> None:
-    env = fake_problem()
+    env = PruningEnv(fake_problem())
     env.reset()
     steps = [env.step(np.zeros(1, np.float32)) for _ in range(9)]
     assert [reward for _, reward, *_ in steps[:-1]] == [0.0] * 8
@@ -83,18 +86,19 @@ def test_reward_comes_at_the_end_only() -> None:
 
 
 def test_uniform_plan() -> None:
-    env = fake_problem()
-    keeps = env.uniform_keep()
+    env = PruningEnv(fake_problem())
+    problem = env.problem
+    keeps = problem.uniform_keep()
     env.reset()
-    for action in env.encode(keeps):
+    for action in problem.encode(keeps):
         *_, info = env.step(np.array([action]))
     assert info["plan"]["executed_keep"] == pytest.approx(keeps)
-    assert env.decode(env.encode(keeps)).widths == tuple(info["plan"]["widths"])
+    assert problem.decode(problem.encode(keeps)).widths == tuple(info["plan"]["widths"])
     assert max(keeps) - min(keeps) < 0.07  # one step of the narrowest unit
 
 
 def test_a_new_budget_at_reset() -> None:
-    env = fake_problem()
+    env = PruningEnv(fake_problem())
     cost = FakeCost(DENSE_9)
     tight = Budget({"params": 0.3 * cost.dense("params")}, cost)  # type: ignore[arg-type]
     before, _ = env.reset()
@@ -107,8 +111,8 @@ def test_a_new_budget_at_reset() -> None:
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
 def test_each_episode_draws_its_budget_from_a_range(constraint: str) -> None:
-    env = fake_problem(limits={"macs": (0.3, 0.8), "params": 0.6}, constraint=constraint)
-    dense = env.cost.dense("macs")
+    problem = fake_problem(limits={"macs": (0.3, 0.8), "params": 0.6}, constraint=constraint)
+    env, dense = PruningEnv(problem), problem.cost.dense("macs")
     assert env.budget.limits["macs"] == pytest.approx(0.55 * dense)  # before the first reset
 
     def drawn(seed: int) -> list[float]:
@@ -120,7 +124,7 @@ def test_each_episode_draws_its_budget_from_a_range(constraint: str) -> None:
                 *_, info = env.step(np.array([1.0], np.float32))
             found = Episode.from_json(info["plan"])
             assert found.budget == env.budget.limits
-            assert found.budget["params"] == 0.6 * env.cost.dense("params")
+            assert found.budget["params"] == 0.6 * problem.cost.dense("params")
             assert env.budget.met(found.widths)
             limits.append(found.budget["macs"] / dense)
         return limits
@@ -133,33 +137,33 @@ def test_each_episode_draws_its_budget_from_a_range(constraint: str) -> None:
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
 def test_walks_under_budgets_of_their_own(constraint: str) -> None:
-    env = fake_problem(limits={"macs": (0.3, 0.8)}, constraint=constraint)
+    problem = fake_problem(limits={"macs": (0.3, 0.8)}, constraint=constraint)
     generator = np.random.default_rng(0)
-    for budget in env.budgets.spread(4):
-        share = budget.limits["macs"] / env.cost.dense("macs")
-        proposal = env.decode(generator.uniform(-1, 1, 9), budget)
+    for budget in problem.budgets.spread(4):
+        share = budget.limits["macs"] / problem.cost.dense("macs")
+        proposal = problem.decode(generator.uniform(-1, 1, 9), budget)
         assert proposal.budget is budget
-        episode = env.score(proposal)
+        episode = problem.score(proposal)
         assert episode.budget == budget.limits
         assert episode.kept["macs"] <= share
-        observations, actions = env.retrace(episode.widths, budget)
+        observations, actions = problem.retrace(episode.widths, budget)
         assert observations[:, 20] == pytest.approx(share)
-        assert env.decode(actions[:, 0], budget).widths == episode.widths
-        uniform = env.uniform(budget)
-        assert 0.97 * share < env.score(uniform).kept_macs <= share
-        assert max(env.uniform_keep(budget)) - min(env.uniform_keep(budget)) < 0.17
-    assert env.rollout().propose.__self__._constraint.budget is env.budget  # type: ignore[attr-defined]
+        assert problem.decode(actions[:, 0], budget).widths == episode.widths
+        uniform = problem.uniform(budget)
+        assert 0.97 * share < problem.score(uniform).kept_macs <= share
+        assert max(problem.uniform_keep(budget)) - min(problem.uniform_keep(budget)) < 0.17
+    assert problem.rollout().budget is problem.budget
 
 
 def test_episodes_of_before_there_were_ranges_are_read() -> None:
-    env = fake_problem()
+    env = PruningEnv(fake_problem())
     values = rollout(env, np.zeros(9))[2]["plan"]
     del values["budget"]
     assert Episode.from_json(values).budget == {}
 
 
 def test_without_a_budget_the_wishes_are_taken() -> None:
-    env = fake_problem((10, 20), (0.1, 0.1), limits={}, reward="amc-flops")
+    env = PruningEnv(fake_problem((10, 20), (0.1, 0.1), limits={}, reward="amc-flops"))
     _, reward, info = rollout(env, [0.0, 1.0])
     assert info["plan"]["widths"] == [3, 20]  # the nearest to 10 * sqrt(.1), all of 20
     error = 1 - info["plan"]["quality"]["accuracy"]
@@ -167,13 +171,13 @@ def test_without_a_budget_the_wishes_are_taken() -> None:
 
 
 def test_faults() -> None:
-    env = fake_problem()
+    env = PruningEnv(fake_problem())
     env.reset()
     with pytest.raises(EvaluationError, match="action nan on unit conv0"):
         env.step(np.array([np.nan], np.float32))
     broken = fake_problem((4, 4), (0.1, 0.1), evaluate=lambda _: {"kl": math.nan})
     with pytest.raises(EvaluationError, match=r"widths \[\d, \d\]: kl is nan"):
-        rollout(broken, [0, 0])
+        rollout(PruningEnv(broken), [0, 0])
     values: Any = fake_problem()
     with pytest.raises(UnitError, match="no unit"):
-        PruningEnv([], values.cost, values.budget, dict, replace, [])  # type: ignore[arg-type]
+        PruningProblem([], values.cost, values.budgets, dict, replace, Prior([]))  # type: ignore[arg-type]

@@ -132,7 +132,7 @@ def test_unknown_agent() -> None:
 @pytest.mark.parametrize(
     ("name", "module", "library"),
     [
-        ("cma-es", "evolution", "cmaes"),
+        ("cma-es", "cma_es", "cmaes"),
         ("tpe", "bayesian", "optuna"),
         ("gp", "bayesian", "scipy"),
     ],
@@ -140,7 +140,7 @@ def test_unknown_agent() -> None:
 def test_a_missing_extra_is_named(
     name: str, module: str, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, f"amc.agents.{module}", raising=False)
+    monkeypatch.delitem(sys.modules, f"amc.agents.baselines.{module}", raising=False)
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ConfigError, match=rf"needs? {library}: pip install amc-agent\[compare\]"):
         make_agent(name, fake_problem(), None, 0)

@@ -39,7 +39,7 @@ def test_close_to_the_best_of_all_plans(seed: int, limits: dict[str, float]) -> 
 def test_the_plan_that_is_played_is_the_one_computed() -> None:
     problem = fake_problem()
     widths = fill_knapsack(problem.units, problem.prior.importance, problem.budget)
-    history = play(Knapsack(problem, problem.prior.importance), problem, 5)
+    history = play(Knapsack(problem), problem, 5)
     assert [episode.widths for episode in history] == [widths]
 
 
@@ -64,4 +64,4 @@ def test_lazy_prices_choose_what_full_ones_choose() -> None:
 def test_without_a_budget_there_is_nothing_to_fill() -> None:
     problem = fake_problem(limits={}, reward="amc-flops")
     with pytest.raises(ConfigError, match="knapsack"):
-        Knapsack(problem, problem.prior.importance)
+        Knapsack(problem)

@@ -23,7 +23,7 @@ SMALL: dict[str, Any] = {"hidden": (64, 64), "actor_lr": 5e-4, "gradient_steps":
 
 def run(settings: DDPGConfig, seed: int, episodes: int, **problem: Any) -> list[Episode]:
     fake = fake_problem(**problem)
-    return play(DDPGAgent(fake, settings, seed), fake, episodes)
+    return play(DDPGAgent(fake, seed, settings), fake, episodes)
 
 
 def test_finds_nearly_the_optimum_that_brute_force_knows() -> None:
@@ -53,9 +53,8 @@ def test_what_it_plays_in_the_end_beats_the_median_random_plan() -> None:
 
 @pytest.mark.parametrize("constraint", ["projection", "sequential"])
 def test_paper_preset_runs_on_the_budget(constraint: str) -> None:
-    settings = PRESETS["amc-paper"].ddpg.model_copy(
-        update={"warmup_episodes": 4, "hidden": (32, 32)}
-    )
+    paper = DDPGConfig(**PRESETS["amc-paper"].settings)
+    settings = paper.model_copy(update={"warmup_episodes": 4, "hidden": (32, 32)})
     history = run(settings, 0, 10, constraint=constraint)
     assert len(history) == 10
     assert all(episode.kept["macs"] <= 0.5 for episode in history)
@@ -83,7 +82,7 @@ def learner(**settings: Any) -> PruningDDPG:
     """A learner with one full batch of transitions behind it."""
     problem = fake_problem()
     settings = {"warmup_episodes": 9, **settings}
-    agent = DDPGAgent(problem, DDPGConfig(hidden=(16,), **settings), 0)
+    agent = DDPGAgent(problem, 0, DDPGConfig(hidden=(16,), **settings))
     play(agent, problem, 4)
     return agent.model
 
@@ -136,7 +135,7 @@ def test_one_update_moves_critic_and_actor_as_the_paper_says() -> None:
 def test_exploration_follows_the_schedule() -> None:
     problem = fake_problem()
     settings = DDPGConfig(hidden=(16,), gradient_steps=1, warmup_episodes=2, noise_floor=0.48)
-    agent = DDPGAgent(problem, settings, 0)
+    agent = DDPGAgent(problem, 0, settings)
     seen: list[float] = []
     for _ in range(5):
         seen.append(agent.diagnostics()["exploration/std"])
@@ -147,7 +146,7 @@ def test_exploration_follows_the_schedule() -> None:
 
 def test_under_a_range_each_walk_is_learned_under_its_own_budget() -> None:
     problem = fake_problem(limits={"macs": (0.3, 0.8)})
-    agent = DDPGAgent(problem, DDPGConfig(hidden=(16,), warmup_episodes=99), 0)
+    agent = DDPGAgent(problem, 0, DDPGConfig(hidden=(16,), warmup_episodes=99))
     proposals = agent.ask(6)
     assert proposals[0] == replace(problem.uniform(proposals[0].budget), project_seconds=ANY)
     agent.tell([problem.score(proposal) for proposal in proposals])
@@ -163,10 +162,10 @@ def test_under_a_range_each_walk_is_learned_under_its_own_budget() -> None:
 
 def test_learning_goes_on_and_the_policy_is_a_copy() -> None:
     problem = fake_problem()
-    agent = DDPGAgent(problem, DDPGConfig(**SMALL, warmup_episodes=1), 0)
+    agent = DDPGAgent(problem, 0, DDPGConfig(**SMALL, warmup_episodes=1))
     first = play(agent, problem, 2)
     policy = agent.policy
-    observation = fake_problem().reset()[0]
+    observation = fake_problem().rollout().observation
     before = policy.act(observation)
     second = play(agent, problem, 3)
     assert [episode.number for episode in first + second] == [1, 2, 3, 4, 5]

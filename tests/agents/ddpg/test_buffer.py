@@ -6,22 +6,23 @@ import numpy as np
 import pytest
 
 from amc.agents.ddpg.buffer import EpisodeBuffer, normal_scores
+from amc.envs.pruning import PruningEnv
 from tests.fakes import fake_problem, rollout
 
 
 def filled(episodes: int, capacity: int, *, ranked: bool) -> tuple[EpisodeBuffer, list[dict]]:  # type: ignore[type-arg]
-    problem = fake_problem((24, 36, 18), (0.1, 0.3, 0.2))
+    env = PruningEnv(fake_problem((24, 36, 18), (0.1, 0.3, 0.2)))
     buffer = EpisodeBuffer(
         capacity * 3,
-        problem.observation_space,
-        problem.action_space,
+        env.observation_space,
+        env.action_space,
         generator=np.random.default_rng(0),
         ranked=ranked,
     )
     generator, infos = np.random.default_rng(3), []
     for _ in range(episodes):
         actions = generator.uniform(-1, 1, 3).astype(np.float32)
-        _, reward, info = rollout(problem, actions)
+        _, reward, info = rollout(env, actions)
         executed = info["executed"]
         buffer.add_episode(executed["observations"], executed["actions"], reward)
         infos.append(info)

@@ -30,7 +30,7 @@ from tests.fakes import (
 
 def run(seed: int, episodes: int, **problem: Any) -> list[Episode]:
     fake = fake_problem(**problem)
-    return play(ExpertIteration(fake, ExpertConfig(), seed), fake, episodes)
+    return play(ExpertIteration(fake, seed, ExpertConfig()), fake, episodes)
 
 
 def test_finds_the_optimum_that_brute_force_knows() -> None:
@@ -56,7 +56,7 @@ def test_thirty_episodes_beat_three_hundred_random_ones() -> None:
 
 def test_the_actor_alone_plays_nearly_as_well_as_the_best_plan() -> None:
     problem = fake_problem()
-    agent = ExpertIteration(problem, ExpertConfig(), 0)
+    agent = ExpertIteration(problem, 0, ExpertConfig())
     history = play(agent, problem, 60)
     walk = problem.rollout()
     for _ in problem.units:
@@ -74,7 +74,7 @@ def test_no_plan_is_played_twice_and_all_are_on_the_budget() -> None:
 
 def test_a_batch_holds_different_plans_that_the_critic_likes() -> None:
     problem = fake_problem()
-    agent = ExpertIteration(problem, ExpertConfig(), 0)
+    agent = ExpertIteration(problem, 0, ExpertConfig())
     warm = play(agent, problem, 12)
     batch = agent.ask(4)
     assert len({proposal.widths for proposal in batch}) == 4
@@ -112,7 +112,7 @@ def test_without_a_budget_the_reward_weighs_cost() -> None:
 
 def test_it_needs_the_projection() -> None:
     with pytest.raises(ConfigError, match="choose --constraint projection, or --agent ddpg"):
-        ExpertIteration(fake_problem(constraint="sequential"), ExpertConfig(), 0)
+        ExpertIteration(fake_problem(constraint="sequential"), 0, ExpertConfig())
 
 
 def test_the_cheapest_network_of_an_accuracy_that_brute_force_knows() -> None:
@@ -125,7 +125,7 @@ def test_the_cheapest_network_of_an_accuracy_that_brute_force_knows() -> None:
     cost: Any = problem.cost
     problem.budgets = BudgetRange(Budget({"macs": least}, cost), Budget({"macs": most}, cost))
     for seed in range(2):
-        history = play(ExpertIteration(problem, ExpertConfig(), seed), problem, 25)
+        history = play(ExpertIteration(problem, seed, ExpertConfig()), problem, 25)
         good = [
             episode.costs["macs"] for episode in history if episode.quality["accuracy"] >= floor
         ]
@@ -141,7 +141,7 @@ def test_a_range_is_learned_as_a_whole() -> None:
     problem.budgets = BudgetRange(
         Budget({"macs": 0.3 * dense}, cost), Budget({"macs": 0.8 * dense}, cost)
     )
-    agent = ExpertIteration(problem, ExpertConfig(), 0)
+    agent = ExpertIteration(problem, 0, ExpertConfig())
     history = play(agent, problem, 60)
     assert len({episode.budget["macs"] for episode in history}) == 60
     for fraction in (0.31, 0.65):
@@ -162,7 +162,7 @@ def test_every_part_of_a_range_is_taught_whatever_the_batches() -> None:
     problem.budgets = BudgetRange(
         Budget({"macs": 0.3 * dense}, cost), Budget({"macs": 0.8 * dense}, cost)
     )
-    agent = ExpertIteration(problem, ExpertConfig(range_memory=8, range_gradient_steps=0), 0)
+    agent = ExpertIteration(problem, 0, ExpertConfig(range_memory=8, range_gradient_steps=0))
     taught: list[float] = []
     retrace = problem.retrace
     problem.retrace = lambda widths, budget: (  # type: ignore[method-assign, assignment]
@@ -188,7 +188,7 @@ def test_a_range_has_settings_of_its_own(bound: Any, uses: str, ignores: str) ->
     def found(prefix: str, names: Iterable[str]) -> tuple[list[tuple[int, ...]], list[float]]:
         problem = fake_problem((10, 12, 8), (0.4, 0.02, 0.15), limits={"macs": bound})
         settings = ExpertConfig(**quick | {prefix + name: others[name] for name in names})
-        agent = ExpertIteration(problem, settings, 0)
+        agent = ExpertIteration(problem, 0, settings)
         history = play(agent, problem, 4)
         begun = problem.rollout(problem.budgets.at(0.5)).observation
         return [e.widths for e in history], agent.policy.act(begun).tolist()
@@ -200,10 +200,10 @@ def test_a_range_has_settings_of_its_own(bound: Any, uses: str, ignores: str) ->
 
 def test_a_given_policy_makes_the_first_plan_and_is_explored_around() -> None:
     problem = fake_problem()
-    teacher = ExpertIteration(problem, ExpertConfig(), 0)
+    teacher = ExpertIteration(problem, 0, ExpertConfig())
     play(teacher, problem, 40)
     start = Start.of_policy(teacher.policy, problem)
-    agent = ExpertIteration(problem, ExpertConfig(hidden=(8,)), 1, start)
+    agent = ExpertIteration(problem, 1, ExpertConfig(hidden=(8,)), start)
     history = play(agent, problem, 6)
     assert history[0].widths == play_policy(teacher.policy, problem, problem.budget).widths
     scratch = run(1, 6)
@@ -212,13 +212,13 @@ def test_a_given_policy_makes_the_first_plan_and_is_explored_around() -> None:
 
 def test_what_is_known_of_the_network_is_where_a_search_begins() -> None:
     problem = fake_problem(known=Sensitivity(np.array(SENSITIVITY_9) / np.mean(SENSITIVITY_9)))
-    history = play(ExpertIteration(problem, ExpertConfig(), 0), problem, 20)
+    history = play(ExpertIteration(problem, 0, ExpertConfig()), problem, 20)
     assert [e.widths for e in history[:2]] == [problem.reference().widths, problem.uniform().widths]
     assert max(e.reward for e in history[:8]) > max(e.reward for e in run(0, 8))
     elsewhere = Start.of_keeps(np.linspace(0.1, 1.0, len(problem.units)), problem)
-    history = play(ExpertIteration(problem, ExpertConfig(), 0, elsewhere), problem, 2)
+    history = play(ExpertIteration(problem, 0, ExpertConfig(), elsewhere), problem, 2)
     assert history[0].widths == elsewhere.plan(problem.budget).widths
-    untrained = ExpertIteration(problem, ExpertConfig(), 0).policy
+    untrained = ExpertIteration(problem, 0, ExpertConfig()).policy
     assert play_policy(untrained, problem, problem.budget).widths == problem.reference().widths
 
 
@@ -228,7 +228,7 @@ def test_a_start_that_misleads_costs_little() -> None:
     best = []
     for keeps in (backwards, backwards[::-1]):
         start = Start.of_keeps(keeps, problem)
-        agent = ExpertIteration(problem, ExpertConfig(), 0, start)
+        agent = ExpertIteration(problem, 0, ExpertConfig(), start)
         history = play(agent, problem, 30)
         uniform = problem.decode(
             problem.encode(problem.uniform_keep(problem.budget)), problem.budget

@@ -18,11 +18,11 @@ from amc.errors import ConfigError
 
 @dataclass(frozen=True)
 class Start:
-    """An opinion of how much of each unit to keep, under any budget."""
+    """How much of each unit to keep, under any budget, as something from elsewhere proposes."""
 
     plan: Callable[[Budget], Proposal]
     policy: Policy | None = None
-    """The policy whose opinion it is, if it is one's."""
+    """The policy that proposes it, if one does."""
 
     @classmethod
     def of_policy(cls, policy: Policy, problem: PruningProblem) -> Start:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 
@@ -86,6 +86,18 @@ class ActionMapping(ABC):
         return least / self.units[index].width
 
 
+Values = TypeVar("Values", float, np.ndarray)
+
+
+def keep_on_log_scale(least: Values, action: Values) -> Values:
+    """The wish of an action under ``projection``: the least keep at -1, everything at +1.
+
+    For one unit, or for arrays (..., units).
+    """
+    wish: Values = least ** ((1.0 - action) / 2.0)
+    return wish
+
+
 class Projection(ActionMapping):
     """Wishes on a log scale: keep = least ** ((1 - action) / 2), projected at the end.
 
@@ -95,7 +107,7 @@ class Projection(ActionMapping):
 
     def wish(self, index: int, action: float) -> float:
         """-1: the unit's least keep; +1: everything."""
-        return float(self._least(index) ** ((1.0 - action) / 2.0))
+        return float(keep_on_log_scale(self._least(index), action))
 
     def action(self, index: int, keep: float) -> float:
         """See :meth:`ActionMapping.action`."""

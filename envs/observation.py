@@ -87,7 +87,7 @@ class Observer:
     """Observations of one network: a static row per unit, and what changes in an episode.
 
     Where latency is not known it is taken to follow the MACs, its budget too, so that a policy that
-    was trained without a device has an opinion on one.
+    was trained without a device has something to go by on one.
 
     Args:
         units: the units, in forward order.

@@ -2,7 +2,7 @@
 
 Nothing is asked of the images that score plans. If every unit loses s (1 / keep - 1) and costs
 c · keep, the least loss on a budget is where keep is proportional to √(s / c) (a Lagrange
-multiplier, solved). Of the opinions on s (:class:`~amc.envs.sensitivity.Sensitivity`) the one is
+multiplier, solved). Of the estimates of s (:class:`~amc.envs.sensitivity.Sensitivity`) the one is
 taken whose plan loses least on training images. All of them look at units in the dense network;
 what a little more of each is worth when all are pruned is then measured in this plan, and it is
 changed that way as long as it loses less for it: multiplicative weights (Kivinen and Warmuth 1997)
@@ -41,7 +41,7 @@ the loss were as it is taken to be above, because first-order gains promise more
 _MOST = 3.0
 """How many times the median a unit's growth counts at most; and at least, the other way."""
 _WHOLE = 0.5
-"""Growth of a unit that keeps all: no measurement says that it should, only the opinion."""
+"""Growth of a unit that keeps all: no measurement says that it should, only the estimate."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class Tuned:
 
     budget: Budget
     squared: np.ndarray
-    """(units,) what a unit costs in loss, by the best opinion."""
+    """(units,) what a unit costs in loss, by the best estimate."""
     factors: np.ndarray
     """(units,) on the keeps of the plan that follows from it."""
 
@@ -91,7 +91,7 @@ def tune(
 
     ``gains`` says (units,) what more of each unit
     is worth there, NaN where it is whole (:func:`amc.pruning.importance.growth_gains`; None: not known).
-    ``lost`` is asked for as many plans as there are opinions, and for two a round (:data:`ROUNDS`
+    ``lost`` is asked for as many plans as there are estimates, and for two a round (:data:`ROUNDS`
     at most); ``gains`` once a round.
     """
 
@@ -100,7 +100,7 @@ def tune(
         return lost(plan), plan
 
     saved = {name: savings(units, cost, name) for name in budget.limits}
-    first = [look(_least_loss(squared, saved, budget)) for squared in sensitivity.opinions]
+    first = [look(_least_loss(squared, saved, budget)) for squared in sensitivity.estimates]
     best = min(range(len(first)), key=lambda i: first[i][0])
     least, plan = first[best]
     for _ in range(ROUNDS):
@@ -112,7 +112,7 @@ def tune(
             break
         least, plan = loss, changed
     factors = _keeps(units, plan) / _keeps(units, first[best][1])
-    return Tuned(budget, sensitivity.opinions[best], factors)
+    return Tuned(budget, sensitivity.estimates[best], factors)
 
 
 def numbered(lost: Lost) -> Lost:

@@ -56,7 +56,7 @@ class Sensitivity:
         return cls(relative(alone), known)
 
     @property
-    def opinions(self) -> tuple[np.ndarray, ...]:
+    def estimates(self) -> tuple[np.ndarray, ...]:
         """What each unit costs in loss, (units,): the geometric mean of the measures, and either of
         them, where there are two."""
         if self.gradient is None:

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Searchers that learn nothing, through the agent's interface and on the same problem."""

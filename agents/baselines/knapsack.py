@@ -47,7 +47,7 @@ def fill_knapsack(
     bounds that are not met yet, each as a fraction of its limit.
     """
     filling = _Filling(units, scores, budget)
-    filling.drain()
+    filling.shrink()
     filling.fill()
     return tuple(filling.widths())
 
@@ -65,7 +65,7 @@ class _Filling:
     def widths(self) -> list[int]:
         return [grid[rank] for grid, rank in zip(self._grids, self._ranks, strict=True)]
 
-    def drain(self) -> None:
+    def shrink(self) -> None:
         """Step down, least loss for its saving first, until the budget is met.
 
         Costs are products of widths, so that the saving of a unit only falls while others shrink:

@@ -1,1 +1,1 @@
-"""TODO."""
+"""DDPG, the agent of the AMC paper."""

@@ -103,7 +103,7 @@ class PruningDDPG(DDPG):
         return self.noise(mean)
 
     def learn_from(self, observations: np.ndarray, actions: np.ndarray, reward: float) -> None:
-        """Store an episode's walk, and update after the warm-up."""
+        """Store an episode's rollout, and update after the warm-up."""
         assert isinstance(self.replay_buffer, EpisodeBuffer)
         self.replay_buffer.add_episode(observations, actions, reward)
         self.episodes += 1
@@ -193,17 +193,17 @@ class DDPGAgent:
                 actor.mu.load_state_dict(start.policy.actor.state_dict())
 
     def ask(self, count: int) -> list[Proposal]:
-        """Walk ``count`` times side by side, exploring, each under its own budget of a range.
+        """Roll out ``count`` times side by side, exploring, each under its own budget of a range.
 
         The very first plan is that of the policy to start from, or else the uniform one.
         """
         budgets = [self._problem.budgets.draw(self._budgets) for _ in range(count)]
-        walks = [self._problem.rollout(budget) for budget in budgets]
+        rollouts = [self._problem.rollout(budget) for budget in budgets]
         for _ in self._problem.units:
-            actions = self.model.explore(np.stack([walk.observation for walk in walks]))
-            for walk, action in zip(walks, actions[:, 0], strict=True):
-                walk.decide(float(action))
-        proposals = [walk.propose() for walk in walks]
+            actions = self.model.explore(np.stack([rollout.observation for rollout in rollouts]))
+            for rollout, action in zip(rollouts, actions[:, 0], strict=True):
+                rollout.decide(float(action))
+        proposals = [rollout.propose() for rollout in rollouts]
         if self.model.episodes == 0 and self._start is not None:
             proposals[0] = self._start.plan(budgets[0])
         elif self.model.episodes == 0 and self._start_uniform:
@@ -211,13 +211,13 @@ class DDPGAgent:
         return proposals
 
     def tell(self, episodes: Sequence[Episode]) -> None:
-        """Learn from each episode's walk as it was executed."""
+        """Learn from the rollout that proposes what each episode executed."""
         for episode in episodes:
             budget = Budget(episode.budget, self._problem.cost)
-            walk = self._problem.retrace(episode.widths, budget)
+            executed = self._problem.retrace(episode.widths, budget)
             # Rewards of different budgets are ranked together here: under a range, the critic has
             # to tell the budget's part in them from the plan's.
-            self.model.learn_from(*walk, episode.reward)
+            self.model.learn_from(*executed, episode.reward)
 
     @property
     def policy(self) -> Policy:

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Expert iteration, the default agent."""

@@ -2,11 +2,11 @@
 
 One round is one episode:
 
-1. the **actor** walks over the units, and says how much of each it would keep;
+1. the **actor** goes over the units, and says how much of each it would keep;
 2. the **planner** improves this proposal, and the best plans so far, by the **critic**'s prediction
    (:class:`~amc.agents.expert.critic.PlanCritic`: mean + optimism · deviation), at no evaluation;
 3. the plan that comes out is evaluated, and the critic learns what it is worth;
-4. the actor learns to walk as the planner now thinks best.
+4. the actor learns to do what the planner now thinks best.
 
 In the terms of Anthony, Tian and Barber (2017) the planner is the expert and the actor the
 learner; in those of actor-critic methods it is an actor whose critic values the whole joint
@@ -30,6 +30,7 @@ from amc.agents.expert.settings import ExpertConfig
 from amc.agents.policy import Policy, TrainedOn, Training
 from amc.agents.policy_network import Ensemble
 from amc.agents.warm_start import Start
+from amc.envs.action_mapping import keep_on_log_scale
 from amc.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class ExpertIteration:
         if start is None and problem.prior.sensitivity is not None:
             start = Start(problem.reference)
         self._problem, self._settings, self._seed, self._start = problem, settings, seed, start
-        self._exploration, planning, lessons = np.random.default_rng(seed).spawn(3)
+        self._exploration, planning, learning = np.random.default_rng(seed).spawn(3)
         # Who looks for the cheapest network that is good enough stays about one budget, too.
         ranged = len(problem.budgets.spread(2)) > 1 and problem.reward.target_loss is None
         self._optimism = settings.range_optimism if ranged else settings.optimism
@@ -77,9 +78,9 @@ class ExpertIteration:
         self._steps = settings.range_gradient_steps if ranged else settings.gradient_steps
         self._critic = PlanCritic()
         self._planner = Planner(problem, planning)
-        self._apprentice = learner or make_learner(settings, memory, seed, start)
-        anywhere = [problem.budgets.draw(lessons) for _ in range(memory // 2)]
-        self._syllabus = itertools.cycle(
+        self._learner = learner or make_learner(settings, memory, seed, start)
+        anywhere = [problem.budgets.draw(learning) for _ in range(memory // 2)]
+        self._budgets_to_learn = itertools.cycle(
             [*problem.budgets.spread(memory - len(anywhere)), *anywhere]
         )
         self._episodes: list[Episode] = []
@@ -110,11 +111,11 @@ class ExpertIteration:
         if len(self._episodes) < self._settings.warmup_episodes:
             return
         self._fit()
-        budget = next(self._syllabus)
+        budget = next(self._budgets_to_learn)
         widths, _ = self._plan(budget, optimism=0.0)
         observations, actions = self._problem.retrace(widths[0], budget)
-        self._apprentice.watch(observations[:-1], actions)
-        self._apprentice.train(self._steps, self._settings.batch_size)
+        self._learner.watch(observations[:-1], actions)
+        self._learner.train(self._steps, self._settings.batch_size)
 
     def _examine(self, episodes: Sequence[Episode]) -> None:
         """How wrong the critic was about plans that it has not learned from, and how uncertain."""
@@ -161,14 +162,14 @@ class ExpertIteration:
         return self._problem.budgets.at(high)
 
     def _plan(self, budget: Budget, optimism: float) -> tuple[list[tuple[int, ...]], np.ndarray]:
-        """What the planner makes of the actor's walk and of the best plans so far.
+        """What the planner makes of the actor's rollout and of the best plans so far.
 
-        Returns widths, best first by the critic's opinion of them as they are, and the actions
+        Returns widths, best first by what the critic expects of them as they are, and the actions
         (n, units) that propose them.
         """
-        starts = [self._walk(budget), self._begun(budget), *self._best(budget)]
+        starts = [self._rollout(budget), self._begun(budget), *self._best(budget)]
         actions = self._planner.improve(self._critic, budget, np.stack(starts), optimism)
-        wishes = self._problem.least_keep ** ((1.0 - actions) / 2.0)
+        wishes = keep_on_log_scale(self._problem.least_keep, actions)
         widths = [tuple(row) for row in self._problem.round(wishes, budget).tolist()]
         worth = self._critic.optimistic(self._keeps(widths), optimism)
         order = np.argsort(-worth, kind="stable")
@@ -210,12 +211,12 @@ class ExpertIteration:
             start.plan(budget).wishes if start else self._problem.uniform_keep(budget)
         )
 
-    def _walk(self, budget: Budget) -> np.ndarray:
+    def _rollout(self, budget: Budget) -> np.ndarray:
         """The actor's own actions (units,)."""
-        walk, actions = self._problem.rollout(budget), []
+        rollout, actions = self._problem.rollout(budget), []
         for _ in self._problem.units:
-            actions.append(self._apprentice.act(walk.observation[None])[0])
-            walk.decide(float(actions[-1]))
+            actions.append(self._learner.act(rollout.observation[None])[0])
+            rollout.decide(float(actions[-1]))
         return np.array(actions, dtype=np.float64)
 
     @property
@@ -223,7 +224,7 @@ class ExpertIteration:
         """A copy of the actor as it is now."""
         training = Training(units=len(self._problem.units), episodes=len(self._episodes))
         return Policy(
-            copy.deepcopy(self._apprentice.actor),
+            copy.deepcopy(self._learner.actor),
             self._problem.constraint,
             TrainedOn(
                 budget=self._problem.budgets.fractions, seed=self._seed, networks=(training,)
@@ -233,7 +234,7 @@ class ExpertIteration:
     def diagnostics(self) -> dict[str, float]:
         """The critic's error and uncertainty about the last plans, before they were evaluated, in
         units of the loss's logarithm; and the actor's squared error in imitating the planner."""
-        return {**self._diagnostics, "losses/actor": self._apprentice.loss}
+        return {**self._diagnostics, "losses/actor": self._learner.loss}
 
 
 def make_learner(

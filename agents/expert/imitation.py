@@ -1,4 +1,4 @@
-"""The learner: the policy network, which learns to act as the planner does."""
+"""The policy network, which learns to act as the planner does."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from amc.agents.policy_network import Ensemble
 
 
 class ImitationLearner:
-    """An actor that imitates walks (expert iteration: Anthony, Tian and Barber 2017).
+    """An actor that imitates rollouts (expert iteration: Anthony, Tian and Barber 2017).
 
     Args:
         hidden: widths of the hidden layers of each of its members.
         members: networks that it consists of.
         lr: learning rate of Adam.
         decay: of the weights, with each step times ``lr`` (Loshchilov and Hutter 2019).
-        memory: walks that it remembers; older ones were planned with a worse critic.
+        memory: rollouts that it remembers; older ones were planned with a worse critic.
         seed: of its weights and its batches.
     """
 
@@ -56,12 +56,12 @@ class ImitationLearner:
         return actions
 
     def watch(self, observations: np.ndarray, actions: np.ndarray) -> None:
-        """Remember a walk: ``(units, features)`` and ``(units, 1)``."""
+        """Remember a rollout: ``(units, features)`` and ``(units, 1)``."""
         self._observations.append(torch.from_numpy(observations))
         self._actions.append(torch.from_numpy(actions))
 
     def train(self, steps: int, batch_size: int) -> None:
-        """Take ``steps`` steps, each member on batches of its own from all remembered walks."""
+        """Take ``steps`` steps, each member on batches of its own from all remembered rollouts."""
         observations, actions = torch.cat([*self._observations]), torch.cat([*self._actions])[:, 0]
         size = (self.actor.members, batch_size)
         for _ in range(steps):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from amc.agents.expert.critic import PlanCritic
+from amc.envs.action_mapping import keep_on_log_scale
 
 if TYPE_CHECKING:
     from amc.cost.budget import Budget
@@ -53,7 +54,7 @@ class Planner:
     def relaxed(self, actions: np.ndarray, budget: Budget) -> np.ndarray:
         """Kept fractions ``(n, units)``: the wishes, scaled onto the budget, not rounded."""
         least = self._problem.least_keep
-        wishes: np.ndarray = least ** ((1.0 - actions) / 2.0)
+        wishes = keep_on_log_scale(least, actions)
         if not budget.limits:
             return wishes
         low, high = np.zeros(len(wishes)), -np.log(wishes.min(axis=1))

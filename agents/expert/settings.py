@@ -35,6 +35,6 @@ class ExpertConfig(Settings):
     """The same over a range of budgets, at which the best plans are unlike one another."""
     batch_size: int = Field(64, ge=1)
     memory: int = Field(32, ge=1)
-    """Planned walks that the actor learns from: the latest ones, by the best critics."""
+    """Planned rollouts that the actor learns from: the latest ones, by the best critics."""
     range_memory: int = Field(64, ge=2)
-    """The same over a range of budgets: one walk under each of so many, planned anew in turn."""
+    """The same over a range of budgets: one rollout under each of so many, planned anew in turn."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Searchers side by side at equal numbers of evaluated plans."""

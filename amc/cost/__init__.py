@@ -1,1 +1,1 @@
-"""TODO."""
+"""What plans cost: quantities, closed forms, budgets, and the projection onto them."""

@@ -42,7 +42,7 @@ def parse_budget(text: str | Sequence[str]) -> dict[str, Bound]:
         try:
             quantity = quantity_written(key)
         except ConfigError as error:
-            raise ConfigError(f"unknown budget {part!r}: write KEY=VALUE; {error}") from None
+            raise ConfigError(f"unknown budget {part!r}; write KEY=VALUE: {error}") from None
         name = quantity.name
         if name in limits:
             raise ConfigError(f"budget {part!r}: {name} is bounded twice; give one bound")

@@ -133,10 +133,11 @@ def quantity(name: str) -> Quantity:
 
 def quantity_written(text: str) -> Quantity:
     """The quantity that a user means by ``flops``. Raises :class:`ConfigError` for another word."""
-    known = {name: q for e in QUANTITIES for q in [e.load()] for name in (q.name, *q.aliases)}
-    if text.lower() not in known:
-        raise ConfigError(f"{text!r} is no quantity; known are {', '.join(known)}")
-    return known[text.lower()]
+    known = [entry.load() for entry in QUANTITIES]
+    by_name = {name: one for one in known for name in (one.name, *one.aliases)}
+    if text.lower() not in by_name:
+        raise ConfigError(f"{text!r} is no quantity; known are {', '.join(by_name)}")
+    return by_name[text.lower()]
 
 
 def word(name: str) -> str:

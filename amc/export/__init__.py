@@ -1,1 +1,1 @@
-"""TODO."""
+"""Formats that are deployed, each compared with PyTorch before it is kept."""

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from amc.errors import ModelError, VerificationError
 from amc.pruning.checkpoint import load_model
+from amc.pruning.slicing.relative_error import worst_error
 from amc.tracing.trace import as_inputs, eval_mode, output_tensors
 from amc.utils.atomic_files import replacing
 
@@ -108,7 +109,7 @@ def export_pt2(model: nn.Module, example_inputs: Any, path: Path | str) -> float
 
     def write(inputs: Inputs, draft: Path) -> Run:
         torch.export.save(_capture(model, inputs), draft)
-        again = torch.export.load(draft).module()  # no stranger's file: just written
+        again = torch.export.load(draft).module()  # just written here
         return lambda inputs: output_tensors(again(*inputs))
 
     return _export(model, example_inputs, Path(path), write)
@@ -132,7 +133,7 @@ def _export(
                 f"{path}: the network cannot be exported with a free batch size: {reason}"
             ) from error
         expected = [output_tensors(model(*inputs)) for inputs in batches]
-        worst = max(map(_error, outputs, expected))
+        worst = max(map(_compared, outputs, expected))
         if not worst <= TOLERANCE:
             raise VerificationError(
                 f"{path} is not written: what was exported differs from PyTorch by {worst:.1e} of "
@@ -179,14 +180,8 @@ def _batch(inputs: Inputs, size: int, generator: torch.Generator) -> Inputs:
     return result
 
 
-def _error(actual: list[Tensor], expected: list[Tensor]) -> float:
-    """Worst difference over the largest output; infinite for NaN and for other shapes."""
-    if [x.shape for x in actual] != [x.shape for x in expected]:
-        return math.inf
-    errors = [0.0]
-    for ours, theirs in zip(actual, expected, strict=True):
-        if theirs.numel():
-            wanted = theirs.cpu().double()
-            scale = float(wanted.abs().max()) or 1.0
-            errors.append(float((ours.cpu().double() - wanted).abs().max()) / scale)
-    return max(errors) if all(map(math.isfinite, errors)) else math.inf
+def _compared(actual: list[Tensor], expected: list[Tensor]) -> float:
+    """In double precision on the CPU: formats round and place their outputs as they like."""
+    ours, theirs = ([x.cpu().double() for x in outputs] for outputs in (actual, expected))
+    worst = worst_error(ours, theirs)
+    return math.inf if math.isnan(worst) else worst

@@ -27,7 +27,7 @@ from amc.utils.settings import Settings
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class Role(NamedTuple):
+class Position(NamedTuple):
     """Where a unit stands in its network."""
 
     kind: str
@@ -38,7 +38,7 @@ class Role(NamedTuple):
     """Among the units of this kind and stage: 0 before the first, 1 behind the last."""
 
 
-def roles_of(units: Sequence[Unit]) -> list[Role]:
+def positions_of(units: Sequence[Unit]) -> list[Position]:
     """The role of each unit; ``units`` are all that a network may lose something of, in order."""
     sizes = [unit.layers[0].height * unit.layers[0].width for unit in units]
     ranks = {size: rank for rank, size in enumerate(sorted(set(sizes), reverse=True))}
@@ -47,7 +47,7 @@ def roles_of(units: Sequence[Unit]) -> list[Role]:
     found = []
     for kind, rank in places:
         depth = (seen[kind, rank] + 0.5) / alike[kind, rank]
-        found.append(Role(kind, rank / max(1, len(ranks) - 1), depth))
+        found.append(Position(kind, rank / max(1, len(ranks) - 1), depth))
         seen[kind, rank] += 1
     return found
 
@@ -82,7 +82,7 @@ class RolePlan(JsonDocument):
         if missing:
             raise PlanError(f"the plan's unit {missing[0]!r} is none of its network's")
         # Only units that were pruned count: what a trace shows may be left alone for a reason.
-        roles = roles_of([known[unit.name] for unit in plan.units])
+        roles = positions_of([known[unit.name] for unit in plan.units])
         keeps = tuple(
             RoleKeep(**role._asdict(), keep=len(unit.kept) / unit.width)
             for unit, role in zip(plan.units, roles, strict=True)
@@ -111,9 +111,9 @@ class RolePlan(JsonDocument):
         kind that the source does not have gets the mean of the source.
         """
         mean = float(np.mean([unit.keep for unit in self.units]))
-        return tuple(self._keep(role, mean) for role in roles_of(units))
+        return tuple(self._keep(role, mean) for role in positions_of(units))
 
-    def _keep(self, role: Role, mean: float) -> float:
+    def _keep(self, role: Position, mean: float) -> float:
         alike = [unit for unit in self.units if unit.kind == role.kind]
         if not alike:
             return mean

@@ -26,21 +26,21 @@ class Source:
 
     name: str
     """Where it was found, for the settings of a run."""
-    opinion: Policy | RolePlan
+    origin: Policy | RolePlan
 
     def start(self, problem: PruningProblem) -> Start:
         """What it says of the network in ``problem``.
 
         Raises :class:`ConfigError` where it is a policy that was trained under another constraint.
         """
-        if isinstance(self.opinion, Policy):
-            return Start.of_policy(self.opinion, problem)
-        return Start.of_keeps(self.opinion.keeps(problem.units), problem)
+        if isinstance(self.origin, Policy):
+            return Start.of_policy(self.origin, problem)
+        return Start.of_keeps(self.origin.keeps(problem.units), problem)
 
     @property
     def settings(self) -> dict[str, Any]:
         """Settings of a search that can begin here."""
-        sequential = isinstance(self.opinion, Policy) and self.opinion.constraint == "sequential"
+        sequential = isinstance(self.origin, Policy) and self.origin.constraint == "sequential"
         return {"constraint": "sequential", "agent": "ddpg"} if sequential else {}
 
     @property
@@ -49,15 +49,15 @@ class Source:
 
         Raises :class:`ConfigError` for a policy, which serves many budgets.
         """
-        if isinstance(self.opinion, Policy):
+        if isinstance(self.origin, Policy):
             raise ConfigError(f"{self.name} is a policy: give a budget, such as flops=0.5")
-        return f"flops={math.ceil(1e4 * self.opinion.kept_macs) / 1e4:g}"
+        return f"flops={math.ceil(1e4 * self.origin.kept_macs) / 1e4:g}"
 
     def keep(self, folder: Path) -> None:
         """Keep a copy in ``folder``, which is created, so that a run depends on no other."""
         folder.mkdir(parents=True, exist_ok=True)
-        policy = isinstance(self.opinion, Policy)
-        self.opinion.save(folder if policy else folder / _ROLE_PLAN)
+        policy = isinstance(self.origin, Policy)
+        self.origin.save(folder if policy else folder / _ROLE_PLAN)
 
     @classmethod
     def kept(cls, folder: Path) -> Source:

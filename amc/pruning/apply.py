@@ -19,7 +19,7 @@ from amc.tracing.units import Units
 
 @dataclass(frozen=True, eq=False)
 class Applied:
-    """A sliced network that had been proven equal to its masked twin when it left the knife."""
+    """A sliced network that had been proven equal to its masked twin before anything else was done to it."""
 
     model: nn.Module
     """Really smaller; mended where the task says so, BatchNorm recalibrated."""
@@ -43,7 +43,7 @@ def apply_plan(plan: Plan, task: Task) -> Applied:
 
 
 def cut(plan: Plan, model: nn.Module, example_inputs: Any) -> tuple[nn.Module, Units, float]:
-    """The sliced network as it comes from the knife, the plan's units, and the network's error
+    """The sliced network as it was cut, the plan's units, and the network's error
     against the masked twin."""
     units = plan.order(read_units(model, example_inputs))
     small = slice_model(model, units, plan.widths())

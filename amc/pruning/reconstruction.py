@@ -124,7 +124,7 @@ def _readers(
 ) -> tuple[dict[str, Plain], dict[str, str]]:
     """By path: the layers that read a unit and can be mended, and why the others cannot."""
     modules = dict(model.named_modules())
-    read = {slot.tensor: None for unit in units for slot in unit.slots if slot.role == "in"}
+    read = {slot.tensor: None for unit in units for slot in unit.slots if slot.purpose == "in"}
     layers: dict[str, Plain] = {}
     skipped: dict[str, str] = {}
     for tensor in read:

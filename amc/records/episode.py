@@ -16,7 +16,7 @@ from amc.utils.settings import explain
 
 @dataclass(frozen=True)
 class Episode:
-    """One finished walk: what was asked, what was done, what it cost and what it is worth.
+    """One finished episode: what was asked, what was done, what it cost and what it is worth.
 
     The sequences hold one entry per unit. Costs are by quantity (:mod:`amc.cost.quantities`), as far
     as the search knows them.
@@ -36,7 +36,7 @@ class Episode:
     seconds: dict[str, float]
     """Wall time of ``project`` and ``evaluate``."""
     budget: dict[str, float] = field(default_factory=dict)
-    """Upper bounds under which it was walked, in absolute terms."""
+    """Upper bounds under which it was planned, in absolute terms."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, dicts and numbers; the inverse of :meth:`from_json`."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What people look at: pages, pictures, tables, progress."""

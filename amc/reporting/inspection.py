@@ -16,7 +16,7 @@ from amc.cost.table import CostTable, prunable_fraction
 from amc.tracing.roles import roles
 from amc.tracing.units import GENTLE_KEEP, Unit, Units, least_width
 from amc.utils.formatting import percent
-from amc.utils.name_patterns import fold, shortest_patterns
+from amc.utils.name_patterns import group_names, shortest_patterns
 
 _SHOWN_NAMES = 3
 _ENDS = {"stem", "last"}
@@ -91,7 +91,7 @@ def _suggested(unit: Unit, names: tuple[str, ...]) -> int:
 def print_inspection(console: Console, description: dict[str, Any], *, folded: bool = True) -> None:
     """Show :func:`describe`'s result as tables, similar units ``folded`` into one line."""
     units = description["units"]
-    lines = _folded(units) if folded else [(unit["name"], [unit]) for unit in units]
+    lines = _grouped(units) if folded else [(unit["name"], [unit]) for unit in units]
     console.print(
         f"[bold]{escape(description['model'])}[/]: {len(units)} prunable units\n", highlight=False
     )
@@ -110,14 +110,14 @@ Line = tuple[str, list[dict[str, Any]]]
 """A name, and the units that it stands for."""
 
 
-def _folded(units: list[dict[str, Any]]) -> list[Line]:
+def _grouped(units: list[dict[str, Any]]) -> list[Line]:
     own = ("name", "members", "macs_share", "params_share")
     alike = [
         (repr([unit[key] for key in unit if key not in own]), len(unit["members"]))
         for unit in units
     ]
     names = [unit["name"] for unit in units]
-    return [(name, [units[n] for n in numbers]) for name, numbers in fold(names, alike)]
+    return [(name, [units[n] for n in numbers]) for name, numbers in group_names(names, alike)]
 
 
 def _table(*headings: str, right: tuple[str, ...] = ()) -> Table:
@@ -214,5 +214,5 @@ def _gentle_ends(units: list[dict[str, Any]]) -> list[str]:
     return [
         f"{ends[numbers[0]]['suggested_least_width']} of {name} "
         f"({', '.join(role for role in ends[numbers[0]]['roles'] if role in _ENDS)})"
-        for name, numbers in fold([unit["name"] for unit in ends], alike)
+        for name, numbers in group_names([unit["name"] for unit in ends], alike)
     ]

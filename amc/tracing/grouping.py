@@ -33,13 +33,13 @@ def group(trace: Trace, parameters: Shapes, buffers: Shapes) -> Units:
     frozen: list[Frozen] = []
     for numbers, channels in _alike(trace.uses):
         uses = [trace.uses[number] for number in numbers]
-        outputs = [use for use in uses if use.role == "out" and use.tensor in producers]
+        outputs = [use for use in uses if use.purpose == "out" and use.tensor in producers]
         if not outputs:
             continue  # the network's input, or a parameter that meets no channel
         outputs.sort(key=lambda use: position[use.tensor])
         layers = tuple(producers[use.tensor] for use in outputs)
         kind = layers[0].kind if len(layers) == 1 else "stream"
-        if any(producers[use.tensor].kind == "product" for use in uses if use.role == "count"):
+        if any(producers[use.tensor].kind == "product" for use in uses if use.purpose == "count"):
             kind = "heads"
         for reason, members in _by_reason(channels, uses, trace).items():
             unit = _form(kind, layers, uses, [[rows[n] for n in numbers] for rows in members])
@@ -48,7 +48,7 @@ def group(trace: Trace, parameters: Shapes, buffers: Shapes) -> Units:
             else:
                 units.append(unit)
     units.sort(key=lambda unit: position[unit.layers[0].tensor])
-    counted = {use.tensor: len(use.ids) for use in trace.uses if use.role in ("size", "count")}
+    counted = {use.tensor: len(use.ids) for use in trace.uses if use.purpose in ("size", "count")}
     return Units(_distinct(units), tuple(frozen), trace.layers, parameters, buffers, counted)
 
 
@@ -73,7 +73,7 @@ def _by_reason(
     channels: dict[int, Indices], uses: list[Use], trace: Trace
 ) -> dict[str, list[Indices]]:
     """Channels by the reason to leave them alone; the empty reason: none."""
-    whole = "" if any(use.role == "in" for use in uses) else "no layer reads it"
+    whole = "" if any(use.purpose == "in" for use in uses) else "no layer reads it"
     reasons: dict[str, list[Indices]] = defaultdict(list)
     for channel, indices in channels.items():
         reasons[trace.frozen.get(channel, whole)].append(indices)
@@ -90,7 +90,7 @@ def _form(
 ) -> Unit:
     """The unit of ``groups``: for each of them its indices in each use."""
     slots = tuple(
-        Slot(use.tensor, use.dim, use.role, np.stack(rows))
+        Slot(use.tensor, use.dim, use.purpose, np.stack(rows))
         for use, rows in zip(uses, zip(*groups, strict=True), strict=True)
     )
     return Unit(

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Role = Literal["out", "in", "affine", "size", "count"]
+Purpose = Literal["out", "in", "affine", "size", "count"]
 """How something uses a channel. A tensor produces it, consumes it, or rides along with it (a norm's
 scale, a depthwise kernel); an integer attribute of a module is a size that counts it; a product of
 activations counts it in its cost."""
@@ -33,7 +33,7 @@ class Use:
     tensor: str
     """Its name; for a size the attribute's path (``blocks.0.attn.num_heads``)."""
     dim: int
-    role: Role
+    purpose: Purpose
     ids: np.ndarray
     """(size of the dimension,) channel ids; 0 where no channel stands behind the index."""
 
@@ -171,7 +171,7 @@ class ChannelIds:
         self.unite(chosen[:, None], rows)
         return chosen.expand(size)
 
-    def use(self, tensor: str, dim: int, role: Role, ids: Tensor) -> Tensor:
+    def use(self, tensor: str, dim: int, purpose: Purpose, ids: Tensor) -> Tensor:
         """Record that index i of ``tensor``'s dimension ``dim`` belongs to channel ``ids[i]``.
 
         A tensor that is used twice (a shared layer) ties the channels of both uses; an index that
@@ -180,10 +180,13 @@ class ChannelIds:
         """
         earlier = self._uses.get((tensor, dim))
         if earlier is None:
-            self._uses[tensor, dim] = Use(tensor, dim, role, ids.numpy().copy())
+            self._uses[tensor, dim] = Use(tensor, dim, purpose, ids.numpy().copy())
             return ids
-        if {role, earlier.role} == {"in", "out"}:  # tied weights: written by one layer, read by one
-            self._tied.setdefault((tensor, dim), Use(tensor, dim, role, ids.numpy().copy()))
+        if {purpose, earlier.purpose} == {
+            "in",
+            "out",
+        }:  # tied weights: written by one layer, read by one
+            self._tied.setdefault((tensor, dim), Use(tensor, dim, purpose, ids.numpy().copy()))
         before = torch.from_numpy(earlier.ids)
         self.unite(before, ids)
         self.freeze((before + ids)[(before == 0) != (ids == 0)], f"{tensor} is shared unevenly")
@@ -219,7 +222,7 @@ class ChannelIds:
             self._settle_elements(name, ids)
         final = np.array([self.find(i) for i in range(len(self._parent))])
         found = [*self._uses.values(), *self._tied.values()]
-        uses = [Use(u.tensor, u.dim, u.role, final[u.ids]) for u in found]
+        uses = [Use(u.tensor, u.dim, u.purpose, final[u.ids]) for u in found]
         frozen: dict[int, str] = {}
         for channel, reason in self._frozen.items():
             frozen.setdefault(int(final[channel]), reason)

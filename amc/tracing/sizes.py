@@ -84,15 +84,17 @@ def set_size(model: nn.Module, attribute: str, size: int) -> None:
 class SizeWatch(TorchFunctionMode):
     """Sees the Python arguments of each operation, and reports tagged ones that size something.
 
-    Inside of ``deaf`` modules, which get a forward of ours once they are sliced, shapes say
+    Inside of ``replaced`` modules, which get a forward of ours once they are sliced, shapes say
     nothing.
     """
 
-    def __init__(self, sized: Sized, model: nn.Module, deaf: tuple[type[nn.Module], ...]) -> None:
+    def __init__(
+        self, sized: Sized, model: nn.Module, replaced: tuple[type[nn.Module], ...]
+    ) -> None:
         super().__init__()
         self._sized = sized
         self._deaf = 0
-        self._modules = [module for module in model.modules() if type(module) in deaf]
+        self._modules = [module for module in model.modules() if type(module) in replaced]
         self._hooks: list[RemovableHandle] = []
 
     def __enter__(self) -> SizeWatch:

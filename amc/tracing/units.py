@@ -19,7 +19,7 @@ import numpy as np
 
 from amc.config import Bounds
 from amc.errors import UnitError
-from amc.tracing.ids import Role
+from amc.tracing.ids import Purpose
 from amc.tracing.rules import Layer
 
 GENTLE_KEEP = 0.5
@@ -32,7 +32,7 @@ class Slot:
 
     tensor: str
     dim: int
-    role: Role
+    purpose: Purpose
     index: np.ndarray
     """(width, channels per group in this tensor) indices along ``dim``."""
 
@@ -43,7 +43,7 @@ class Slot:
         An ordinary layer has a writer and a reader; what rides along has its channels alone, and a
         product the heads that meet in it.
         """
-        return 1 if self.role in ("affine", "count") else 2
+        return 1 if self.purpose in ("affine", "count") else 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,7 +244,7 @@ class Units(Sequence[Unit]):
 
 
 def least_width(keep: float, width: int) -> int:
-    """Fewest groups that make up the fraction, deaf to rounding: .07 of 100 is 7."""
+    """Fewest groups that make up the fraction, whatever rounding did: .07 of 100 is 7."""
     return math.ceil(keep * width - 1e-9)
 
 
@@ -277,7 +277,7 @@ def _no_choice(unit: Unit, least: str, step: str) -> str:
 
 
 def _uses(unit: Unit) -> set[tuple[str, str]]:
-    return {(slot.tensor, slot.role) for slot in unit.slots}
+    return {(slot.tensor, slot.purpose) for slot in unit.slots}
 
 
 def _matches(unit: Unit, pattern: str) -> bool:

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Recovery training of pruned networks."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What everything may use: files, processes, registries, settings, numbers as people read them."""

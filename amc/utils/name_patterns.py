@@ -10,21 +10,21 @@ Key = tuple[str, str]
 """What stands before a number in a name, and what behind it."""
 
 
-def fold(
+def group_names(
     names: Sequence[str], alike: Sequence[Hashable] | None = None
 ) -> list[tuple[str, list[int]]]:
     """Names that differ in one number only, as one pattern: ``[("a.{0..2}.b", [0, 1, 3]), ...]``.
 
     With each pattern come the positions in ``names`` of those that it stands for, in the order of
     the first. Names whose entries in ``alike`` differ stay apart. Where several numbers of a name
-    could be folded, the one that takes in most names is.
+    could be left open, the one that covers most names is.
     """
     kinds = alike or [None] * len(names)
     runs: dict[tuple[Hashable, Key], list[int]] = defaultdict(list)
     for position, name in enumerate(names):
         for key, _ in _numbers(name):
             runs[kinds[position], key].append(position)
-    folded: list[tuple[str, list[int]]] = []
+    grouped: list[tuple[str, list[int]]] = []
     done: set[int] = set()
     for position, name in enumerate(names):
         if position in done:
@@ -36,18 +36,18 @@ def fold(
                 members = run
                 pattern = _pattern(key, [dict(_numbers(names[other]))[key] for other in run])
         done.update(members)
-        folded.append((pattern, members))
-    return folded
+        grouped.append((pattern, members))
+    return grouped
 
 
 def shortest_patterns(names: Sequence[str]) -> list[str]:
-    """The fewest patterns that folding one number after the other gives: ``a{0,1}.b{0..2}``."""
-    patterns = [pattern for pattern, _ in fold(names)]
+    """The fewest patterns that come of opening one number after the other: ``a{0,1}.b{0..2}``."""
+    patterns = [pattern for pattern, _ in group_names(names)]
     return patterns if len(patterns) == len(names) else shortest_patterns(patterns)
 
 
 def _numbers(name: str) -> Iterator[tuple[Key, str]]:
-    """Every number in a name that is not folded already, by what stands around it."""
+    """Every number in a name that is not part of a pattern already, by what stands around it."""
     for match in re.finditer(r"\d+(?![^{]*\})", name):
         yield (name[: match.start()], name[match.end() :]), match[0]
 

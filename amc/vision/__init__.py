@@ -1,1 +1,1 @@
-"""TODO."""
+"""Image classification: images in memory, the evaluation of a candidate, the task."""

@@ -60,7 +60,7 @@ def test_the_opinion_whose_plan_loses_least_is_taken(
     truth: tuple[float, float], right: int
 ) -> None:
     known = Sensitivity(np.array([0.125, 2.0]), np.sqrt([8.0, 0.5]))
-    np.testing.assert_allclose(known.opinions[0], 1.0)
+    np.testing.assert_allclose(known.estimates[0], 1.0)
     asked = []
 
     def lost(widths: tuple[int, ...]) -> float:
@@ -68,7 +68,7 @@ def test_the_opinion_whose_plan_loses_least_is_taken(
         return law(truth)(widths)  # type: ignore[no-any-return]
 
     tuned = tune(UNITS, COST, known, budget_of(0.5), lost)
-    np.testing.assert_array_equal(tuned.squared, known.opinions[right])
+    np.testing.assert_array_equal(tuned.squared, known.estimates[right])
     assert len(asked) == len(set(asked)) == 3
     np.testing.assert_array_equal(tuned.factors, 1)
 
@@ -112,7 +112,7 @@ def test_a_plan_that_breaks_the_network_is_the_last_to_be_taken(broken: float | 
         return 9.0 if len(asked) == 3 else broken  # type: ignore[return-value]
 
     tuned = tune(UNITS, COST, known, budget_of(0.5), numbered(lost), lambda _: np.full(2, np.nan))
-    np.testing.assert_array_equal(tuned.squared, known.opinions[2])
+    np.testing.assert_array_equal(tuned.squared, known.estimates[2])
     np.testing.assert_array_equal(tuned.factors, 1)
 
 

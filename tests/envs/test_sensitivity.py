@@ -25,13 +25,13 @@ def test_each_unit_is_halved_alone() -> None:
     expected = np.array([0.3 / (8 / 4 - 1), 0.6 / (5 / 2 - 1), 0.1 / (6 / 5 - 1)])
     np.testing.assert_allclose(known.alone, expected / expected.mean())
     np.testing.assert_allclose(known.gradient, [0.5, 1, 1.5])
-    mean, alone, squared = known.opinions
+    mean, alone, squared = known.estimates
     np.testing.assert_allclose(mean, np.sqrt(known.alone) * known.gradient)
     np.testing.assert_allclose(squared, known.gradient**2)
     assert alone is known.alone
     without = Sensitivity.measure(units, lost)
-    assert len(without.opinions) == 1
-    assert without.opinions[0] is without.alone
+    assert len(without.estimates) == 1
+    assert without.estimates[0] is without.alone
 
 
 def test_what_loses_nothing_is_a_little_sensitive_and_nothing_at_all_is_equal() -> None:

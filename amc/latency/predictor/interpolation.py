@@ -128,7 +128,7 @@ def cross(inputs: Axis, outputs: Axis, measure: Measure, seed: int = 0) -> np.nd
 
 
 def _skeleton(known: np.ndarray, rows: list[int], columns: list[int]) -> np.ndarray:
-    """The matrix of least rank with these rows and columns, deaf to the noise in them."""
+    """The matrix of least rank with these rows and columns, without the noise in them."""
     # Relative to the product of one row and one column, so that narrow layers count as much.
     scale = np.outer(known[:, columns[0]], known[rows[0]])
     rows, columns = sorted(set(rows)), sorted(set(columns))

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from amc.task import Losses
-from amc.tracing.ids import Role
+from amc.tracing.ids import Purpose
 from amc.tracing.trace import named_tensors
 from amc.tracing.units import Units
 
@@ -34,20 +34,22 @@ class Evidence:
         """Every stored tensor by its name."""
         return dict(named_tensors(self.model))
 
-    def places(self, role: Role) -> list[Place]:
-        """Where the units' channels have this role, each place once."""
-        uses = ((s.tensor, s.dim) for unit in self.units for s in unit.slots if s.role == role)
+    def places(self, purpose: Purpose) -> list[Place]:
+        """Where the units' channels have this purpose, each place once."""
+        uses = (
+            (s.tensor, s.dim) for unit in self.units for s in unit.slots if s.purpose == purpose
+        )
         return list(dict.fromkeys(uses))
 
-    def summed(self, role: Role, values: Mapping[Place, np.ndarray]) -> list[np.ndarray]:
-        """(width,) for each unit: its groups' values, over all places where they have this role.
+    def summed(self, purpose: Purpose, values: Mapping[Place, np.ndarray]) -> list[np.ndarray]:
+        """(width,) for each unit: its groups' values, over all places where they have this purpose.
 
         ``values`` holds a number for each index of a place; a place that is missing counts nothing.
         """
         totals = [np.zeros(unit.width) for unit in self.units]
         for total, unit in zip(totals, self.units, strict=True):
             for slot in unit.slots:
-                if slot.role == role and (slot.tensor, slot.dim) in values:
+                if slot.purpose == purpose and (slot.tensor, slot.dim) in values:
                     total += values[slot.tensor, slot.dim][slot.index].sum(1)
         return totals
 

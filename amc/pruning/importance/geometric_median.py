@@ -24,6 +24,6 @@ def geometric_median(evidence: Evidence) -> list[np.ndarray]:
         return sums
 
     return [
-        np.sum([distances(slot) for slot in unit.slots if slot.role == "out"], axis=0)
+        np.sum([distances(slot) for slot in unit.slots if slot.purpose == "out"], axis=0)
         for unit in evidence.units
     ]

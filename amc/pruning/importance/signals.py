@@ -18,7 +18,7 @@ from amc.pruning.importance.evidence import Evidence, Place
 def added_up(evidence: Evidence, found: Mapping[Place, Tensor]) -> list[np.ndarray]:
     """(width,) of each unit: what was found at its readers, added up."""
     for unit in evidence.units:
-        if not any((s.tensor, s.dim) in found for s in unit.slots if s.role == "in"):
+        if not any((s.tensor, s.dim) in found for s in unit.slots if s.purpose == "in"):
             raise ConfigError(
                 f"the activation of {unit.name} was not seen: no layer that reads it runs on the "
                 "task's calibration; give batches that reach it, or choose another importance"

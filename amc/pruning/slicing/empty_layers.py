@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 
 def replace_if_empty(module: nn.Module) -> None:
-    """Turn ``module`` into a hollow one, in place, if no channel goes in or none comes out."""
+    """Turn ``module`` into an empty one, in place, if no channel goes in or none comes out."""
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or weight.numel():
         return

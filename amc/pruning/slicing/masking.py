@@ -26,7 +26,7 @@ def masked(model: nn.Module, units: Units, widths: Sequence[int]) -> Iterator[nn
     tensors = dict(named_tensors(model))
     kept = kept_indices(units, widths)
     cut = {(name, dim): index for name, dims in kept.items() for dim, index in dims}
-    readers = {(s.tensor, s.dim) for unit in units for s in unit.slots if s.role == "in"}
+    readers = {(s.tensor, s.dim) for unit in units for s in unit.slots if s.purpose == "in"}
     readers &= cut.keys()
     norms = {id(tensors[name]): dims[0] for name, dims in kept.items() if name in tensors}
     kernels = {}

@@ -49,7 +49,7 @@ def attribute_sizes(units: Units, widths: Sequence[int]) -> dict[str, int]:
 
 
 def _attribute_sizes(units: Units, kept: Kept) -> dict[str, int]:
-    attributes = {slot.tensor for unit in units for slot in unit.slots if slot.role == "size"}
+    attributes = {slot.tensor for unit in units for slot in unit.slots if slot.purpose == "size"}
     return {name: len(kept[name][0][1]) for name in kept if name in attributes}
 
 

@@ -61,10 +61,10 @@ def droppable(model: nn.Module, units: Units, example_inputs: Any) -> Units:
 
     It has to be all that its readers read, and these have to be added to what others produce.
     """
-    streams = {s.tensor for u in units if u.kind == "stream" for s in u.slots if s.role == "out"}
+    streams = {s.tensor for u in units if u.kind == "stream" for s in u.slots if s.purpose == "out"}
     items = list(units)
     for number, unit in enumerate(units):
-        readers = [slot for slot in unit.slots if slot.role == "in"]
+        readers = [slot for slot in unit.slots if slot.purpose == "in"]
         whole = all(slot.index.size == units.sizes[slot.tensor][slot.dim] for slot in readers)
         if unit.kind == "stream" or not whole or not {s.tensor for s in readers} <= streams:
             continue

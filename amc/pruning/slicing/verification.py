@@ -16,6 +16,7 @@ from amc.errors import VerificationError
 from amc.pruning.slicing import recorded_choices
 from amc.pruning.slicing.masking import masked
 from amc.pruning.slicing.recorded_choices import Recorded, Replayed
+from amc.pruning.slicing.relative_error import relative_error, worst_error
 from amc.pruning.slicing.slice import kept_indices
 from amc.tracing.trace import as_inputs, eval_mode, named_tensors, output_tensors, unfused_attention
 from amc.tracing.units import Units
@@ -90,8 +91,7 @@ def _compared(
         raise VerificationError(
             "the sliced network's outputs have other shapes than the dense one's"
         )
-    errors = [_error(a, b) for a, b in zip(actual, expected, strict=True)]
-    worst = math.nan if any(map(math.isnan, errors)) else max(errors, default=0.0)
+    worst = worst_error(actual, expected)
     if not worst <= tolerance:  # also catches NaN
         raise _Different(
             f"the sliced network differs from its masked twin by {worst:.1e} of the largest output "
@@ -107,16 +107,6 @@ def _cast(x: Any, kinds: tuple[torch.dtype, ...], to: torch.dtype) -> Any:
     return copy.deepcopy(x).to(to) if any(t.dtype in kinds for _, t in named_tensors(x)) else x
 
 
-def _error(actual: Tensor, expected: Tensor) -> float:
-    """Largest difference over the largest expected value; exact for integers."""
-    if not expected.numel():
-        return 0.0
-    if not expected.is_floating_point():
-        return 0.0 if torch.equal(actual, expected) else math.inf
-    scale = float(expected.abs().max()) or 1.0
-    return float((actual - expected).abs().max()) / scale
-
-
 class _Layers(TorchDispatchMode):
     """Sums up what the layers that lose inputs compute; of the dense ones, what is kept of it."""
 
@@ -129,7 +119,7 @@ class _Layers(TorchDispatchMode):
             names.setdefault(id(tensor), name)
         self._weights = Weights(model, names)
         self._kept = kept_indices(units, widths)
-        readers = {slot.tensor for unit in units for slot in unit.slots if slot.role == "in"}
+        readers = {slot.tensor for unit in units for slot in unit.slots if slot.purpose == "in"}
         self._watched = readers & self._kept.keys()
         self._dense = dense
         self.means: dict[str, list[Tensor]] = {name: [] for name in self._watched}
@@ -163,7 +153,7 @@ def _compare(actual: _Layers, expected: _Layers) -> Iterator[tuple[str, float]]:
     for name, calls in expected.means.items():
         for mine, theirs in zip(actual.means[name], calls, strict=False):
             layer = name.rpartition(".")[0] or name
-            yield layer, _error(mine, theirs) if mine.shape == theirs.shape else math.inf
+            yield layer, relative_error(mine, theirs) if mine.shape == theirs.shape else math.inf
 
 
 def _first_line(error: BaseException) -> str:

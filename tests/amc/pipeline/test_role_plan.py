@@ -9,7 +9,7 @@ import torch
 from amc.config import ModelConfig
 from amc.errors import ModelError, PlanError
 from amc.models.factory import build_model
-from amc.pipeline.role_plan import RolePlan, roles_of
+from amc.pipeline.role_plan import RolePlan, positions_of
 from amc.pruning.find_units import read_units
 from amc.pruning.plan import plan_of
 
@@ -72,7 +72,7 @@ def test_other_kinds_get_the_mean_and_other_stages_the_nearest(source):
     by_role = RolePlan.traced(plan, "plan.json")
     own = [w / u.width for w, u in zip(plan.widths(), units, strict=True)]
     vgg = units_of("amc:vgg11_bn")
-    roles = roles_of(vgg)
+    roles = positions_of(vgg)
     assert [role.stage for role in roles] == sorted(role.stage for role in roles)
     assert (roles[0].stage, roles[-1].stage) == (0, 1)
     convs = [k for k, u in zip(own, units, strict=True) if u.kind == "conv"]

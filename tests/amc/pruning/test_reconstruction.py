@@ -140,7 +140,7 @@ def test_every_layer_of_a_residual_network_comes_closer_to_the_dense_one(subject
     widths = [unit.width * 5 // 8 for unit in net.units]
     mended, sliced = (slice_model(net.model, net.units, widths) for _ in range(2))
     mend(mended, widths)
-    readers = {s.tensor for unit in net.units for s in unit.slots if s.role == "in"}
+    readers = {s.tensor for unit in net.units for s in unit.slots if s.purpose == "in"}
     assert len(readers) == 19
     for tensor, dims in kept_indices(net.units, widths).items():
         if tensor in readers:

@@ -94,7 +94,7 @@ def test_settled_uses_speak_of_united_channels():
     ids.use("b", 1, "in", b)
     ids.unite(a, b.flip(0))
     uses = ids.settle().uses
-    assert [(use.tensor, use.dim, use.role, use.ids.tolist()) for use in uses] == [
+    assert [(use.tensor, use.dim, use.purpose, use.ids.tolist()) for use in uses] == [
         ("a", 0, "out", [1, 2]),
         ("b", 1, "in", [2, 1]),
     ]
@@ -108,7 +108,12 @@ def test_a_parameter_used_as_data_becomes_a_use_along_the_dimension_of_its_chann
     ids.unite(channels, elements)
     settled = ids.settle()
     (use,) = settled.uses
-    assert (use.tensor, use.dim, use.role, use.ids.tolist()) == ("position", 2, "affine", [1, 2, 3])
+    assert (use.tensor, use.dim, use.purpose, use.ids.tolist()) == (
+        "position",
+        2,
+        "affine",
+        [1, 2, 3],
+    )
     assert settled.frozen == {}
 
 
@@ -165,4 +170,4 @@ def test_an_attribute_counts_the_dimension_that_shrinks():
     for head in rows:
         ids.tie(head, "product")
     (use,) = ids.settle().uses
-    assert (use.tensor, use.dim, use.role, use.ids.tolist()) == ("heads", 0, "size", [1, 4])
+    assert (use.tensor, use.dim, use.purpose, use.ids.tolist()) == ("heads", 0, "size", [1, 4])

@@ -752,10 +752,10 @@ def test_channels_that_are_read_twice_are_another_unit_than_those_read_once():
         c=Conv2d(11, 2, 1),
     )
     once, twice = read_units(model, torch.ones(1, 3, 2, 2))
-    assert [slot.index.tolist() for slot in once.slots if slot.role == "in"] == [
+    assert [slot.index.tolist() for slot in once.slots if slot.purpose == "in"] == [
         [[0], [4], [5], [6], [7]]
     ]
-    assert [slot.index.tolist() for slot in twice.slots if slot.role == "in"] == [
+    assert [slot.index.tolist() for slot in twice.slots if slot.purpose == "in"] == [
         [[1, 8], [2, 9], [3, 10]]
     ]
 

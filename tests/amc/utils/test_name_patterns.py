@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from amc.utils.name_patterns import fold, shortest_patterns
+from amc.utils.name_patterns import group_names, shortest_patterns
 
 
 @pytest.mark.parametrize(
@@ -26,17 +26,17 @@ from amc.utils.name_patterns import fold, shortest_patterns
     ],
 )
 def test_patterns(names, patterns):
-    assert [pattern for pattern, _ in fold(names)] == patterns
+    assert [pattern for pattern, _ in group_names(names)] == patterns
 
 
 def test_positions_stand_with_their_pattern_and_each_name_once():
     names = ["b.0.x", "head", "b.1.x", "b.1.y", "b.2.x"]
-    assert fold(names) == [("b.{0..2}.x", [0, 2, 4]), ("head", [1]), ("b.1.y", [3])]
+    assert group_names(names) == [("b.{0..2}.x", [0, 2, 4]), ("head", [1]), ("b.1.y", [3])]
 
 
 def test_what_is_not_alike_stays_apart():
     names = [f"b.{n}.x" for n in range(5)]
-    assert fold(names, ["a", "a", "b", "b", "a"]) == [
+    assert group_names(names, ["a", "a", "b", "b", "a"]) == [
         ("b.{0,1,4}.x", [0, 1, 4]),
         ("b.{2,3}.x", [2, 3]),
     ]

@@ -36,7 +36,7 @@ def test_inputs_of_the_readers(name):
     for hook in hooks:
         hook.remove()
     found = read_inputs(Evidence(model, units), both, torch.abs)
-    places = {(s.tensor, s.dim) for unit in units for s in unit.slots if s.role == "in"}
+    places = {(s.tensor, s.dim) for unit in units for s in unit.slots if s.purpose == "in"}
     assert found.keys() == places
     compared = 0
     for (tensor, dim), means in found.items():

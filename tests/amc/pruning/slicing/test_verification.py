@@ -210,7 +210,7 @@ def test_verification_has_power_in_every_family(name):
 def shows(slot: Slot) -> bool:
     """A bias of attention's keys is the same for all of them, and softmax is deaf to it; a size has
     no order."""
-    return slot.role not in ("size", "count") and not slot.tensor.endswith("key.bias")
+    return slot.purpose not in ("size", "count") and not slot.tensor.endswith("key.bias")
 
 
 class Normed(nn.Module):
@@ -346,7 +346,7 @@ def test_a_mistake_behind_a_tiny_layer_scale_is_seen(branch):
     widths[number] //= 2
     assert verify(model, slice_model(model, units, widths), units, widths, x) < 1e-5
     for position, slot in enumerate(units[number].slots):
-        if slot.role not in ("size", "count"):
+        if slot.purpose not in ("size", "count"):
             wrong = rolled(units, number, position)
             with pytest.raises(VerificationError, match="differs from the masked twin's by"):
                 verify(model, slice_model(model, wrong, widths), wrong, widths, x)

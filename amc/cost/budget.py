@@ -16,8 +16,8 @@ from amc.cost.quantities import (
     ends,
     parsed_amount,
     quantity,
-    quantity_written,
     word,
+    written_names,
 )
 from amc.cost.table import CostTable
 from amc.errors import BudgetError, ConfigError
@@ -39,10 +39,10 @@ def parse_budget(text: str | Sequence[str]) -> dict[str, Bound]:
     limits: dict[str, Bound] = {}
     for part in parts:
         key, _, value = part.partition("=")
-        try:
-            quantity = quantity_written(key)
-        except ConfigError as error:
-            raise ConfigError(f"unknown budget {part!r}; write KEY=VALUE: {error}") from None
+        if key.lower() not in written_names():
+            known = ", ".join(written_names())
+            raise ConfigError(f"unknown budget {part!r}; write KEY=VALUE with KEY one of {known}")
+        quantity = written_names()[key.lower()]
         name = quantity.name
         if name in limits:
             raise ConfigError(f"budget {part!r}: {name} is bounded twice; give one bound")

@@ -9,16 +9,13 @@ pages can ask it, too.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from amc.errors import ConfigError
 from amc.utils.formatting import count, milliseconds
 from amc.utils.registry import Registry
-
-if TYPE_CHECKING:
-    from amc.cost.table import CostTable
 
 Limit = float | int
 """An upper bound: a fraction of the dense network (a float up to 1), or an amount (an integer: of
@@ -28,6 +25,18 @@ Bound = Limit | tuple[Limit, Limit]
 
 Totals = Callable[[Any], Any]
 """Kept widths (..., units) to amounts (...), both arrays."""
+
+
+class Known(Protocol):
+    """What a formula may ask: the table of one network (:class:`amc.cost.table.CostTable`)."""
+
+    units: Any
+    """:class:`amc.tracing.units.Units`."""
+    latency: Totals | None
+    """Predicted for a device."""
+
+    def sum_of_products(self, products: Iterable[tuple[str, tuple[int, ...], int]]) -> Totals:
+        """A sum over (tensor, its dimensions, coefficient): the coefficient times kept sizes."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ class Quantity:
     measure: Measure
     grows_with_widths: bool
     """Whether a narrower network never costs more: true of counts, not of time."""
-    formula: Callable[[CostTable], Totals | None]
+    formula: Callable[[Known], Totals | None]
     """What the table knows of it, from the units that it has; None where nothing is known."""
 
 
@@ -131,13 +140,10 @@ def quantity(name: str) -> Quantity:
     return QUANTITIES.load(name)
 
 
-def quantity_written(text: str) -> Quantity:
-    """The quantity that a user means by ``flops``. Raises :class:`ConfigError` for another word."""
+def written_names() -> dict[str, Quantity]:
+    """What a user may write for each quantity: ``flops``, ``macs``, ..."""
     known = [entry.load() for entry in QUANTITIES]
-    by_name = {name: one for one in known for name in (one.name, *one.aliases)}
-    if text.lower() not in by_name:
-        raise ConfigError(f"{text!r} is no quantity; known are {', '.join(by_name)}")
-    return by_name[text.lower()]
+    return {name: one for one in known for name in (one.name, *one.aliases)}
 
 
 def word(name: str) -> str:

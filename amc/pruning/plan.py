@@ -16,6 +16,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
 from amc.config import ModelConfig
+from amc.cost.quantities import quantity
 from amc.cost.table import CostTable
 from amc.errors import PlanError
 from amc.pruning.slicing.slice import attribute_sizes
@@ -84,12 +85,12 @@ class Plan(JsonDocument):
         }
 
     @model_validator(mode="after")
-    def _costs_of_both(self) -> Plan:
-        if (
-            self.costs.keys() != self.dense_costs.keys()
-            or not {"macs", "params"} <= self.costs.keys()
-        ):
-            raise ValueError("costs and dense_costs must have the same quantities, MACs among them")
+    def _sound_costs(self) -> Plan:
+        if self.costs.keys() != self.dense_costs.keys() or "macs" not in self.costs:
+            raise ValueError("costs and dense_costs must have the same quantities, macs among them")
+        for name, cost in (*self.costs.items(), *self.dense_costs.items()):
+            if quantity(name).measure.whole and not isinstance(cost, int):
+                raise ValueError(f"{name} must be a whole number (got {cost})")
         return self
 
     @property

@@ -19,7 +19,7 @@ LIBRARY = Path(__file__).parents[2] / "runs" / "policies"
 
 def make_policy(*, ensemble: bool) -> Policy:
     actor = drawn(Ensemble((32, 16), 3) if ensemble else make_single((32, 16)), std=1.0)
-    reached = Reached(kept_macs=0.5, kept_params=0.66, quality={"kl": 0.6})
+    reached = Reached(kept={"macs": 0.5, "params": 0.66}, quality={"kl": 0.6})
     training = Training(network="amc:resnet20", units=10, episodes=150, reached=(reached,))
     budget = {"macs": (0.3, 0.8)}
     return Policy(actor, "projection", TrainedOn(budget=budget, networks=(training,)))

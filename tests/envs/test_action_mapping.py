@@ -58,10 +58,10 @@ def test_random_sequential_walks_never_exceed_the_budget() -> None:
     generator = np.random.default_rng(3)
     for _ in range(200):
         _, _, info = rollout(env, generator.uniform(-1, 1, 9))
-        assert info["plan"]["kept_macs"] <= 0.4
-        assert info["plan"]["kept_params"] <= 0.35
+        assert info["plan"]["kept"]["macs"] <= 0.4
+        assert info["plan"]["kept"]["params"] <= 0.35
     _, _, info = rollout(env, np.ones(9))  # greedy: as much as is allowed, as early as possible
-    assert info["plan"]["kept_params"] > 0.33
+    assert info["plan"]["kept"]["params"] > 0.33
 
 
 def test_faults() -> None:

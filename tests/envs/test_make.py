@@ -32,8 +32,8 @@ def rollout(env, seed):
             observation, reward, done, _, info = env.step(action)
             seen += [observation, np.float32(reward)]
         assert done
-        assert info["plan"]["kept_macs"] <= 0.5
-        assert info["plan"]["kept_params"] <= 0.6
+        assert info["plan"]["kept"]["macs"] <= 0.5
+        assert info["plan"]["kept"]["params"] <= 0.6
     return seen
 
 
@@ -60,7 +60,7 @@ def test_the_reported_costs_are_those_of_the_sliced_network():
     for _ in problem.units:
         _, _, _, _, info = env.step(np.zeros(1, np.float32))
     small = slice_model(problem.evaluate._model, problem.units, info["plan"]["widths"])
-    assert sum(p.numel() for p in small.parameters()) == info["plan"]["params"]
+    assert sum(p.numel() for p in small.parameters()) == info["plan"]["costs"]["params"]
 
 
 @pytest.mark.parametrize("constraint", ["projection", "sequential"])
@@ -91,7 +91,7 @@ def test_every_episode_observes_the_bounds_and_the_budget(constraint):
         env.reset()
         for action in actions:
             *_, info = env.step(action)
-        assert info["plan"]["kept_macs"] <= 0.5
+        assert info["plan"]["kept"]["macs"] <= 0.5
         for seen, width in zip(taken, info["plan"]["widths"], strict=True):
             seen.add(width)
     assert all(seen <= widths for seen, widths in zip(taken, allowed, strict=True))

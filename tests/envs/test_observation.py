@@ -86,7 +86,7 @@ def test_latency_by_hand_and_the_macs_in_its_place() -> None:
     assert row["macs_budget"] == row["params_budget"] == 1
 
     unmeasured = CostTable(units)
-    budget = Budget({"macs": 0.4 * unmeasured.dense_macs}, unmeasured)
+    budget = Budget({"macs": 0.4 * unmeasured.dense("macs")}, unmeasured)
     observe = observer_of(units, unmeasured, importance)
     row = dict(zip(NAMES, observe(1, [4], 0.0, budget), strict=True))
     for what in ("share", "reduced", "rest", "budget"):

@@ -106,7 +106,7 @@ def test_a_new_budget_at_reset() -> None:
     assert (before[20], before[21]) == (np.float32(0.5), 1)
     assert (after[20], after[21]) == (1, np.float32(0.3))
     _, _, info = rollout(env, np.zeros(9))
-    assert 0.28 < info["plan"]["kept_params"] <= 0.3
+    assert 0.28 < info["plan"]["kept"]["params"] <= 0.3
 
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
@@ -150,7 +150,7 @@ def test_walks_under_budgets_of_their_own(constraint: str) -> None:
         assert observations[:, 20] == pytest.approx(share)
         assert problem.decode(actions[:, 0], budget).widths == episode.widths
         uniform = problem.uniform(budget)
-        assert 0.97 * share < problem.score(uniform).kept_macs <= share
+        assert 0.97 * share < problem.score(uniform).kept["macs"] <= share
         assert max(problem.uniform_keep(budget)) - min(problem.uniform_keep(budget)) < 0.17
     assert problem.rollout().budget is problem.budget
 
@@ -167,7 +167,7 @@ def test_without_a_budget_the_wishes_are_taken() -> None:
     _, reward, info = rollout(env, [0.0, 1.0])
     assert info["plan"]["widths"] == [3, 20]  # the nearest to 10 * sqrt(.1), all of 20
     error = 1 - info["plan"]["quality"]["accuracy"]
-    assert reward == pytest.approx(-error * math.log(info["plan"]["macs"]))
+    assert reward == pytest.approx(-error * math.log(info["plan"]["costs"]["macs"]))
 
 
 def test_faults() -> None:

@@ -147,8 +147,7 @@ def outcome(agent: str, seed: int, rewards: list[float]) -> Outcome:
         rewards=tuple(rewards),
         quality={"kl": tuple(-reward for reward in rewards)},
         widths=(1,),
-        kept_macs=0.5,
-        kept_params=0.5,
+        kept={"macs": 0.5, "params": 0.5},
         seconds={"agent": 2.0 * len(rewards), "evaluate": 1.0},
     )
 

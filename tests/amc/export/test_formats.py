@@ -42,13 +42,11 @@ def saved(subject, tmp_path):
         widths = np.random.default_rng(0).integers(1, s.units.dense_widths).tolist()
         small = slice_model(s.model, s.units, widths)
         plan = plan_of(
-            s.units,
+            CostTable(s.units),
             widths,
-            macs=(1, 2),
-            params=(CostTable(s.units).params(widths), 0),
             weights_sha256="0" * 64,
             model=s.config,
-            input_shape=input_shape,
+            example_inputs=torch.zeros(input_shape) if input_shape else None,
         )
         save_model(small, plan, tmp_path / "model.safetensors")
         return small.eval(), tmp_path / "model.safetensors"

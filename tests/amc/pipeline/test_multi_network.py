@@ -57,7 +57,7 @@ def test_networks_take_turns_and_leave_plans_of_their_own(whole):
     for name, episodes in trained.history.items():
         folder = path / "networks" / name
         assert read_episodes(folder / "episodes.jsonl") == episodes
-        assert Plan.load(folder / "plan.json").dense_macs * 0.8 >= max(
+        assert Plan.load(folder / "plan.json").dense_costs["macs"] * 0.8 >= max(
             e.costs["macs"] for e in episodes
         )
         assert not (folder / "policy").exists()
@@ -80,7 +80,7 @@ def test_the_policy_knows_both_and_says_so(whole):
     assert [one.kept["macs"] for one in reached] == sorted(one.kept["macs"] for one in reached)
     for task in tasks().values():
         problem = make_problem(task, make_config("flops=0.5"))
-        assert 0.4 < problem.score(play(policy, problem, problem.budget)).kept_macs <= 0.5
+        assert 0.4 < problem.score(play(policy, problem, problem.budget)).kept["macs"] <= 0.5
 
 
 @pytest.mark.parametrize(("narrow", "wide"), [(5, 3), (8, 6)])

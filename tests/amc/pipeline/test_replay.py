@@ -89,7 +89,7 @@ def test_what_is_no_source_is_said(policy):
 def test_a_sequential_policy_brings_its_constraint(policy):
     opinionated("sequential").save(policy)
     result = replay("mine", small_task(), "flops=0.5", episodes=2)
-    assert result.history[0].kept_macs <= 0.5
+    assert result.history[0].kept["macs"] <= 0.5
     assert len(result.history) == 2
 
 

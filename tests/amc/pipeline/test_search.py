@@ -74,7 +74,7 @@ def test_search_comes_close_to_the_true_optimum_and_writes_it(tmp_path):
     folder = RunFolder.open(tmp_path / "run")
     lines = [json.loads(line) for line in folder.episodes.read_text().splitlines()]
     assert len(lines) == len(result.history) == 60
-    assert all(line["macs"] <= dense_macs / 2 for line in lines)
+    assert all(line["costs"]["macs"] <= dense_macs / 2 for line in lines)
     assert max(line["reward"] for line in lines) == result.best.reward
     plan = Plan.load(folder.plan)
     assert plan == result.plan

@@ -30,10 +30,7 @@ from amc.tracing.trace import named_tensors
 
 
 def plan_with(units, widths, config: ModelConfig | None) -> Plan:
-    params = CostTable(units).params(widths)
-    return plan_of(
-        units, widths, macs=(1, 2), params=(params, 0), weights_sha256="0" * 64, model=config
-    )
+    return plan_of(CostTable(units), widths, weights_sha256="0" * 64, model=config)
 
 
 def save(s, path: Path, seed: int = 0) -> tuple[nn.Module, Plan]:
@@ -227,7 +224,7 @@ def test_foreign_files(saved):
             lambda d: d.tensors.update({"bn1.weight": torch.ones(1)}),
             r"its plan leaves [\d,]+ parameters, its tensors hold [\d,]+",
         ),
-        (lambda d: d.card["plan"].update(params=5), "its plan leaves 5 parameters"),
+        (lambda d: d.card["plan"]["costs"].update(params=5), "its plan leaves 5 parameters"),
         (lambda d: d.card["plan"].update(input_shape=[-1]), "damaged metadata: plan.input_shape"),
     ],
     ids=range(19),

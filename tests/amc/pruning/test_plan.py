@@ -22,14 +22,12 @@ def plan_for(s, seed: int = 0) -> tuple[Plan, list[int]]:
     """A plan of random widths for a subject."""
     widths = np.random.default_rng(seed).integers(1, s.units.dense_widths).tolist()
     plan = plan_of(
-        s.units,
+        s.cost,
         widths,
-        macs=(s.cost.macs(widths), s.cost.dense("macs")),
-        params=(s.cost.params(widths), s.cost.dense("params")),
         weights_sha256=weights_sha256(s.model),
         model=s.config,
         quality={"accuracy": 0.5, "kl": 1.25},
-        input_shape=tuple(s.inputs.shape),
+        example_inputs=s.inputs,
     )
     return plan, widths
 
@@ -52,7 +50,7 @@ def test_a_plan_survives_its_file_and_replaces_an_older_one(subject, tmp_path):
     assert found == plan
     assert found.widths() == tuple(widths)
     assert found.model == s.config
-    assert json.loads(path.read_text())["format"] == "amc.plan/1"
+    assert json.loads(path.read_text())["format"] == "amc.plan/2"
     assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]
 
 
@@ -101,7 +99,7 @@ def edit(data: dict, path: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("where", "value"),
     [
-        ("format", "amc.plan/2"),
+        ("format", "amc.plan/3"),
         ("format", 1),
         ("model", "amc:resnet20"),
         ("model.spec", ...),
@@ -120,11 +118,12 @@ def edit(data: dict, path: str, value: object) -> None:
         ("units.0.kept", [-1]),
         ("units.0.kept", [0.5]),
         ("units.0.more", 1),
-        ("macs", ...),
-        ("macs", "many"),
-        ("params", None),
-        ("dense_macs", 1.5),
-        ("dense_params", []),
+        ("costs", ...),
+        ("costs.macs", ...),
+        ("costs.macs", "many"),
+        ("costs.params", None),
+        ("dense_costs.macs", 1.5),
+        ("dense_costs.params", []),
         ("quality", {"accuracy": "good"}),
         ("quality", [0.5]),
         ("surplus", 1),
@@ -177,9 +176,7 @@ def test_truncated_files_are_never_a_plan(saved):
 
 def test_a_plan_needs_no_factory(subject):
     s = subject("smallcnn")
-    plan = plan_of(
-        s.units, s.units.dense_widths, macs=(2, 2), params=(1, 1), weights_sha256="0" * 64
-    )
+    plan = plan_of(s.cost, s.units.dense_widths, weights_sha256="0" * 64)
     assert plan.model is None
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
     assert plan.model != ModelConfig(spec="amc:smallcnn")

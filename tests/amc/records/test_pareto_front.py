@@ -22,10 +22,8 @@ def episode(number: int, macs: int, params: int, accuracy: float, **changes: Any
         "widths": (macs,),
         "proposed_keep": (0.5,),
         "executed_keep": (0.5,),
-        "macs": macs,
-        "params": params,
-        "kept_macs": macs / DENSE["macs"],
-        "kept_params": params / DENSE["params"],
+        "costs": {"macs": macs, "params": params},
+        "kept": {"macs": macs / DENSE["macs"], "params": params / DENSE["params"]},
         "quality": {"accuracy": accuracy, "kl": 2 * (1 - accuracy)},
         "reward": accuracy,
         "seconds": {},
@@ -52,7 +50,7 @@ def test_no_other_beats_those_of_the_front_and_each_of_the_rest_is_beaten(costs)
 
     def as_good(a: Episode, b: Episode) -> bool:
         """Whether ``a`` is no worse than ``b`` in anything."""
-        return a.reward >= b.reward and all(getattr(a, c) <= getattr(b, c) for c in costs)
+        return a.reward >= b.reward and all(a.costs[c] <= b.costs[c] for c in costs)
 
     for seed in range(20):
         episodes = drawn(40, seed)
@@ -64,7 +62,7 @@ def test_no_other_beats_those_of_the_front_and_each_of_the_rest_is_beaten(costs)
         rewards = [one.reward for one in front]
         assert rewards == sorted(rewards)
         if len(costs) == 1:
-            spent = [getattr(one, costs[0]) for one in front]
+            spent = [one.costs[costs[0]] for one in front]
             assert all(np.diff(spent) > 0)
             assert all(np.diff(rewards) > 0)
         # One by one, as a search finds them, comes to the same.
@@ -104,10 +102,8 @@ def plan(macs: int, params: int, accuracy: float) -> Plan:
     return Plan(
         weights_sha256="0",
         units=(UnitPlan(name="a", width=2, kept=(0,)),),
-        macs=macs,
-        params=params,
-        dense_macs=DENSE["macs"],
-        dense_params=DENSE["params"],
+        costs={"macs": macs, "params": params},
+        dense_costs=DENSE,
         quality={"accuracy": accuracy},
     )
 

@@ -50,10 +50,11 @@ def make_episodes(count: int, widths: list[int], rng: np.random.Generator) -> li
                 widths=kept,
                 proposed_keep=tuple(keeps.tolist()),
                 executed_keep=tuple(k / w for k, w in zip(kept, widths, strict=True)),
-                macs=round(kept_macs * DENSE["macs"]),
-                params=round(kept_params * DENSE["params"]),
-                kept_macs=kept_macs,
-                kept_params=kept_params,
+                costs={
+                    "macs": round(kept_macs * DENSE["macs"]),
+                    "params": round(kept_params * DENSE["params"]),
+                },
+                kept={"macs": kept_macs, "params": kept_params},
                 quality={"accuracy": float(0.9 * np.exp(-0.45 * kl)), "kl": kl},
                 reward=-kl,
                 seconds={
@@ -120,10 +121,8 @@ def make_run(
             UnitPlan(name=name, width=width, kept=tuple(range(kept)))
             for name, width, kept in zip(names, widths, best.widths, strict=True)
         ),
-        macs=best.costs["macs"],
-        params=best.costs["params"],
-        dense_macs=DENSE["macs"],
-        dense_params=DENSE["params"],
+        costs=best.costs,
+        dense_costs=DENSE,
         quality=best.quality,
     ).save(path / "plan.json")
     if not results:
@@ -201,7 +200,7 @@ def test_results_table_states_the_run_s_numbers(tmp_path: Path) -> None:
     for column, row in enumerate(results.rows[1:], start=2):
         points = 100 * ((row.test_accuracy or 0) - (dense.test_accuracy or 0))
         assert accuracy[column].split(" ", 1)[1] == f"{points:.2f} points".replace("-", "−")
-        change = f"{100 * (row.costs['macs'] / dense.macs - 1):.1f}%".replace("-", "−")
+        change = f"{100 * (row.costs['macs'] / dense.costs['macs'] - 1):.1f}%".replace("-", "−")
         assert macs[column].split()[2] == change
     assert "spread 0.12" in latency[1]
     assert latency[3].split()[2] == "−36.0%"

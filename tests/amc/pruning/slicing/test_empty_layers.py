@@ -130,10 +130,8 @@ def test_a_plan_that_drops_units_is_applied_saved_and_loaded(tmp_path):
     cost = CostTable(units)
     widths = [0 if unit.droppable and n % 2 else unit.width for n, unit in enumerate(units)]
     plan = plan_of(
-        units,
+        cost,
         widths,
-        macs=(cost.macs(widths), cost.dense("macs")),
-        params=(cost.params(widths), cost.dense("params")),
         weights_sha256=weights_sha256(model),
         model=ModelConfig(spec="amc:resnet20"),
     )

@@ -67,7 +67,7 @@ def test_scalars(events: EventAccumulator, episodes: list[Episode]) -> None:
     assert read("best/accuracy") == pytest.approx([episodes[i].quality["accuracy"] for i in best])
     for name in ("accuracy", "kl", "cross_entropy"):
         assert read(f"quality/{name}") == pytest.approx([e.quality[name] for e in episodes])
-    assert read("best/kept_macs") == pytest.approx([episodes[i].kept_macs for i in best])
+    assert read("best/kept_macs") == pytest.approx([episodes[i].kept["macs"] for i in best])
     assert read("cost/kept_macs") == pytest.approx([e.kept["macs"] for e in episodes])
     assert read("cost/kept_params") == pytest.approx([e.kept["params"] for e in episodes])
     assert read("seconds/evaluate") == pytest.approx([e.seconds["evaluate"] for e in episodes])

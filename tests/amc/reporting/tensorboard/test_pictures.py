@@ -20,10 +20,8 @@ PLAN = Episode(
     widths=(8, 16),
     proposed_keep=(0.5, 0.5),
     executed_keep=(0.5, 0.5),
-    macs=400,
-    params=40,
-    kept_macs=0.5,
-    kept_params=0.4,
+    costs={"macs": 400, "params": 40},
+    kept={"macs": 0.5, "params": 0.4},
     quality={"accuracy": 0.7},
     reward=0.0,
     seconds={},
@@ -51,7 +49,13 @@ def search(rewards: list[float], seconds: float) -> tuple[Writer, list[Episode]]
     for number, reward in enumerate(rewards, 1):
         phases = {"evaluate": 0.75 * seconds, "agent": 0.25 * seconds}
         episodes.append(
-            replace(PLAN, number=number, reward=reward, seconds=phases, kept_params=0.001 * number)
+            replace(
+                PLAN,
+                number=number,
+                reward=reward,
+                seconds=phases,
+                kept={"macs": 0.5, "params": 0.001 * number},
+            )
         )
         if number == 1 or reward > best.reward:
             best = episodes[-1]

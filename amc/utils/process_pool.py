@@ -135,7 +135,8 @@ class ProcessPool(Generic[Item, Result]):
                 while todo and idle:
                     worker = idle.pop()
                     try:
-                        busy[worker.submit(items[todo[0]])] = worker, todo.popleft()
+                        future = worker.submit(items[todo[0]])
+                        busy[future] = worker, todo.popleft()
                     except BrokenProcessPool:  # it died while it had nothing to do
                         self._remove(worker)
                 starting.update((new.ready, new) for new in self._replace_dead(len(todo)))

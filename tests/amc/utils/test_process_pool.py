@@ -121,6 +121,22 @@ def test_events_are_heard_while_the_item_is_at_work(tmp_path: Path) -> None:
     assert heard == [(1, "begun"), (1, "heard")]
 
 
+def test_an_interrupt_does_not_reach_a_worker_even_while_it_boots() -> None:
+    with ProcessPool(echo, b"p", 1) as pool:
+        booting = threading.Timer(
+            0.01, lambda: [*map(interrupt, multiprocessing.active_children())]
+        )
+        booting.start()
+        item = ("always", signal.SIGINT)
+        assert list(pool.run([item, item])) == [(0, ("p", item)), (1, ("p", item))]
+        booting.join()
+
+
+def interrupt(process: multiprocessing.process.BaseProcess) -> None:
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+
+
 def test_leaving_ends_work_under_way_at_once_and_so_does_closing() -> None:
     started = time.monotonic()
     with ProcessPool(echo, b"", 2) as pool:

@@ -15,7 +15,8 @@ from amc.comparison.jobs import Job, Outcome, play
 from amc.config import CompareConfig
 from amc.errors import AMCError, ConfigError
 from amc.task import Task
-from amc.utils.process_pool import Died, Engine, Failed, NotReadyError, ProcessPool, Tell
+from amc.utils.engine import Died, Engine, Failed, NotReadyError, Tell
+from amc.utils.process_pool import ProcessPool
 
 MakeTask = Callable[[], Task]
 

@@ -18,7 +18,8 @@ import torch
 
 from amc.errors import ConfigError, EvaluationError
 from amc.models.factory import import_file, imported_files
-from amc.utils.process_pool import Died, Engine, Failed, NotReadyError, ProcessPool, Tell
+from amc.utils.engine import Died, Engine, Failed, NotReadyError, Tell
+from amc.utils.process_pool import ProcessPool
 
 if TYPE_CHECKING:
     from amc.envs.problem import Evaluate

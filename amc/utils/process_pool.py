@@ -1,15 +1,8 @@
-"""Work done side by side in other processes, behind an interface that has no processes in it.
+"""Work done side by side in processes of this machine.
 
-:class:`Engine` is all that the evaluation of plans and the jobs of a comparison know of. To
-distribute them over machines, write a class with its methods and construct it where
-:class:`ProcessPool` is constructed now. It gets the same: a function that unpacks the payload, once
-for each worker, into the function that handles items; both are at the top level of a module, and
-the payload is bytes. It owes the same: results by the number of the item, an item done again whose
-worker died, and words instead of exceptions, as not every exception pickles.
-
-:class:`ProcessPool` has one ``ProcessPoolExecutor`` for each worker, so that a broken executor
-tells which item broke it. The executor does not say how its process ended, cannot end it at work
-(before Python 3.14), leaves it to Ctrl-C and lets it outlive a killed parent: what is added here.
+There is one ``ProcessPoolExecutor`` for each worker, so that a broken executor tells which item
+broke it. An executor does not say how its process ended, cannot end it at work (before Python
+3.14), leaves it to Ctrl-C and lets it outlive a killed parent: that is what is added here.
 """
 
 from __future__ import annotations
@@ -26,68 +19,20 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, parent_process, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from amc.errors import AMCError
+from amc.utils.engine import Died, Failed, NotReadyError, OnEvent, Tell
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Item_contra = TypeVar("Item_contra", contravariant=True)
-Result_co = TypeVar("Result_co", covariant=True)
-
-Tell = Callable[[Any], None]
-"""Sends an event from within the work on an item; what it sends must pickle."""
-OnEvent = Callable[[int, Any], None]
-"""Hears an event, and the number of the item that it is from."""
 
 EVENT_INTERVAL = 0.1
 """Seconds that an event may wait before it is heard; a result does not wait."""
 
 
-class Failed(NamedTuple):
-    """An exception, in words."""
-
-    message: str
-    trace: str
-
-
-class Died(NamedTuple):
-    """The last of the workers that ended while they were at an item."""
-
-    end: str
-    """How: the name of a signal, or ``exit status N``."""
-
-
-class NotReadyError(Exception):
-    """A worker could not unpack the payload, or ended before it had."""
-
-    def __init__(self, reason: Failed | Died) -> None:
-        super().__init__(*reason)
-        self.reason = reason
-
-
-class Engine(Protocol[Item_contra, Result_co]):
-    """Workers that handle items; a context manager that ends them, whatever they are doing."""
-
-    def start(self) -> None:
-        """Have all workers ready; raises :class:`NotReadyError`."""
-
-    def run(
-        self, items: Sequence[Item_contra], on_event: OnEvent = ...
-    ) -> Generator[tuple[int, Result_co | Failed | Died], None, None]:
-        """The number and the result of each item, as they finish; ``on_event`` is called meanwhile.
-
-        Items are begun in their order. Closing the generator ends the work under way. Raises
-        :class:`NotReadyError`.
-        """
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *error: object) -> None: ...
-
-
 class ProcessPool(Generic[Item, Result]):
-    """An :class:`Engine` of ``count`` processes on this machine.
+    """An :class:`~amc.utils.engine.Engine` of ``count`` processes on this machine.
 
     They are spawned, not forked: the threads of OpenMP and CUDA do not survive a fork. They end
     with this process, even in the middle of their work. Ctrl-C does not reach them: that is for
@@ -123,7 +68,7 @@ class ProcessPool(Generic[Item, Result]):
     def run(
         self, items: Sequence[Item], on_event: OnEvent = lambda _number, _event: None
     ) -> Generator[tuple[int, Result | Failed | Died], None, None]:
-        """See :class:`Engine`; a worker that died is replaced while items are left."""
+        """See :class:`~amc.utils.engine.Engine`; a worker that died is replaced while items are left."""
         self.start()
         todo = deque(range(len(items)))
         deaths = Counter[int]()

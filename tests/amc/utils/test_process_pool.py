@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from amc.errors import ConfigError
-from amc.utils.process_pool import Died, Failed, NotReadyError, ProcessPool, Tell
+from amc.utils.engine import Died, Failed, NotReadyError, Tell
+from amc.utils.process_pool import ProcessPool
 
 ROOT = Path(__file__).parents[3]
 

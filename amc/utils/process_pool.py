@@ -68,7 +68,7 @@ class ProcessPool(Generic[Item, Result]):
     def run(
         self, items: Sequence[Item], on_event: OnEvent = lambda _number, _event: None
     ) -> Generator[tuple[int, Result | Failed | Died], None, None]:
-        """See :class:`~amc.utils.engine.Engine`; a worker that died is replaced while items are left."""
+        """Results as they finish; a worker that died is replaced while items are left."""
         self.start()
         todo = deque(range(len(items)))
         deaths = Counter[int]()

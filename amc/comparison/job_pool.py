@@ -6,20 +6,21 @@ dies, is reported, and the others go on.
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Callable, Iterator, Sequence
+import pickle
+from collections.abc import Callable, Sequence
 from functools import partial
-from multiprocessing.connection import Connection, wait
 from typing import NamedTuple
 
 from amc.comparison.jobs import Job, Outcome, play
 from amc.config import CompareConfig
 from amc.errors import AMCError, ConfigError
 from amc.task import Task
-from amc.utils.child_process import Child
+from amc.utils.engine import Died, Engine, Failed, NotReadyError, Tell
+from amc.utils.process_pool import ProcessPool
 
 MakeTask = Callable[[], Task]
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class Progress(NamedTuple):
@@ -48,109 +49,58 @@ def work(
     where there are several; other processes compute with one thread each. Raises
     :class:`ConfigError` where a process cannot build the task.
     """
-    if min(count, len(jobs)) == 1:
+    count = min(count, len(jobs))
+    if count == 1:
         task = make_task()
         for job in jobs:
-            _do(task, config, job, partial(on_event, job))
+            on_event(job, _do(task, config, job, partial(on_event, job)))
         return
-    todo = list(jobs)[::-1]
-    crew: dict[Connection, _Worker] = {}
-    try:
-        for _ in range(min(count, len(jobs))):
-            _hire(crew, make_task, config)
-        while crew:
-            for connection in wait(list(crew)):
-                assert isinstance(connection, Connection)
-                worker = crew[connection]
-                event = worker.receive()
-                if worker.job is not None and event is not None:
-                    on_event(worker.job, event)
-                if isinstance(event, Progress):
-                    continue
-                if todo and not worker.crashed:
-                    worker.give(todo.pop())
-                    continue
-                crew.pop(connection).child.kill()
-                if todo:
-                    _hire(crew, make_task, config)
-    finally:
-        for worker in crew.values():
-            worker.child.kill()
-
-
-def _hire(crew: dict[Connection, _Worker], make_task: MakeTask, config: CompareConfig) -> None:
-    worker = _Worker(make_task, config)
-    crew[worker.child.connection] = worker
-
-
-class _Worker:
-    """One process, and the job it is at."""
-
-    def __init__(self, make_task: MakeTask, config: CompareConfig) -> None:
-        self.job: Job | None = None
-        self.crashed = False
-        with _single_threaded():
-            self.child = Child(_serve, make_task, config)
-
-    def give(self, job: Job) -> None:
-        """Have the next job done."""
-        self.job = job
-        self.child.send(job)
-
-    def receive(self) -> Event | None:
-        """What it has to say; None once it is ready for its first job."""
+    payload = pickle.dumps((make_task, config))
+    engine: Engine[Job, Outcome | Failure] = ProcessPool(
+        _set_up, payload, count, environment=ONE_THREAD
+    )
+    with engine:
         try:
-            said: Event | ConfigError | None = self.child.receive()
-        except EOFError:
-            end = self.child.end
-            if self.job is None:
-                raise ConfigError(
-                    f"a process of the comparison ended before it was ready ({end}): each needs "
-                    "memory for the network and the images; try fewer jobs side by side"
-                ) from None
-            self.crashed = True
-            return Failure(f"its process ended ({end}); out of memory? try fewer jobs side by side")
-        if isinstance(said, ConfigError):
-            raise said
-        return said
+            for number, result in engine.run(
+                jobs, lambda number, event: on_event(jobs[number], event)
+            ):
+                on_event(jobs[number], _as_event(result))
+        except NotReadyError as error:
+            raise _not_ready(error.reason) from error
 
 
-def _serve(connection: Connection, make_task: MakeTask, config: CompareConfig) -> None:
-    """A worker's life."""
+def _set_up(payload: bytes) -> Callable[[Job, Tell], Outcome | Failure]:
+    """In another process: build the task, and give the function that does a job."""
     import torch
 
     torch.set_num_threads(1)
-    try:
-        task = make_task()
-    except AMCError as error:
-        connection.send(ConfigError(str(error)))
-        return
-    connection.send(None)
-    while True:
-        _do(task, config, connection.recv(), connection.send)
+    make_task, config = pickle.loads(payload)
+    return partial(_do, make_task(), config)
 
 
-def _do(task: Task, config: CompareConfig, job: Job, tell: Callable[[Event], None]) -> None:
+def _do(task: Task, config: CompareConfig, job: Job, tell: Tell) -> Outcome | Failure:
     try:
-        outcome = play(
+        return play(
             task, config.job(*job), job, lambda evaluated, best: tell(Progress(evaluated, best))
         )
     except AMCError as error:
-        tell(Failure(str(error)))
-    else:
-        tell(outcome)
+        return Failure(str(error))
 
 
-@contextlib.contextmanager
-def _single_threaded() -> Iterator[None]:
-    """Start processes whose numerical libraries keep to one thread."""
-    before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    os.environ.update(dict.fromkeys(before, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+def _as_event(result: Outcome | Failure | Failed | Died) -> Outcome | Failure:
+    if isinstance(result, Failed):
+        return Failure(f"{result.message}\n{result.trace}")
+    if isinstance(result, Died):
+        return Failure(
+            f"its process ended ({result.end}); out of memory? try fewer jobs side by side"
+        )
+    return result
+
+
+def _not_ready(reason: Failed | Died) -> ConfigError:
+    if isinstance(reason, Failed):
+        return ConfigError(reason.message)
+    return ConfigError(
+        f"a process of the comparison ended before it was ready ({reason.end}): each needs "
+        "memory for the network and the images; try fewer jobs side by side"
+    )

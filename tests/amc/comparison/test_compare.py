@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest
 from scipy.stats import wilcoxon
 
 from amc.comparison.compare import compare, tables
-from amc.comparison.job_pool import _serve
 from amc.comparison.jobs import Outcome, all_jobs, read_outcomes
 from amc.comparison.statistics import AgentResult, sign, significance, stand
 from amc.config import CompareConfig, SearchConfig
@@ -108,14 +106,6 @@ def test_a_search_that_fails_leaves_the_others_alone(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"5 of 5 searches failed.*uniform, seed 0: .*no light"):
         compare(failing_task, CONFIG, tmp_path / "run", workers=1, on_note=notes.append)
     assert len(notes) == 5
-
-
-def test_a_process_that_cannot_build_the_task_says_why() -> None:
-    ours, theirs = Pipe()
-    _serve(theirs, no_task, CONFIG)
-    said = ours.recv()
-    assert isinstance(said, ConfigError)
-    assert str(said) == "no such network"
 
 
 def test_jobs_and_their_settings() -> None:

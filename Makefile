@@ -9,7 +9,7 @@ demo: $(VENV)/installed
 	$(BIN)/amc demo
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -89,7 +88,9 @@ def test_a_searcher_of_somebody_else_searches_and_compares(where, tmp_path):
     assert len(result.history) == 3
     assert result.plan.kept["macs"] <= 0.5
     assert amc.search(task(), run=tmp_path / "run", resume=True).history == result.history
-    config = CompareConfig.parse({"agents": (name, "uniform"), "search": SearchConfig(budget={"macs": 0.5})})
+    config = CompareConfig.parse(
+        {"agents": (name, "uniform"), "search": SearchConfig(budget={"macs": 0.5})}
+    )
     assert config.job(name, 1).agent == name
 
 

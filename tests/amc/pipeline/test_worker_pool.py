@@ -95,7 +95,7 @@ def test_what_cannot_be_unpacked_is_said():
 
 ENDLESS = """
 import time
-from amc.workers import WorkerPool
+from amc.pipeline.worker_pool import WorkerPool
 
 class Sleeper:
     def __call__(self, widths):
@@ -124,7 +124,7 @@ def test_workers_end_with_their_parent(tmp_path, end):
         text=True,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        problem={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert process.stdout.readline() == "ready\n"
     (worker,) = alive(process.pid)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[3]
 BUSY = """
 import os
 import time
-from amc.processes import Child
+from amc.utils.child_process import Child
 
 def work(connection):
     connection.send(os.getpid())
@@ -32,7 +32,7 @@ def test_a_child_at_work_ends_when_its_parent_is_killed(tmp_path):
         [sys.executable, script],
         stdout=subprocess.PIPE,
         text=True,
-        problem={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     ) as parent:
         child = os.pidfd_open(int(parent.stdout.readline()))
         parent.kill()

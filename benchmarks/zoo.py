@@ -147,7 +147,7 @@ def child(script: str, name: str, seconds: int) -> dict[str, Any]:
         path = Path(folder) / "results.jsonl"
         ended = subprocess.run(
             [sys.executable, str(HERE / script), name, str(path), str(seconds)],
-            problem=environment,
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Baseline:
-    """A searcher that leaves no policy and has nothing to plot; see :class:`amc.agents.Agent`."""
+    """A searcher that leaves no policy and has nothing to plot; see :class:`amc.agents.registry.Agent`."""
 
     policy = None
 

@@ -14,8 +14,8 @@ from scipy.stats import wilcoxon
 
 from amc.comparison.compare import compare, tables
 from amc.comparison.jobs import Outcome, all_jobs, read_outcomes
-from amc.comparison.statistics import AgentResult, sign, significance, stand
-from amc.config import CompareConfig, SearchConfig
+from amc.comparison.statistics import AgentResult, significance, stand
+from amc.config import CompareConfig, SearchConfig, sign_of
 from amc.errors import ConfigError, RunError
 from tests.tiny import failing_task, no_task, tiny_task
 
@@ -119,7 +119,7 @@ def test_jobs_and_their_settings() -> None:
     ]
     paper, ours = config.job("ddpg:amc-paper", 3), config.job("ddpg", 3)
     assert (paper.agent, paper.preset, paper.seed, paper.episodes) == ("ddpg", "amc-paper", 3, 6)
-    assert paper.agent_settings.ddpg.warmup_episodes == 100
+    assert paper.agent_settings["ddpg"].warmup_episodes == 100
     assert ours.agent_settings != paper.agent_settings
     for wrong, message in (
         ("ddpg:fast", "ddpg:amc-paper"),
@@ -172,7 +172,7 @@ def test_rewards_that_are_their_own_quality_keep_their_sign() -> None:
     )
     comparison = stand(config, [outcome("random", 0, [0.3, 0.5])])
     assert comparison.agents[0].curves.tolist() == [[0.3, 0.5]]
-    assert (sign("kl"), sign("cross_entropy"), sign("amc-flops")) == (-1, -1, 1)
+    assert (sign_of("kl"), sign_of("cross_entropy"), sign_of("amc-flops")) == (-1, -1, 1)
 
 
 def standing(seeds: list[int], values: list[float]) -> AgentResult:

@@ -126,7 +126,7 @@ def test_groups_are_ranked_by_the_criterion_asked_for():
     units = find_units(model, torch.ones(1, 1, 2, 2), importance="l1")
     assert units[0].order.tolist() == [1, 0, 2]
     assert units[0].kept(2).tolist() == [0, 1]
-    with pytest.raises(ConfigError, match=r"unknown importance 'l3'; known are .*l1"):
+    with pytest.raises(ConfigError, match=r"importance 'l3' is unknown; choose from .*l1"):
         find_units(model, torch.ones(1, 1, 2, 2), importance="l3")
 
 

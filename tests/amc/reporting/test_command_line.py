@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from amc.agents.ddpg.settings import DDPGConfig
 from amc.agents.expert.settings import ExpertConfig
 from amc.cli.app import app
 from amc.config import (
@@ -38,9 +39,9 @@ def test_command_says_every_setting_that_an_option_has() -> None:
         budget={"macs": (0.3, 0.8), "params": 1_200_000},
         episodes=77,
         seed=3,
-        agent="random",
+        agent="ddpg",
         preset="amc-paper",
-        agent_settings=PRESETS["amc-paper"],
+        agent_settings={"ddpg": DDPGConfig(**PRESETS["amc-paper"].settings)},
         constraint="sequential",
         reward="accuracy",
         importance="l1",
@@ -66,7 +67,7 @@ def test_command_says_every_setting_that_an_option_has() -> None:
         "budget": ["macs=0.3:0.8", "params=1200000"],
         "episodes": 77,
         "seed": 3,
-        "agent": "random",
+        "agent": "ddpg",
         "preset": "amc-paper",
         "constraint": "sequential",
         "reward": "accuracy",

@@ -207,6 +207,6 @@ def test_a_loss_that_is_none_is_refused(small, losses, words):
 def test_an_unknown_criterion_is_named_with_the_known_ones(small):
     units = read_units(small, torch.ones(1, 1, 2, 2))
     with pytest.raises(
-        ConfigError, match="unknown importance 'hessian'; known are contribution, l1"
+        ConfigError, match="importance 'hessian' is unknown; choose from contribution, l1"
     ):
         score(small, units, "hessian")

@@ -172,7 +172,8 @@ def test_verification_names_the_failing_line_of_the_users_code(tiny):
     small.forward = forward
     line = forward.__code__.co_firstlineno + 1
     with pytest.raises(
-        VerificationError, match=rf"shape '\[7, 7\]' is invalid .*\(at test_twin.py:{line}\)"
+        VerificationError,
+        match=rf"shape '\[7, 7\]' is invalid .*\(at test_verification.py:{line}\)",
     ):
         verify(model, small, units, [5, 3], x)
 

@@ -10,6 +10,7 @@ import pytest
 from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from amc.envs.pruning import PruningEnv
 from amc.records.episode import Episode, JsonlRecorder
 from amc.reporting.tensorboard.monitor import TensorBoardMonitor
 from tests.fakes import fake_problem, rollout
@@ -23,10 +24,9 @@ SPARSE = {*PICTURES, "best/plan/text_summary"}
 
 @pytest.fixture(scope="module")
 def episodes() -> list[Episode]:
-    problem, generator = fake_problem(), np.random.default_rng(0)
+    env, generator = PruningEnv(fake_problem()), np.random.default_rng(0)
     return [
-        Episode.from_json(rollout(problem, generator.uniform(-1, 1, 9))[2]["plan"])
-        for _ in range(6)
+        Episode.from_json(rollout(env, generator.uniform(-1, 1, 9))[2]["plan"]) for _ in range(6)
     ]
 
 

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
-
-try:
-    __version__ = version("amc-agent")
-except PackageNotFoundError:  # a bare checkout
-    __version__ = "0"
 
 _HOME = {
     "AMCError": "amc.errors",
@@ -40,7 +34,18 @@ def __getattr__(name: str) -> Any:
     """Public names are imported on first use, so that ``import amc`` and ``--help`` stay quick."""
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
+    if name == "__version__":
+        return _version()
     raise AttributeError(f"module 'amc' has no attribute {name!r}")
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("amc-agent")
+    except PackageNotFoundError:  # a bare checkout
+        return "0"
 
 
 def __dir__() -> list[str]:

@@ -17,8 +17,13 @@ from pydantic import (
 from amc.cost.quantities import QUANTITIES, Bound, Limit
 from amc.errors import ConfigError
 from amc.registry import AGENTS, BACKENDS, IMPORTANCES, REWARDS
+from amc.utils.options import AGENT, PLAN, RUN, TUNING, Option
 from amc.utils.registry import Registry, imported
 from amc.utils.settings import Settings
+
+_NETWORK = ("search", "replay", "compare", "inspect", "measure")
+_SEARCH, _BOTH, _TRAIN = ("search",), ("search", "replay"), ("search", "replay", "finetune")
+"""Commands that have an option."""
 
 
 class ModelConfig(Settings):
@@ -26,44 +31,54 @@ class ModelConfig(Settings):
 
     spec: str
     """``amc:NAME``, ``torchvision:NAME``, ``timm:NAME`` or ``path/to/file.py:function``."""
-    arguments: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of the factory."""
-    weights: str | None = None
-    """A ``.safetensors`` or ``.pth`` file; None keeps the factory's initialisation."""
+    weights: Annotated[str | None, Option("--weights", (*_NETWORK, "apply"), basic=True)] = None
+    """Trained weights: ``.safetensors``, or ``.pth`` / ``.pt`` holding tensors; default: random, or
+    what your own function loads."""
+    arguments: Annotated[
+        dict[str, Any], Option("--model-arg", _NETWORK, texts=True, metavar="KEY=VALUE")
+    ] = Field(default_factory=dict)
+    """Argument of the model's factory, KEY=VALUE; repeatable."""
 
 
 class DataConfig(Settings):
     """Which images, and how the three splits are drawn."""
 
-    spec: str = "digits"
-    """``digits``, ``imagefolder:DIR`` or ``cifar10:DIR``."""
-    search_val: str | float | None = None
-    """A file of paths, or the fraction of the training images to hold out; None: a tenth."""
+    spec: Annotated[str, Option("--data", basic=True)] = "digits"
+    """``digits`` (embedded), ``imagefolder:DIR`` (``train/`` and ``test/``) or ``cifar10:DIR``."""
+    search_val: Annotated[str | float | None, Option("--search-val")] = None
+    """Training images held out as search-val, on which plans are scored: a file of paths, or a
+    fraction; default: 0.1."""
     seed: int = 0
     """Seed of the split when it is drawn."""
     mean: tuple[float, ...] | None = None
     """Per-channel mean of the normalisation, for images in [0, 1]; None: the dataset's default."""
     std: tuple[float, ...] | None = None
     """Per-channel standard deviation of the normalisation."""
-    image_size: int | None = Field(None, ge=1)
-    """Side to which folder images are resized (shorter side, then centre crop); None: as stored."""
-    download: bool = False
-    """Let torchvision download the dataset where there is a network."""
+    image_size: Annotated[int | None, Option("--image-size")] = Field(None, ge=1)
+    """Resize (the shorter side) and crop folder images to this side, in pixels; default: as
+    stored."""
+    download: Annotated[bool, Option("--download")] = False
+    """Download what ``cifar10:DIR`` lacks."""
 
 
 class EvaluateConfig(Settings):
     """How one plan is scored."""
 
-    images: int = Field(1000, ge=1)
+    images: Annotated[int, Option("--images", panel=AGENT)] = Field(1000, ge=1)
     """Search-val images that score a plan."""
-    calibration_images: int = Field(256, ge=0)
-    """Training images that re-estimate BatchNorm statistics; 0 keeps the dense network's."""
+    calibration_images: Annotated[int, Option("--calibration-images", panel=AGENT)] = Field(
+        256, ge=0
+    )
+    """Training images that re-estimate the BatchNorm statistics of every plan; 0: the dense
+    network's."""
     batch_size: int = Field(250, ge=1)
-    bf16: bool | None = None
-    """Autocast to bfloat16; None: wherever the hardware computes in it."""
-    reconstruct: bool = False
-    """Let the layers that lost inputs make up for them by least squares (amc.pruning.reconstruction), in every
-    plan that is scored and in the one that is applied."""
+    bf16: Annotated[bool | None, Option("--bf16", panel=RUN)] = None
+    """Compute in bfloat16; default: where the hardware has it."""
+    reconstruct: Annotated[bool, Option("--reconstruct", _BOTH, AGENT)] = False
+    """Let layers make up for lost inputs by least squares, in every plan that is scored and in the
+    one that is applied.
+
+    See :mod:`amc.pruning.reconstruction`."""
 
 
 def _agent(name: str) -> str:
@@ -151,18 +166,27 @@ def agent_settings(name: str, values: Any = None, preset: str = "default") -> Se
 class FinetuneConfig(Settings):
     """Recovery training of a sliced network."""
 
-    epochs: int = Field(15, ge=0)
-    batch_size: int = Field(128, ge=1)
-    lr: float = Field(0.05, gt=0)
+    epochs: Annotated[int, Option("--epochs", _TRAIN, TUNING, basic=True)] = Field(15, ge=0)
+    """Epochs of finetuning; 0: none."""
+    batch_size: Annotated[int, Option("--batch-size", ("finetune",), TUNING)] = Field(128, ge=1)
+    """Images of a training step."""
+    lr: Annotated[float, Option("--lr", _TRAIN, TUNING)] = Field(0.05, gt=0)
     """Peak learning rate; linear warm-up, then cosine to zero."""
     warmup_epochs: float = Field(1.0, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
-    distill_weight: float = Field(0.7, ge=0, le=1)
-    """Weight of the softened dense logits; 1 minus it goes to the true labels. 0: no teacher."""
-    distill_temperature: float = Field(4.0, gt=0)
+    distill_weight: Annotated[float, Option("--distill-weight", ("finetune",), TUNING)] = Field(
+        0.7, ge=0, le=1
+    )
+    """Weight of the dense network's softened logits; 1 minus it goes to the true labels. 0: no
+    teacher."""
+    distill_temperature: Annotated[
+        float, Option("--distill-temperature", ("finetune",), TUNING)
+    ] = Field(4.0, gt=0)
+    """How much they are softened."""
     bf16: bool | None = None
-    seed: int = 0
+    seed: Annotated[int, Option("--seed", ("finetune",), RUN, basic=True)] = 0
+    """Seed of everything that is drawn."""
 
 
 ConstraintName = Literal["projection", "sequential"]
@@ -185,34 +209,47 @@ def _by_kind(given: Any) -> Any:
 class LatencyConfig(Settings):
     """Where and how latency is measured (:mod:`amc.latency.backends`)."""
 
-    backend: BackendName = "onnxruntime"
-    batch: int = Field(1, ge=1)
-    threads: int = Field(1, ge=1)
+    backend: Annotated[
+        BackendName, Option("--backend", (*_BOTH, "measure"), PLAN, names=BACKENDS)
+    ] = "onnxruntime"
+    """Runtime in which latency is measured (where the default is not installed: torch), one of"""
+    batch: Annotated[int, Option("--latency-batch", _BOTH, PLAN)] = Field(1, ge=1)
+    """Examples of the forward that is measured."""
+    threads: Annotated[int, Option("--latency-threads", _BOTH, PLAN)] = Field(1, ge=1)
+    """CPU threads of that runtime."""
     device: str = "cpu"
+
+
+_WIDTHS = ("search", "replay", "compare", "inspect")
 
 
 class Bounds(Settings):
     """Which kept widths the units of a network may take; the full width is always allowed."""
 
-    min_keep: float = Field(0.1, ge=0, le=1)
-    """Least kept fraction of a unit."""
-    min_width: int = Field(1, ge=1)
-    """Least kept width of a unit, in groups of channels (a head is one group)."""
-    round_to: Annotated[dict[str, PositiveInt], BeforeValidator(_by_kind)] = Field(
-        default_factory=lambda: {"all": 1}
-    )
-    """Kept channels are multiples of this, by kind of unit; ``all`` stands for the kinds that are
+    min_keep: Annotated[float, Option("--min-keep", _WIDTHS, PLAN)] = Field(0.1, ge=0, le=1)
+    """Least fraction of a unit to keep."""
+    min_width: Annotated[int, Option("--min-width", _WIDTHS, PLAN)] = Field(1, ge=1)
+    """Least width of a unit to keep, in groups of channels (a head is one group)."""
+    round_to: Annotated[
+        dict[str, PositiveInt],
+        BeforeValidator(_by_kind),
+        Option("--round-to", _WIDTHS, PLAN, texts=True),
+    ] = Field(default_factory=lambda: {"all": 1})
+    """Keep multiples of so many channels: 8 (all units), or by kind of unit, ``conv=8`` (conv,
+    linear, embedding, stream, heads); repeatable. Default: 1; of a search for latency ``auto``, the
+    grid on which plans of that latency keep the most.
+
+    Kept channels are multiples of this, by kind of unit; ``all`` stands for the kinds that are
     not named, and a bare number for ``all``. A unit of groups of g channels keeps multiples of
     n / gcd(n, g) groups, as its first producer counts channels: of 12 channels in each group, 8
     asks for pairs of groups."""
-    exclude: tuple[str, ...] = ()
-    """Units left alone, by name or shell pattern of the unit or of a layer tied into it, or by kind
-    (``kind:stream``)."""
-    gentle_ends: bool = False
-    """Keep at least half of the unit that the first layer produces, and of those that an output
-    layer reads."""
-    allow_drop: bool = False
-    """Units inside residual branches may go altogether: the block is then its shortcut."""
+    exclude: Annotated[tuple[str, ...], Option("--exclude", _WIDTHS, PLAN)] = ()
+    """Units to leave alone: a name or shell pattern of theirs or of a layer tied into them
+    (``layer1.*``), or ``kind:stream``; repeatable."""
+    gentle_ends: Annotated[bool, Option("--gentle-ends", _WIDTHS, PLAN)] = False
+    """Keep at least half of what the first layer writes and the output layers read."""
+    allow_drop: Annotated[bool, Option("--allow-drop", _WIDTHS, PLAN)] = False
+    """Let units inside residual branches go altogether, so that a block becomes its shortcut."""
 
 
 def parse_multiples(texts: Sequence[str]) -> dict[str, int]:
@@ -238,37 +275,64 @@ class SearchConfig(Bounds):
     """None where the network was handed over as an object; such a run cannot be reopened."""
     data: DataConfig | None = None
     """None where the task was handed over as an object."""
-    budget: dict[QuantityName, Bound] = Field(default_factory=dict)
-    """Upper bounds by quantity (``macs``, ``params``, ``latency_us``)."""
+    budget: Annotated[
+        dict[QuantityName, Bound], Option("--budget", panel=PLAN, basic=True, texts=True)
+    ] = Field(default_factory=dict)
+    """Upper bound on flops (multiply-accumulates), params or latency (see --backend): a fraction of
+    MODEL's (``flops=0.5``), a count or time (``params=1.2M``, ``latency=12ms``), or a range from
+    which each episode draws its own (``flops=0.3:0.8``); repeatable. Default: ``flops=0.5``, with
+    --min-accuracy none.
+
+    By quantity: ``macs``, ``params``, ``latency_us``."""
     latency: LatencyConfig = LatencyConfig()
     """Where a bound on latency holds, and where the results are measured."""
     align: bool = False
     """Let the device decide of how many channels kept widths are multiples (``round_to``)."""
-    min_accuracy: float | None = Field(None, gt=0, le=1)
-    """Find the cheapest network that is at least so accurate on search-val; the reward is then
-    :class:`amc.envs.reward.FloorReward`. A budget holds as well."""
-    minimise: QuantityName = "macs"
-    """What that network has least of."""
+    min_accuracy: Annotated[float | None, Option("--min-accuracy", _SEARCH, PLAN, basic=True)] = (
+        Field(None, gt=0, le=1)
+    )
+    """Find the cheapest network that has at least this accuracy on search-val before finetuning; a
+    --budget holds as well.
+
+    The reward is then :class:`amc.envs.reward.FloorReward`."""
+    minimise: Annotated[QuantityName, Option("--minimise", _SEARCH, PLAN, names=QUANTITIES)] = (
+        "macs"
+    )
+    """With --min-accuracy, what the cheapest has least of"""
     start: str | None = None
     """The policy or plan from elsewhere with which the search begins; the run keeps a copy."""
-    episodes: int = Field(150, ge=0)
-    """0: the plan of ``start`` as it is, and no search."""
-    seed: int = 0
-    agent: AgentName = "expert"
-    preset: str = "default"
+    episodes: Annotated[int, Option("--episodes", _BOTH, AGENT, basic=True)] = Field(150, ge=0)
+    """Plans to try (of --preset amc-paper: 400).
+
+    0: the plan of ``start`` as it is, and no search."""
+    seed: Annotated[int, Option("--seed", _BOTH, RUN, basic=True)] = 0
+    """Seed of everything that is drawn."""
+    agent: Annotated[AgentName, Option("--agent", _SEARCH, AGENT, names=AGENTS)] = "expert"
+    """Who proposes plans (of --preset amc-paper: ddpg); ``path/to/file.py:Class``, or one of"""
+    preset: Annotated[str, Option("--preset", _SEARCH, AGENT, names=tuple(PRESETS))] = "default"
+    """Settings of the agent (amc-paper: the paper's, for ddpg)"""
     agent_settings: dict[str, SerializeAsAny[Settings]] = Field(default_factory=dict)
     """Of the agent that searches, and of others where a file names them."""
-    constraint: ConstraintName = "projection"
-    reward: RewardName = "kl"
-    importance: ImportanceName | None = None
-    """How the channels of a unit are ranked (:data:`amc.registry.IMPORTANCES`); None: by ``taylor``
-    where the task has a loss, otherwise by ``contribution``."""
+    constraint: Annotated[ConstraintName, Option("--constraint", ("search", "compare"), AGENT)] = (
+        "projection"
+    )
+    """How plans meet the budget: projection (all units at once) or sequential (one after the other:
+    the AMC paper's Algorithm 1)."""
+    reward: Annotated[RewardName, Option("--reward", panel=AGENT, names=REWARDS)] = "kl"
+    """What scores a plan; those of amc- need no budget, amc-flops is the default of --no-budget"""
+    importance: Annotated[
+        ImportanceName | None, Option("--importance", panel=PLAN, names=IMPORTANCES)
+    ] = None
+    """How a unit's channels are ranked, the last go first; default: by taylor where plans are
+    scored, otherwise by contribution. One of"""
     evaluate: EvaluateConfig = EvaluateConfig()
-    device: str = "cpu"
-    threads: int | None = None
-    """CPU threads of PyTorch; None: as PyTorch chooses."""
-    workers: int = Field(1, ge=1)
-    """Plans that are asked for at once, and evaluated side by side, each in a process of its own.
+    device: Annotated[str, Option("--device", panel=RUN, basic=True)] = "cpu"
+    """``cpu`` or ``cuda``."""
+    threads: Annotated[int | None, Option("--threads", _TRAIN, RUN)] = Field(None, ge=1)
+    """CPU threads of PyTorch; default: as PyTorch chooses."""
+    workers: Annotated[int, Option("--workers", _BOTH, RUN)] = Field(1, ge=1)
+    """Plans evaluated side by side, each in a process with its share of the threads.
+
     Other workers, other episodes: the searcher learns from all plans of a batch together."""
     finetune: FinetuneConfig | None = None
     """How the best plan is finetuned when the search is over; None: whoever searches decides."""
@@ -352,14 +416,19 @@ def sign_of(quality: str) -> float:
 class CompareConfig(Settings):
     """Searchers that are run side by side."""
 
-    agents: tuple[str, ...] = Field(default_factory=AGENTS.names, min_length=1)
-    """``NAME``, or ``NAME:PRESET``, one of :data:`PRESETS`. The first is tested against the
-    others."""
-    seeds: int = Field(10, ge=1)
-    """Searches with each agent that has something random, with seeds from 0."""
-    evaluations: tuple[PositiveInt, ...] = Field((20, 40, 80, 150), min_length=1)
-    """Numbers of evaluated plans after which the best so far are compared; the largest is the
-    length of each search."""
+    agents: Annotated[
+        tuple[str, ...], Option("--agents", ("compare",), AGENT, basic=True, commas=True)
+    ] = Field(default_factory=AGENTS.names, min_length=1)
+    """Agents of the table above, with commas; the first is tested against every other.
+
+    ``NAME``, or ``NAME:PRESET``, one of :data:`PRESETS`, or ``path/to/file.py:Class``."""
+    seeds: Annotated[int, Option("--seeds", ("compare",), AGENT, basic=True)] = Field(10, ge=1)
+    """Searches with each agent, with seeds from 0; one where nothing is random."""
+    evaluations: Annotated[
+        tuple[PositiveInt, ...],
+        Option("--evaluations", ("compare",), AGENT, basic=True, commas=True),
+    ] = Field((20, 40, 80, 150), min_length=1)
+    """Compare after so many evaluated plans; the largest is the length of a search."""
     search: SearchConfig
     """What all searches have in common. Its agent, preset, seed and episodes are replaced."""
 

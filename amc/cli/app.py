@@ -1,30 +1,57 @@
-"""The command line: its commands in the order of a user's path, and how it ends."""
+"""The command line: its commands in the order of a user's path, and how it ends.
+
+A command's module, ``amc.cli.commands.NAME``, is imported when that command is asked for, so that
+``amc --help`` is quick.
+"""
 
 from __future__ import annotations
 
 import sys
 import traceback
 import warnings
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from amc.cli.commands.apply import apply
-from amc.cli.commands.compare import compare
-from amc.cli.commands.demo import demo
-from amc.cli.commands.export import export
-from amc.cli.commands.finetune import finetune
-from amc.cli.commands.inspect import inspect
-from amc.cli.commands.measure import measure
-from amc.cli.commands.replay import replay
-from amc.cli.commands.report import report
-from amc.cli.commands.search import search
 from amc.errors import AMCError
+
+COMMANDS = {
+    "demo": "The whole path on embedded data: train a small CNN on digits, halve its MACs, recover "
+    "it.",
+    "inspect": "Show the units of a network, what is frozen and why, and what they cost.",
+    "search": "Train the agent, find the best plan, prune the network for real, and finetune it.",
+    "replay": "Prune a network by what was learned on others: without a search, or with a short "
+    "one.",
+    "compare": "Compare the agent with other searchers, at equal numbers of evaluated plans, over "
+    "seeds.",
+    "apply": "Slice the plan from the original weights, verify it against its masked twin, and save"
+    " it.",
+    "finetune": "Slice a run's best plan and recover its accuracy, with the dense network as "
+    "teacher.",
+    "measure": "Measure latency on this machine: of a run, dense, pruned and finetuned in turns.",
+    "export": "Write a pruned network for deployment, and check what was written against PyTorch.",
+    "report": "Write the run's page, report.html, again.",
+}
+"""Each command's line in ``amc --help``."""
 
 
 class _Commands(TyperGroup):
+    """The commands, each loaded when it is asked for."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for name, line in COMMANDS.items():
+            self.add_command(TyperCommand(name, help=line))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the user named, loaded."""
+        if args and args[0] in COMMANDS:
+            self.commands[args[0]] = load(args[0])
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Ctrl-C as an Abort, which reaches main(): of an interrupt, typer makes a silent exit."""
         try:
@@ -33,34 +60,44 @@ class _Commands(TyperGroup):
             raise typer.Abort from interrupt
 
 
+def load(name: str) -> Any:
+    """The command of that name, as typer makes it of its function in ``amc.cli.commands``."""
+    function = getattr(import_module(f"amc.cli.commands.{name}"), name)
+    one = typer.Typer(
+        add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False
+    )
+    one.command(name, cls=getattr(function, "command_class", TyperCommand))(function)
+    return typer.main.get_command(one)
+
+
 app = typer.Typer(
     name="amc",
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Learn how hard to prune each layer of a trained network, and prune it for real.",
 )
-for command in (
-    demo,
-    inspect,
-    search,
-    replay,
-    compare,
-    apply,
-    finetune,
-    measure,
-    export,
-    report,
-):
-    app.command()(command)
 _debug = False
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from amc import __version__
+
+        typer.echo(f"amc {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def _root(
     debug: Annotated[bool, typer.Option(help="Show the traceback of an error")] = False,
+    version: Annotated[  # noqa: ARG001 (its callback answers)
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit"
+        ),
+    ] = False,
 ) -> None:
     global _debug
     _debug = debug
@@ -70,7 +107,8 @@ def main() -> None:
     """Run the command line: one clear line for an error, a traceback only with --debug."""
     warnings.showwarning = _warn
     try:
-        sys.exit(app(standalone_mode=False))  # the code of typer.Exit; None where all went well
+        # The code of typer.Exit; None where all went well
+        sys.exit(app(prog_name="amc", standalone_mode=False))
     except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted; what was written before is still sound", 130)
     except AMCError as error:

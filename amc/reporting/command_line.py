@@ -13,39 +13,11 @@ from amc.config import (
     SearchConfig,
 )
 from amc.cost.quantities import written_bound
+from amc.utils.options import options_of
 
-_OPTIONS = {
-    "model.weights": "--weights",
-    "data.search_val": "--search-val",
-    "data.image_size": "--image-size",
-    "data.download": "--download",
-    "latency.backend": "--backend",
-    "latency.batch": "--latency-batch",
-    "latency.threads": "--latency-threads",
-    "min_accuracy": "--min-accuracy",
-    "minimise": "--minimise",
-    "agent": "--agent",
-    "preset": "--preset",
-    "reward": "--reward",
-    "constraint": "--constraint",
-    "evaluate.images": "--images",
-    "evaluate.calibration_images": "--calibration-images",
-    "evaluate.reconstruct": "--reconstruct",
-    "evaluate.bf16": "--bf16",
-    "importance": "--importance",
-    "min_keep": "--min-keep",
-    "min_width": "--min-width",
-    "exclude": "--exclude",
-    "gentle_ends": "--gentle-ends",
-    "allow_drop": "--allow-drop",
-    "device": "--device",
-    "threads": "--threads",
-    "workers": "--workers",
-}
-"""The option of each setting that is written only where it differs from its default."""
-
-_SEARCH_ONLY = {"min_accuracy", "minimise", "agent", "preset", "constraint"}
-"""Settings that ``amc replay`` has no option for."""
+_OPTIONS = options_of(SearchConfig)
+_STATED = {"data.spec", "seed", "episodes", "finetune.epochs", "finetune.lr"}
+"""Settings that have options and that :func:`command_line` writes in any case."""
 
 
 def command_line(config: SearchConfig, recipe: FinetuneConfig | None) -> str | None:
@@ -57,25 +29,25 @@ def command_line(config: SearchConfig, recipe: FinetuneConfig | None) -> str | N
     if config.model is None or config.data is None:
         return None
     verb = ["replay", config.start] if config.start else ["search"]
-    lines = [["amc", *verb, config.model.spec], ["--data", config.data.spec]]
+    name = {path: option.name for path, option in _OPTIONS.items()}
+    lines = [["amc", *verb, config.model.spec], [name["data.spec"], config.data.spec]]
     for key, value in config.model.arguments.items():
         given = value if isinstance(value, str) else json.dumps(value)
-        lines.append(["--model-arg", f"{key}={given}"])
+        lines.append([name["model.arguments"], f"{key}={given}"])
     lines += [
-        ["--budget", f"{name}={written_bound(name, limit)}"]
-        for name, limit in config.budget.items()
+        [name["budget"], f"{key}={written_bound(key, x)}"] for key, x in config.budget.items()
     ]
     if not config.budget and config.min_accuracy is None:
         lines.append(["--no-budget"])
-    lines += [["--episodes", str(config.episodes)], ["--seed", str(config.seed)]]
+    lines += [[name["episodes"], str(config.episodes)], [name["seed"], str(config.seed)]]
     for key, value in changed_settings(config).items():
         if key in _options(config):
-            lines += _option(_OPTIONS[key], value)
+            lines += _option(name[key], value)
     if config.round_to != SearchConfig().round_to:
-        lines += [["--round-to", f"{kind}={number}"] for kind, number in config.round_to.items()]
+        lines += [[name["round_to"], f"{kind}={n}"] for kind, n in config.round_to.items()]
     if recipe is not None:
-        lines.append(["--epochs", str(recipe.epochs)])
-        lines += [["--lr", str(recipe.lr)]] if recipe.epochs else []
+        lines.append([name["finetune.epochs"], str(recipe.epochs)])
+        lines += [[name["finetune.lr"], str(recipe.lr)]] if recipe.epochs else []
     return " \\\n  ".join(shlex.join(line) for line in lines)
 
 
@@ -117,7 +89,13 @@ def changed_settings(config: SearchConfig) -> dict[str, Any]:
 
 
 def _options(config: SearchConfig) -> set[str]:
-    return set(_OPTIONS) - (_SEARCH_ONLY if config.start else set())
+    """Settings whose option is written where they differ from their defaults."""
+    command = "replay" if config.start else "search"
+    return {
+        path
+        for path, found in _OPTIONS.items()
+        if command in found.option.commands and not found.option.texts and path not in _STATED
+    }
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

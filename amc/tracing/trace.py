@@ -23,7 +23,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from amc.errors import ModelError
 from amc.tracing import mixing  # noqa: F401 (it registers its rules)
-from amc.tracing.attention import REWRITTEN
+from amc.tracing.attention import rewritten
 from amc.tracing.ids import ChannelIds, Use
 from amc.tracing.producers import WEIGHTED
 from amc.tracing.rules import Call, Layer, find_rule, opaque
@@ -93,7 +93,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Trace:
     inputs = as_inputs(example_inputs)
     tracer = _Tracer(model)
     tracer.mark(inputs, "network input")
-    watch = SizeWatch(tracer.sized, model, REWRITTEN)
+    watch = SizeWatch(tracer.sized, model, rewritten())
     with eval_mode(model), torch.inference_mode(), unfused_attention():
         try:
             with tagged(model), tracer, watch:

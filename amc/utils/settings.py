@@ -16,7 +16,7 @@ from amc.utils.atomic_files import replacing
 class Settings(BaseModel):
     """Base of all settings: frozen, unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     @classmethod
     def parse(cls, values: dict[str, Any], source: str = "settings") -> Self:

@@ -9,17 +9,22 @@ import typer
 
 from amc.cli import options as opt
 from amc.cli.commands.shared import console, recover_plan
+from amc.cli.from_settings import settings_command
+from amc.cli.given import Given
+from amc.config import FinetuneConfig, SearchConfig
 from amc.errors import ConfigError
 
 
+@settings_command(SearchConfig)
 def apply(
+    context: typer.Context,  # noqa: ARG001
+    given: Given,
     source: Annotated[
         Path, typer.Argument(metavar="RUN-or-plan.json", help="Folder of a run, or a plan's file")
     ],
     out: Annotated[
         Path | None, typer.Option(help="Network to write, for a plan's file: pruned.safetensors")
     ] = None,
-    weights: opt.Weights = None,
     budget: opt.Choice = [],  # noqa: B006
     allow_factory: opt.AllowFactory = False,
 ) -> None:
@@ -30,7 +35,6 @@ def apply(
 
         amc apply runs/NAME --budget flops=0.42
     """
-    from amc.config import FinetuneConfig
     from amc.pipeline.recovery import apply_file, choose, open_task
     from amc.records.run_folder import RunFolder
 
@@ -42,5 +46,5 @@ def apply(
     if budget:
         raise ConfigError(f"--budget: {source} is one plan; give the run's folder to choose from")
     target = out or source.with_name("pruned.safetensors")
-    error = apply_file(source, target, weights=weights, allow_factory=allow_factory)
+    error = apply_file(source, target, weights=given["model.weights"], allow_factory=allow_factory)
     console.print(f"verified (relative error {error:.1e}), saved as {target}")

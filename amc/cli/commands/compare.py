@@ -4,69 +4,59 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from amc.cli import options as opt
 from amc.cli.commands.shared import (
-    bounds,
+    budget_texts,
     console,
-    data_config,
-    evaluation,
-    model_config,
+    images,
+    multiples,
+    named_network,
     problem_name,
     progress_bar,
     set_threads,
 )
+from amc.cli.from_settings import settings_command
+from amc.cli.given import Given
+from amc.config import CompareConfig
+from amc.registry import AGENTS
 
 
+def _table() -> str:
+    """The agents, as a table of Markdown."""
+    rows = [f"| `{name}` | {AGENTS.entry(name).summary} |" for name in AGENTS.names()]
+    return "\n".join(["| agent | what it does |", "|---|---|", *rows])
+
+
+@settings_command(
+    CompareConfig,
+    helps={
+        "search.budget": "Upper bound on flops (multiply-accumulates) or params: a fraction of "
+        "MODEL's (`flops=0.5`) or a count (`params=1.2M`); repeatable. Default: `flops=0.5`",
+        "search.round_to": "Keep multiples of so many channels: 8 (all units), or by kind of unit, "
+        "`conv=8` (conv, linear, embedding, stream, heads); repeatable. Default: 1",
+        "search.reward": "What scores a plan: kl (how far its outputs are from MODEL's), accuracy "
+        "or cross_entropy",
+    },
+    basic=("run", "jobs", "as_json"),
+    words={"AGENTS": _table()},
+)
 def compare(
-    model: opt.Spec,
-    weights: opt.Weights = None,
-    model_arg: opt.ModelArg = [],  # noqa: B006 (typer reads the default)
-    data: opt.Data = "digits",
-    search_val: opt.SearchVal = None,
-    image_size: opt.ImageSize = None,
-    download: opt.Download = False,
-    budget: opt.CompareBudget = ["flops=0.5"],  # noqa: B006
-    min_keep: opt.MinKeep = 0.1,
-    min_width: opt.MinWidth = 1,
-    round_to: opt.RoundTo = ["1"],  # noqa: B006
-    exclude: opt.Exclude = [],  # noqa: B006
-    gentle_ends: opt.GentleEnds = False,
-    allow_drop: opt.AllowDrop = False,
-    importance: opt.Importance = None,
-    agents: opt.Agents = "expert,ddpg,uniform,reference,random,knapsack,greedy,cma-es,tpe,gp",
-    seeds: opt.Seeds = 10,
-    evaluations: opt.Evaluations = "20,40,80,150",
-    reward: opt.CompareReward = "kl",
-    constraint: opt.Constraint = "projection",
-    images: opt.Images = 1000,
-    calibration_images: opt.CalibrationImages = 256,
+    context: typer.Context,  # noqa: ARG001
+    given: Given,
+    model: opt.OptionalSpec = None,
     run: opt.CompareRun = None,
     jobs: opt.Jobs = None,
-    bf16: opt.Bf16 = None,
-    device: opt.Device = "cpu",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs")] = False,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Compare the agent with other searchers, at equal numbers of evaluated plans, over seeds.
 
     Every searcher proposes plans in the same environment, on the same budget; the same images score
     them. No network is written. Needs `pip install amc-agent[compare]`.
 
-    | agent      | what it does                                                           |
-    |------------|------------------------------------------------------------------------|
-    | `expert`   | the agent of `amc search`                                              |
-    | `ddpg`     | the AMC paper's agent; `ddpg:amc-paper` with the paper's settings      |
-    | `uniform`  | one plan: the same fraction of every unit                              |
-    | `reference` | one plan: by what half of each unit alone loses, and by its gradient  |
-    | `random`   | random plans on the budget                                             |
-    | `knapsack` | one plan: the least summed importance lost within the budget           |
-    | `greedy`   | changes one unit at a time, and keeps what is better (after NetAdapt)  |
-    | `cma-es`   | evolution strategy                                                     |
-    | `tpe`      | tree-structured Parzen estimator (optuna)                              |
-    | `gp`       | Bayesian optimisation with a Gaussian process (optuna)                 |
+    AGENTS
 
     The agent, greedy, CMA-ES and optuna's begin with the reference plan. Searches run side by side,
     each on one core. The folder receives runs.jsonl (a line a search,
@@ -79,38 +69,28 @@ def compare(
 
     from amc.comparison.compare import compare as run_all
     from amc.comparison.compare import tables
-    from amc.config import CompareConfig
     from amc.pipeline.search import make_config
     from amc.records.run_folder import free_name
     from amc.vision.task import image_task
 
-    network = model_config(model, weights, model_arg)
-    image_set = data_config(data, search_val, image_size, download)
-    allowed = bounds(min_keep, min_width, round_to, exclude, gentle_ends, allow_drop)
-    search = make_config(
-        budget,
-        model=network,
-        data=image_set,
-        **allowed.model_dump(),
-        importance=importance,
-        reward=reward,
-        constraint=constraint,
-        evaluate=evaluation(images, calibration_images, bf16),
-        device=device,
-        threads=1,
-    )
-    config = CompareConfig.parse(
-        {
-            "agents": agents.split(","),
-            "seeds": seeds,
-            "evaluations": evaluations.split(","),
-            "search": search,
-        }
-    )
+    stated = given.inside("search")
+    subject = named_network(stated, model, "amc compare MODEL")
+    image_set = images(stated)
+    values = {
+        **stated.settings(),
+        **multiples(stated),
+        "model": subject,
+        "data": image_set,
+        "threads": 1,
+    }
+    for name in ("budget", "start"):
+        values.pop(name, None)
+    search = make_config(budget_texts(stated, ["flops=0.5"]), **values)
+    config = CompareConfig.parse({**given.settings(), "search": search})
     set_threads(1)
     path = run or free_name(Path("runs"), f"{problem_name(search)}-compare")
     make_task = partial(
-        image_task, network, image_set, search.evaluate, device=device, progress=False
+        image_task, subject, image_set, search.evaluate, device=search.device, progress=False
     )
     try:
         with progress_bar(quiet=as_json) as bar:

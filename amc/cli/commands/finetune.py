@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
+import typer
+
 from amc.cli import options as opt
 from amc.cli.commands.shared import recover_plan, set_threads
+from amc.cli.from_settings import settings_command
+from amc.cli.given import Given
+from amc.config import FinetuneConfig, SearchConfig
 
 
+@settings_command(SearchConfig)
 def finetune(
+    context: typer.Context,  # noqa: ARG001
+    given: Given,
     run: opt.Run,
-    budget: opt.Choice = [],  # noqa: B006
-    epochs: opt.Epochs = 15,
-    lr: opt.LearningRate = 0.05,
-    batch_size: opt.BatchSize = 128,
-    distill_weight: opt.DistillWeight = 0.7,
-    distill_temperature: opt.DistillTemperature = 4.0,
-    seed: opt.Seed = 0,
-    threads: opt.Threads = None,
+    budget: opt.Choice = [],  # noqa: B006 (typer reads the default)
     allow_factory: opt.AllowFactory = False,
 ) -> None:
     """Slice a run's best plan and recover its accuracy, with the dense network as teacher."""
-    from amc.config import FinetuneConfig
     from amc.pipeline.recovery import choose, open_task
     from amc.records.run_folder import RunFolder
 
-    set_threads(threads)
-    recipe = FinetuneConfig.parse(
-        {
-            "epochs": epochs,
-            "lr": lr,
-            "batch_size": batch_size,
-            "distill_weight": distill_weight,
-            "distill_temperature": distill_temperature,
-            "seed": seed,
-        }
-    )
+    set_threads(given["threads"])
+    recipe = FinetuneConfig.parse(given.settings().get("finetune") or {})
     folder = choose(RunFolder.open(run), budget)
     recover_plan(open_task(folder, allow_factory=allow_factory), folder, recipe)

@@ -8,26 +8,34 @@ from typing import Annotated
 import typer
 
 from amc.cli import options as opt
-from amc.cli.commands.shared import bounds, console, input_shape, model_config, progress_bar
+from amc.cli.commands.shared import (
+    console,
+    input_shape,
+    multiples,
+    named_network,
+    progress_bar,
+)
+from amc.cli.from_settings import settings_command
+from amc.cli.given import Given
+from amc.config import Bounds, SearchConfig
 
 
+@settings_command(
+    SearchConfig,
+    helps={
+        "round_to": "Keep multiples of so many channels: 8 (all units), or by kind of unit, "
+        "`conv=8` (conv, linear, embedding, stream, heads); repeatable. Default: 1"
+    },
+)
 def inspect(
+    context: typer.Context,  # noqa: ARG001
+    given: Given,
     model: opt.Spec,
-    weights: opt.Weights = None,
-    model_arg: opt.ModelArg = [],  # noqa: B006 (typer reads the default)
-    shape: Annotated[
-        str | None, typer.Option("--input", help="Input shape C,H,W; default: 3,32,32 or 3,224,224")
-    ] = None,
-    min_keep: opt.MinKeep = 0.1,
-    min_width: opt.MinWidth = 1,
-    round_to: opt.RoundTo = ["1"],  # noqa: B006
-    exclude: opt.Exclude = [],  # noqa: B006
-    gentle_ends: opt.GentleEnds = False,
-    allow_drop: opt.AllowDrop = False,
+    shape: opt.InputShape = None,
     show_all: Annotated[
         bool, typer.Option("--all", help="A line for every unit: similar ones are not folded")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs")] = False,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Show the units of a network, what is frozen and why, and what they cost.
 
@@ -39,12 +47,14 @@ def inspect(
     from amc.pruning.find_units import find_units
     from amc.reporting.inspection import describe, print_inspection
 
-    allowed = bounds(min_keep, min_width, round_to, exclude, gentle_ends, allow_drop)
-    network = build_model(model_config(model, weights, model_arg))
+    widths = given.settings()
+    widths.pop("model", None)
+    allowed = Bounds.parse({**widths, **multiples(given)})
+    built = build_model(named_network(given, model, "amc inspect MODEL"))
     wanted = input_shape(shape) or example_shape(model)
     example = torch.randn(1, *wanted, generator=torch.Generator().manual_seed(0))
     with progress_bar(quiet=as_json) as bar:
-        units = find_units(network, example, **allowed.model_dump(), on_unit=bar.unit)
+        units = find_units(built, example, **allowed.model_dump(), on_unit=bar.unit)
     description = describe(model, units)
     if as_json:
         print(json.dumps(description, indent=1))

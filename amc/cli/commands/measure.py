@@ -11,7 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from amc.cli import options as opt
-from amc.cli.commands.shared import console, input_shape, model_config, progress_bar
+from amc.cli.commands.shared import console, input_shape, model_arguments, progress_bar
+from amc.cli.from_settings import settings_command
+from amc.cli.given import Given
+from amc.config import SearchConfig
 from amc.utils import formatting
 
 if TYPE_CHECKING:
@@ -21,25 +24,22 @@ if TYPE_CHECKING:
 _SHOWN_LAYERS = 8
 
 
+@settings_command(SearchConfig, panels=False)
 def measure(
+    context: typer.Context,  # noqa: ARG001
+    given: Given,
     source: Annotated[
         str,
         typer.Argument(
             metavar="MODEL-or-RUN", help="A model, the folder of a run, or a .safetensors of ours"
         ),
     ],
-    backend: opt.Backend = None,
     batch: Annotated[int, typer.Option(min=1, help="Examples of one forward")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the runtime")] = 1,
-    shape: Annotated[
-        str | None,
-        typer.Option("--input", help="Input shape C,H,W; default: what the network was made for"),
-    ] = None,
+    shape: opt.InputShape = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     repeats: Annotated[int, typer.Option(min=1, help="Fewest forwards of each network")] = 30,
-    weights: opt.Weights = None,
-    model_arg: opt.ModelArg = [],  # noqa: B006 (typer reads the default)
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs")] = False,
+    as_json: opt.AsJson = False,
     allow_factory: opt.AllowFactory = False,
 ) -> None:
     """Measure latency on this machine: of a run, dense, pruned and finetuned in turns.
@@ -52,16 +52,16 @@ def measure(
     from amc.latency.backends import default_backend, make_backend
     from amc.pipeline.measure_networks import measure_subjects, open_subjects
 
+    backend = given.typed.get("latency.backend")
     runtime = (
         make_backend(backend, threads, device) if backend else default_backend(threads, device)
     )
-    config = model_config(source, weights, model_arg)
     with progress_bar(quiet=as_json) as bar:
         subjects = open_subjects(
             source,
             input_shape(shape),
-            weights=weights,
-            arguments=config.arguments,
+            weights=given["model.weights"],
+            arguments=model_arguments(given.typed.get("model.arguments", [])),
             allow_factory=allow_factory,
         )
         bar.stage(f"measuring {', '.join(subjects.models)} in {runtime.description}")

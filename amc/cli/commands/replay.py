@@ -5,58 +5,49 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from amc.cli import options as opt
 from amc.cli.commands.search import run_name, run_search
 from amc.cli.commands.shared import (
     aligned,
-    bounds,
+    budget_texts,
     console,
-    data_config,
-    evaluation,
+    finetuning,
+    images,
     latency_config,
-    model_config,
+    named_network,
     set_threads,
 )
+from amc.cli.from_settings import settings_command
+from amc.cli.given import Given
+from amc.config import SearchConfig
 from amc.errors import ConfigError
 
 if TYPE_CHECKING:
-    from amc.config import ModelConfig, SearchConfig
+    from amc.config import ModelConfig
     from amc.pipeline.source import Source
 
 
+@settings_command(
+    SearchConfig,
+    defaults={"episodes": 0, "finetune.epochs": 0},
+    helps={
+        "data.spec": "`digits` (embedded), `imagefolder:DIR` (`train/` and `test/`), "
+        "`cifar10:DIR`, or `none`: then the plan is made and cut, but not scored",
+        "budget": "Upper bound on flops, params or latency, as in amc search; repeatable. "
+        "Default: the plan's own MACs, as a fraction; a policy has none",
+        "episodes": "Plans to try and to learn from, around what POLICY proposes; 0: its plan as "
+        "it is",
+    },
+    basic=("run", "allow_factory"),
+)
 def replay(
+    context: typer.Context,  # noqa: ARG001
+    given: Given,
     source: opt.Source,
-    model: opt.Spec,
-    weights: opt.Weights = None,
-    model_arg: opt.ModelArg = [],  # noqa: B006 (typer reads the default)
-    data: opt.OptionalData = "digits",
-    search_val: opt.SearchVal = None,
-    image_size: opt.ImageSize = None,
-    download: opt.Download = False,
-    budget: opt.ReplayBudget = [],  # noqa: B006
-    backend: opt.LatencyBackend = None,
-    latency_batch: opt.LatencyBatch = 1,
-    latency_threads: opt.LatencyThreads = 1,
-    min_keep: opt.MinKeep = 0.1,
-    min_width: opt.MinWidth = 1,
-    round_to: opt.RoundTo = [],  # noqa: B006
-    exclude: opt.Exclude = [],  # noqa: B006
-    gentle_ends: opt.GentleEnds = False,
-    allow_drop: opt.AllowDrop = False,
-    importance: opt.Importance = None,
-    episodes: opt.Adaptation = 0,
-    reward: opt.CompareReward = "kl",
-    images: opt.Images = 1000,
-    calibration_images: opt.CalibrationImages = 256,
-    reconstruct: opt.Reconstruct = False,
-    epochs: opt.Epochs = 0,
-    lr: opt.LearningRate = 0.05,
+    model: opt.OptionalSpec = None,
     run: opt.NewRun = None,
-    seed: opt.Seed = 0,
-    bf16: opt.Bf16 = None,
-    device: opt.Device = "cpu",
-    threads: opt.Threads = None,
-    workers: opt.Workers = 1,
     allow_factory: opt.AllowFactory = False,
 ) -> None:
     """Prune a network by what was learned on others: without a search, or with a short one.
@@ -75,46 +66,36 @@ def replay(
     Without images (`--data none`) the plan is made and cut, and nothing is scored: then channels
     are ranked by the weights alone, and BatchNorm keeps its statistics.
     """
-    from amc.config import FinetuneConfig
     from amc.pipeline.search import make_config
     from amc.pipeline.source import find_source
     from amc.records.run_folder import check_free, free_name
     from amc.vision.task import image_task
 
-    set_threads(threads)
+    set_threads(given["threads"])
     found = find_source(source, allow_factory=allow_factory)
-    network = model_config(model, weights, model_arg)
-    unscored = data == "none"
-    image_set = None if unscored else data_config(data, search_val, image_size, download)
-    align, multiples = aligned(round_to, *budget)
-    allowed = bounds(min_keep, min_width, multiples, exclude, gentle_ends, allow_drop)
-    config = make_config(
-        budget or found.budget,
-        model=network,
-        data=image_set,
-        **allowed.model_dump(),
+    subject = named_network(given, model, "amc replay POLICY MODEL")
+    image_set = None if given["data.spec"] == "none" else images(given)
+    budget = budget_texts(given, [])
+    values = given.settings()
+    values.pop("budget", None)
+    values |= {
         **found.settings,
-        align=align,
-        latency=latency_config(backend, latency_batch, latency_threads, device),
-        start=found.name,
-        episodes=episodes,
-        importance=importance,
-        reward=reward,
-        evaluate=evaluation(images, calibration_images, bf16, reconstruct),
-        finetune=FinetuneConfig.parse({"epochs": epochs, "lr": lr, "seed": seed, "bf16": bf16}),
-        seed=seed,
-        device=device,
-        threads=threads,
-        workers=workers,
-    )
+        **aligned(given, *budget),
+        "model": subject,
+        "data": image_set,
+        "latency": latency_config(given),
+        "start": found.name,
+        "finetune": finetuning(given),
+    }
+    config = make_config(budget or found.budget, **values)
     path = run or free_name(Path("runs"), run_name(config))
     check_free(path)  # before the images are read
     if image_set is None:
-        if episodes or epochs:
+        if config.episodes or given["finetune.epochs"]:
             raise ConfigError("--data none: without images there is nothing to learn from")
-        _cut_unscored(found, network, config, image_size, path)
+        _cut_unscored(found, subject, config, given["data.image_size"], path)
         return
-    task = image_task(network, image_set, config.evaluate, seed=seed, device=device)
+    task = image_task(subject, image_set, config.evaluate, seed=config.seed, device=config.device)
     run_search(task, path, config, start=found)
 
 

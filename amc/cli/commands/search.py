@@ -12,66 +12,36 @@ from amc.cli import options as opt
 from amc.cli.commands.networks import resume_training, train, training_name
 from amc.cli.commands.shared import (
     aligned,
-    bounds,
+    budget_texts,
     console,
-    data_config,
-    evaluation,
+    finetuning,
+    images,
     latency_config,
-    model_config,
+    network,
     problem_name,
     progress_bar,
     recover_plan,
     set_threads,
 )
+from amc.cli.from_settings import is_typed, settings_command
+from amc.cli.given import Given
+from amc.config import SearchConfig
 from amc.errors import BudgetError, ConfigError
 
 if TYPE_CHECKING:
-    from amc.config import SearchConfig
     from amc.pipeline.source import Source
     from amc.task import Task
 
 
+@settings_command(SearchConfig, basic=("run", "resume"))
 def search(
     context: typer.Context,
-    model: opt.SpecUnlessResumed = None,
-    weights: opt.Weights = None,
-    model_arg: opt.ModelArg = [],  # noqa: B006 (typer reads the default)
-    data: opt.Data = "digits",
-    search_val: opt.SearchVal = None,
-    image_size: opt.ImageSize = None,
-    download: opt.Download = False,
-    budget: opt.Budget = [],  # noqa: B006
+    given: Given,
+    model: opt.OptionalSpec = None,
     no_budget: opt.NoBudget = False,
-    min_accuracy: opt.MinAccuracy = None,
-    minimise: opt.Minimise = "macs",
-    backend: opt.LatencyBackend = None,
-    latency_batch: opt.LatencyBatch = 1,
-    latency_threads: opt.LatencyThreads = 1,
-    min_keep: opt.MinKeep = 0.1,
-    min_width: opt.MinWidth = 1,
-    round_to: opt.RoundTo = [],  # noqa: B006
-    exclude: opt.Exclude = [],  # noqa: B006
-    gentle_ends: opt.GentleEnds = False,
-    allow_drop: opt.AllowDrop = False,
-    importance: opt.Importance = None,
-    models: opt.Networks = [],  # noqa: B006
-    agent: opt.Agent = None,
-    preset: opt.Preset = "default",
-    episodes: opt.Episodes = None,
-    reward: opt.Reward = "kl",
-    constraint: opt.Constraint = "projection",
-    images: opt.Images = 1000,
-    calibration_images: opt.CalibrationImages = 256,
-    reconstruct: opt.Reconstruct = False,
-    epochs: opt.Epochs = 15,
-    lr: opt.LearningRate = 0.05,
+    models: opt.Networks = [],  # noqa: B006 (typer reads the default)
     run: opt.NewRun = None,
     resume: opt.Resume = None,
-    seed: opt.Seed = 0,
-    bf16: opt.Bf16 = None,
-    device: opt.Device = "cpu",
-    threads: opt.Threads = None,
-    workers: opt.Workers = 1,
     allow_factory: opt.AllowFactory = False,
 ) -> None:
     """Train the agent, find the best plan, prune the network for real, and finetune it.
@@ -105,71 +75,71 @@ def search(
     However a search was interrupted, this goes on as if it had not been:
 
         amc search --resume runs/NAME
+
+    The settings of another run, or of a file of yours, and what is to differ from them:
+
+        amc search --config runs/NAME/config.toml --seed 1
     """
     if resume is not None:
         _check_resumable(context)
-        _resume(
-            resume,
-            episodes,
-            device if _is_given(context, "device") else None,
-            threads,
-            allow_factory,
-        )
+        _resume(resume, given, allow_factory)
         return
-    if model is None and not models:
-        raise ConfigError("name the network to prune: amc search MODEL, or amc search --resume RUN")
-    from amc.config import FinetuneConfig
-    from amc.pipeline.search import make_config
     from amc.records.run_folder import check_free, free_name
     from amc.vision.task import image_task
 
-    set_threads(threads)
-    if models and (model is not None or weights is not None or model_arg):
+    set_threads(given["threads"])
+    if models and (model is not None or given.typed.keys() & {"model.weights", "model.arguments"}):
         raise ConfigError("--model names a network and its weights: without MODEL, --weights, ...")
-    network = model_config(model, weights, model_arg) if model is not None else None
-    image_set = data_config(data, search_val, image_size, download)
-    align, multiples = aligned(round_to, *budget, minimise, reward)
-    allowed = bounds(min_keep, min_width, multiples, exclude, gentle_ends, allow_drop)
-    recipe = FinetuneConfig.parse({"epochs": epochs, "lr": lr, "seed": seed, "bf16": bf16})
-    by_preset = {"agent": agent, "episodes": episodes}
-    aimless, default = min_accuracy is None, "flops=0.3:0.8" if models else "flops=0.5"
-    config = make_config(
-        [] if no_budget else budget or ([default] if aimless else []),
-        model=network,
-        data=image_set,
-        **allowed.model_dump(),
-        align=align,
-        latency=latency_config(backend, latency_batch, latency_threads, device),
-        **{name: value for name, value in by_preset.items() if value is not None},
-        min_accuracy=min_accuracy,
-        minimise=minimise,
-        importance=importance,
-        preset=preset,
-        reward="amc-flops" if no_budget and aimless and reward == "kl" else reward,
-        constraint=constraint,
-        evaluate=evaluation(images, calibration_images, bf16, reconstruct),
-        finetune=recipe,
-        seed=seed,
-        device=device,
-        threads=threads,
-        workers=workers,
-    )
-    if network is None:
+    config = _config(given, model, models, no_budget)
+    if models:
         train(models, config, run or free_name(Path("runs"), training_name(models, config)))
         return
+    assert config.model is not None
+    assert config.data is not None
     path = run or free_name(Path("runs"), run_name(config))
     check_free(path)  # before the images are read
-    task = image_task(network, image_set, config.evaluate, seed=seed, device=device)
+    task = image_task(
+        config.model, config.data, config.evaluate, seed=config.seed, device=config.device
+    )
     run_search(task, path, config)
 
 
-def _resume(
-    run: Path, episodes: int | None, device: str | None, threads: int | None, allow_factory: bool
-) -> None:
+def _config(given: Given, model: str | None, models: list[str], no_budget: bool) -> SearchConfig:
+    """The settings of the search."""
+    from amc.pipeline.search import make_config
+
+    found = None if models else network(given, model)
+    if found is None and not models:
+        raise ConfigError("name the network to prune: amc search MODEL, or amc search --resume RUN")
+    aimless, default = given["min_accuracy"] is None, "flops=0.3:0.8" if models else "flops=0.5"
+    budget = budget_texts(given, [default] if aimless else [])
+    values = given.settings()
+    values.pop("budget", None)
+    if "preset" in given.typed:  # it says what a file says of the agent
+        for name in {"agent", "episodes", "agent_settings"} - given.typed.keys():
+            values.pop(name, None)
+    if no_budget and aimless and given["reward"] == "kl":
+        values["reward"] = "amc-flops"
+    values |= {
+        "model": found,
+        "data": images(given),
+        "latency": latency_config(given),
+        "finetune": finetuning(given),
+        **aligned(given, *budget, given["minimise"], given["reward"]),
+    }
+    return make_config([] if no_budget else budget, **values)
+
+
+def _resume(run: Path, given: Given, allow_factory: bool) -> None:
     """Go on with an interrupted search, as ``config.toml`` says that it began."""
     from amc.pipeline.recovery import open_task
     from amc.records.run_folder import TRAINING, RunFolder
 
+    episodes, device, threads = (
+        given.typed.get(name) for name in ("episodes", "device", "threads")
+    )
+    if episodes == 0:
+        raise ConfigError("--episodes 0: a search goes on with at least one")
     if (run / TRAINING).is_file():
         resume_training(run, episodes, device, threads, allow_factory)
         return
@@ -187,18 +157,13 @@ def _check_resumable(context: typer.Context) -> None:
     others = [
         "MODEL" if name == "model" else names[name].opts[0]
         for name in context.params
-        if name not in fine and _is_given(context, name)
+        if name not in fine and is_typed(context, name)
     ]
     if others:
         raise ConfigError(
             f"--resume with {', '.join(others)}: a search goes on with the settings that it began "
             "with; beside it can only be --episodes, --device, --threads and --allow-factory"
         )
-
-
-def _is_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def run_search(

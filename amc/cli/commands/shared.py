@@ -11,8 +11,8 @@ from amc.cost.quantities import limits_name
 from amc.errors import ConfigError
 
 if TYPE_CHECKING:
+    from amc.cli.given import Given
     from amc.config import (
-        Bounds,
         DataConfig,
         FinetuneConfig,
         LatencyConfig,
@@ -27,12 +27,37 @@ if TYPE_CHECKING:
 console = Console()
 
 
-def model_config(spec: str, weights: str | None, arguments: list[str]) -> ModelConfig:
-    """The network; raises :class:`ConfigError` for an argument that is not KEY=VALUE."""
+def network(given: Given, spec: str | None = None) -> ModelConfig | None:
+    """The network that was named, as MODEL or in a file; None where none was.
+
+    Of a file, weights and arguments are those of its own network, not of another MODEL.
+    """
     from amc.config import ModelConfig
 
+    table = dict(given.file.get("model") or {})
+    if spec is not None and spec != table.get("spec"):
+        table = {"spec": spec}
+    if "spec" not in table:
+        return None
+    if "model.weights" in given.typed:
+        table["weights"] = given.typed["model.weights"]
+    if "model.arguments" in given.typed:
+        table["arguments"] = model_arguments(given.typed["model.arguments"])
+    return ModelConfig.parse(table)
+
+
+def named_network(given: Given, spec: str | None, usage: str) -> ModelConfig:
+    """:func:`network`; raises :class:`ConfigError` where none was named."""
+    found = network(given, spec)
+    if found is None:
+        raise ConfigError(f"name the network: {usage}, or a --config that names it")
+    return found
+
+
+def model_arguments(texts: list[str]) -> dict[str, Any]:
+    """The factory's; raises :class:`ConfigError` for a text that is not KEY=VALUE."""
     values: dict[str, Any] = {}
-    for argument in arguments:
+    for argument in texts:
         key, equals, value = argument.partition("=")
         if not equals:
             raise ConfigError(f"--model-arg {argument!r}: write KEY=VALUE")
@@ -40,80 +65,73 @@ def model_config(spec: str, weights: str | None, arguments: list[str]) -> ModelC
             values[key] = json.loads(value)
         except json.JSONDecodeError:
             values[key] = value
-    return ModelConfig(spec=spec, weights=weights, arguments=values)
+    return values
 
 
-def data_config(
-    spec: str, search_val: str | None, image_size: int | None, download: bool
-) -> DataConfig:
+def images(given: Given) -> DataConfig:
     """The images."""
     from amc.config import DataConfig
 
-    return DataConfig(spec=spec, search_val=search_val, image_size=image_size, download=download)
+    return DataConfig.parse(given.settings().get("data") or {})
 
 
-def bounds(
-    min_keep: float,
-    min_width: int,
-    round_to: list[str],
-    exclude: list[str],
-    gentle_ends: bool,
-    allow_drop: bool,
-) -> Bounds:
-    """The allowed widths; raises :class:`ConfigError` for multiples that do not parse."""
-    from amc.config import Bounds, parse_multiples
-
-    return Bounds.parse(
-        {
-            "min_keep": min_keep,
-            "min_width": min_width,
-            "round_to": parse_multiples(round_to) or 1,
-            "exclude": exclude,
-            "gentle_ends": gentle_ends,
-            "allow_drop": allow_drop,
-        }
-    )
+def budget_texts(given: Given, default: list[str]) -> list[str]:
+    """The budget as it is typed: what was, or what the file has, or the default."""
+    if "budget" in given.typed:
+        return list(given.typed["budget"])
+    if "budget" in given.file:
+        limits = given.file["budget"].items()
+        return [f"{k}={written_bound(k, tuple(x) if isinstance(x, list) else x)}" for k, x in limits]
+    return default
 
 
-def aligned(round_to: list[str], *aims: str) -> tuple[bool, list[str]]:
-    """Whether widths are those that the device likes, and otherwise the multiples of --round-to.
+def multiples(given: Given) -> dict[str, Any]:
+    """``round_to``, where it was typed; raises :class:`ConfigError` where it does not parse."""
+    from amc.config import parse_multiples
+
+    texts = given.typed.get("round_to")
+    return {"round_to": parse_multiples(texts)} if texts else {}
+
+
+def aligned(given: Given, *aims: str) -> dict[str, Any]:
+    """``round_to``, and ``align``: whether widths are those that the device likes.
 
     They are where ``auto`` says so, and where nothing does but latency is among the ``aims``:
     budgets, and what else a search is after.
     """
-    latency = any("latency" in aim for aim in aims)
-    align = "auto" in round_to or (not round_to and latency)
-    return align, [] if align else round_to
+    texts = given.typed.get("round_to", [])
+    if "auto" in texts:
+        return {"align": True, "round_to": 1}
+    if texts:
+        return {"align": False, **multiples(given)}
+    if given.file.keys() & {"align", "round_to"}:
+        return {}
+    return {"align": any("latency" in aim for aim in aims)}
 
 
-def evaluation(
-    images: int, calibration_images: int, bf16: bool | None, reconstruct: bool = False
-) -> dict[str, Any]:
-    """How plans are scored."""
-    return {
-        "images": images,
-        "calibration_images": calibration_images,
-        "bf16": bf16,
-        "reconstruct": reconstruct,
-    }
-
-
-def latency_config(backend: str | None, batch: int, threads: int, device: str) -> LatencyConfig:
+def latency_config(given: Given) -> LatencyConfig:
     """What latency is measured in: a runtime that has no GPU measures on the CPU."""
     from amc.config import LatencyConfig
     from amc.latency.backends import default_backend
     from amc.registry import BACKENDS
 
-    name = default_backend().name if backend is None else backend
-    on_gpu = "cuda" in BACKENDS.load(name).devices
-    return LatencyConfig.parse(
-        {
-            "backend": name,
-            "batch": batch,
-            "threads": threads,
-            "device": device if on_gpu else "cpu",
-        }
-    )
+    table = dict(given.settings().get("latency") or {})
+    table.setdefault("backend", default_backend().name)
+    if "device" not in table or given.typed.keys() & {"device", "latency.backend"}:
+        on_gpu = "cuda" in BACKENDS.load(table["backend"]).devices
+        table["device"] = given["device"] if on_gpu else "cpu"
+    return LatencyConfig.parse(table)
+
+
+def finetuning(given: Given) -> FinetuneConfig:
+    """The finetuning that follows a search, with its seed and its bfloat16."""
+    from amc.config import FinetuneConfig
+
+    table = dict(given.settings().get("finetune") or {})
+    for name, path in (("seed", "seed"), ("bf16", "evaluate.bf16")):
+        if name not in table or path in given.typed:
+            table[name] = given[path]
+    return FinetuneConfig.parse(table)
 
 
 def problem_name(config: SearchConfig) -> str:

@@ -79,7 +79,7 @@ def test_debug_shows_the_traceback(monkeypatch, capsys):
 
 
 def test_a_full_disk_is_one_line(monkeypatch, capsys, tmp_path, weights):
-    import amc.history
+    import amc.pipeline.history
 
     def full(*_):
         raise OSError(28, "No space left on device", "episodes.jsonl")

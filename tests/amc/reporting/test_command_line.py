@@ -5,13 +5,9 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-import typer
-
-from amc.agents.ddpg.settings import DDPGConfig
 from amc.agents.expert.settings import ExpertConfig
-from amc.cli.app import app
+from amc.cli.app import load
 from amc.config import (
-    PRESETS,
     DataConfig,
     EvaluateConfig,
     FinetuneConfig,
@@ -27,8 +23,7 @@ def parse(command: str | None) -> dict[str, Any]:
     assert command is not None
     amc, search, *words = shlex.split(command.replace("\\\n", ""))  # as a shell joins lines
     assert (amc, search) == ("amc", "search")
-    parser = typer.main.get_command(app).commands["search"]  # type: ignore[attr-defined]
-    values: dict[str, Any] = parser.make_context("search", words).params
+    values: dict[str, Any] = load("search").make_context("search", words).params
     return values
 
 
@@ -41,7 +36,6 @@ def test_command_says_every_setting_that_an_option_has() -> None:
         seed=3,
         agent="ddpg",
         preset="amc-paper",
-        agent_settings={"ddpg": DDPGConfig(**PRESETS["amc-paper"].settings)},
         constraint="sequential",
         reward="accuracy",
         importance="l1",

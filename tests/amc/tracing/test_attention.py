@@ -20,8 +20,8 @@ from amc.pruning.find_units import find_units
 from amc.pruning.slicing.masking import masked
 from amc.pruning.slicing.slice import slice_model, state_sizes
 from amc.pruning.slicing.verification import verify
-from amc.tracing.attention import (
-    SlicedMultiheadAttention,
+from amc.tracing.attention import SlicedMultiheadAttention
+from amc.tracing.torchvision_attention import (
     SlicedRelativeAttention,
     SlicedWindowAttention,
     SlicedWindowAttentionV2,

@@ -115,7 +115,7 @@ def test_a_name_is_measured_by_itself(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((SPEC, "--backend", "tvm"), "known are onnxruntime, torch, torch-compile, openvino"),
+        ((SPEC, "--backend", "tvm"), "choose from onnxruntime, torch, torch-compile, openvino"),
         ((SPEC, "--backend", "openvino", "--device", "cuda"), "it runs on cpu"),
         ((SPEC, "--input", "1,8"), "does not take inputs of shapes [(1, 1, 8)]"),
         ((SPEC, "--input", "3,8,8"), "does not take inputs of shapes [(1, 3, 8, 8)]"),

@@ -1,6 +1,7 @@
 """What the commands share: settings out of options, progress bars, how a recovery ends."""
 
 from __future__ import annotations
+from amc.cost.quantities import written_bound
 
 import json
 from typing import TYPE_CHECKING, Any

@@ -65,7 +65,8 @@ def settings_command(
             values = {name: value for name, value in values.items() if name not in paths}
             values.pop("help_all", None)
             path = values.pop("config", None)
-            file = read_config(path, kind) if path is not None else {}
+            resumed = values.get("resume") is not None  # which refuses a file, whatever is in it
+            file = read_config(path, kind) if path is not None and not resumed else {}
             given = Given(options, typed, file, defaults or {})
             function(context=context, given=given, **values)
 

@@ -145,7 +145,8 @@ def _kind(one: OptionOfField) -> Any:
         return list[str]
     if one.option.commas:
         return str
-    annotation, none = one.field.annotation, False
+    annotation: Any = one.field.annotation
+    none = False
     if get_origin(annotation) in (Union, UnionType):
         kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
         none = len(kinds) < len(get_args(annotation))

@@ -65,7 +65,8 @@ def settings_command(
             values = {name: value for name, value in values.items() if name not in paths}
             values.pop("help_all", None)
             path = values.pop("config", None)
-            file = read_config(path, kind) if path is not None else {}
+            resumed = values.get("resume") is not None  # which refuses a file, whatever is in it
+            file = read_config(path, kind) if path is not None and not resumed else {}
             given = Given(options, typed, file, defaults or {})
             function(context=context, given=given, **values)
 
@@ -144,7 +145,8 @@ def _kind(one: OptionOfField) -> Any:
         return list[str]
     if one.option.commas:
         return str
-    annotation, none = one.field.annotation, False
+    annotation: Any = one.field.annotation
+    none = False
     if get_origin(annotation) in (Union, UnionType):
         kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
         none = len(kinds) < len(get_args(annotation))

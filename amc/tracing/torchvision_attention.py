@@ -29,9 +29,11 @@ def state_torchvision_heads(module: Any) -> None:
         if module.qkv.weight.shape[0] != 3 * module.qkv.weight.shape[1]:
             second = type(module) is ShiftedWindowAttentionV2
             module.__class__ = SlicedWindowAttentionV2 if second else SlicedWindowAttention
-    elif type(module) is RelativePositionalMultiHeadAttention:
-        if module.merge.weight.shape[1] != module.to_qkv.weight.shape[1]:
-            module.__class__ = SlicedRelativeAttention
+    elif (
+        type(module) is RelativePositionalMultiHeadAttention
+        and module.merge.weight.shape[1] != module.to_qkv.weight.shape[1]
+    ):
+        module.__class__ = SlicedRelativeAttention
 
 
 class _SlicedWindows:

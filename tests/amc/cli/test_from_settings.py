@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import tomllib
 from typing import Annotated, Any, get_args
@@ -42,13 +41,11 @@ def test_an_option_is_as_its_field(command: str, found: OptionOfField) -> None:
     (option,) = (x for x in load(command).params if x.name == parameter_name(found))
     assert option.opts == [found.name]
     assert found.help, f"{found.path} has no docstring"
-    limits = {
-        type(x).__name__: next(iter(vars(x).values()))
-        for x in found.field.metadata
-        if type(x).__name__ in ("Ge", "Gt", "Le", "Lt")
-    }
-    assert option.min == limits.get("Ge", limits.get("Gt"))
-    assert option.max == limits.get("Le", limits.get("Lt"))
+    words = ("ge", "gt", "le", "lt")
+    metadata = found.field.metadata
+    limits = {word: getattr(x, word) for x in metadata for word in words if hasattr(x, word)}
+    assert option.min == limits.get("ge", limits.get("gt"))
+    assert option.max == limits.get("le", limits.get("lt"))
     if (command, found.path) in own or found.option.texts or found.option.commas:
         assert option.default in ([], 0) or found.option.commas
         return
@@ -114,11 +111,9 @@ def test_the_lines_of_the_commands_are_their_docstrings_first() -> None:
 def made(monkeypatch, capsys, *arguments: str) -> SearchConfig:
     """The settings with which ``amc ARGUMENTS`` would search."""
     found: list[SearchConfig] = []
-    module = inspect.getmodule(inspect.unwrap(load("search").callback))
     monkeypatch.setattr("amc.cli.commands.search.run_search", lambda *a, **_: found.append(a[2]))
     monkeypatch.setattr("amc.cli.commands.replay.run_search", lambda *a, **_: found.append(a[2]))
     monkeypatch.setattr("amc.vision.task.image_task", lambda *_, **__: None)
-    assert module is not None
     code, _, error = run(monkeypatch, capsys, *arguments)
     assert code == 0, error
     return found[0]
@@ -207,7 +202,7 @@ def test_a_file_need_not_say_everything(tmp_path) -> None:
     path.write_text("seeds = 0")
     with pytest.raises(ConfigError, match=r"c.toml: seeds: .* \(got 0\)"):
         read_config(path, CompareConfig)
-    with pytest.raises(ConfigError, match="absent.toml: no such file"):
+    with pytest.raises(ConfigError, match=r"absent\.toml: no such file"):
         read_config(tmp_path / "absent.toml", SearchConfig)
 
 

@@ -61,8 +61,9 @@ class EvaluateConfig(Settings):
     bf16: bool | None = None
     """Autocast to bfloat16; None: wherever the hardware computes in it."""
     reconstruct: bool = False
-    """Let the layers that lost inputs make up for them by least squares (amc.pruning.reconstruction), in every
-    plan that is scored and in the one that is applied."""
+    """Let the layers that lost inputs make up for them by least squares
+    (:mod:`amc.pruning.reconstruction`), in every plan that is scored and in the one that is
+    applied."""
 
 
 def _agent(name: str) -> str:
@@ -166,6 +167,7 @@ class FinetuneConfig(Settings):
 
 ConstraintName = Literal["projection", "sequential"]
 Quantity = Literal["macs", "params", "latency_us"]
+Signal = Literal["kl", "accuracy", "cross_entropy"]
 
 Limit = float | int
 """An upper bound: a fraction of the dense network (a float up to 1), or a count (an integer: of
@@ -281,7 +283,7 @@ class SearchConfig(Bounds):
     @model_validator(mode="before")
     @classmethod
     def _with_agent_settings(cls, values: Any) -> Any:
-        """Each agent's own, checked by its own rules; those of the agent that searches, complete."""
+        """Each agent's, checked by its own rules; those of the agent that searches, complete."""
         if not isinstance(values, dict):
             return values
         name, preset = values.get("agent", "expert"), values.get("preset", "default")
@@ -306,11 +308,12 @@ class SearchConfig(Bounds):
         return self
 
     @property
-    def signal(self) -> Literal["kl", "accuracy", "cross_entropy"]:
+    def signal(self) -> Signal:
         """The quality by which plans of different cost compare."""
-        if self.min_accuracy is None and self.reward in ("kl", "cross_entropy"):
-            return self.reward
-        return "accuracy"
+        if self.min_accuracy is not None:
+            return "accuracy"
+        own: dict[str, Signal] = {"kl": "kl", "cross_entropy": "cross_entropy"}
+        return own.get(self.reward, "accuracy")
 
     @property
     def ranged(self) -> bool:

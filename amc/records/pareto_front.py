@@ -38,9 +38,10 @@ class Front(JsonDocument):
             costs = plan.costs
             missing = [name for name in limits if name not in costs]
             if missing:
+                known = ", ".join(formatting.QUANTITY[name] for name in costs)
                 raise BudgetError(
-                    f"this search did not look at {formatting.QUANTITY[missing[0]]}; its plans are known "
-                    f"by {', '.join(formatting.QUANTITY[name] for name in costs)}"
+                    f"this search did not look at {formatting.QUANTITY[missing[0]]}; "
+                    f"its plans are known by {known}"
                 )
             if all(_met(*costs[name], bound) for name, bound in limits.items()):
                 return plan

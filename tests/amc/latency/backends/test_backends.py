@@ -157,7 +157,8 @@ def test_a_batch_or_size_that_does_not_fit_is_said_with_its_shape(name):
 
 
 def test_unknown_names_and_settings():
-    with pytest.raises(ConfigError, match="backend 'tvm' is unknown; choose from onnxruntime, torch,"):
+    message = "backend 'tvm' is unknown; choose from onnxruntime, torch,"
+    with pytest.raises(ConfigError, match=message):
         make_backend("tvm")
     with pytest.raises(ConfigError, match="does not run on 'cuda'; it runs on cpu"):
         make_backend("onnxruntime", device="cuda")

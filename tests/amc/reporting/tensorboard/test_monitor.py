@@ -26,8 +26,7 @@ SPARSE = {*PICTURES, "best/plan/text_summary"}
 def episodes() -> list[Episode]:
     env, generator = PruningEnv(fake_problem()), np.random.default_rng(0)
     return [
-        Episode.from_json(rollout(env, generator.uniform(-1, 1, 9))[2]["plan"])
-        for _ in range(6)
+        Episode.from_json(rollout(env, generator.uniform(-1, 1, 9))[2]["plan"]) for _ in range(6)
     ]
 
 

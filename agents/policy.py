@@ -75,8 +75,8 @@ class PolicyFile(Settings):
     features: tuple[str, ...]
     hidden: tuple[int, ...] = Field(min_length=1)
     members: int | None = Field(ge=2)
-    """Networks that correct the reference plan together (:class:`amc.agents.policy_network.Ensemble`);
-    None: one that states the actions by itself."""
+    """Networks that correct the reference plan together
+    (:class:`amc.agents.policy_network.Ensemble`); None: one that states the actions by itself."""
     constraint: ConstraintName
     """Under which the actions have their meaning."""
     trained_on: TrainedOn

@@ -26,7 +26,10 @@ class Start:
 
     @classmethod
     def of_policy(cls, policy: Policy, problem: PruningProblem) -> Start:
-        """The plans of ``policy``, :class:`CautiousPolicy`. Raises what :func:`check_fit` raises."""
+        """The plans of ``policy`` (:class:`CautiousPolicy`).
+
+        Raises what :func:`check_fit` raises.
+        """
         check_fit(policy, problem)
         return cls(CautiousPolicy(policy, problem), policy)
 

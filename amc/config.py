@@ -191,6 +191,7 @@ class FinetuneConfig(Settings):
 
 ConstraintName = Literal["projection", "sequential"]
 QuantityName = Annotated[str, _known(QUANTITIES)]
+Signal = Literal["kl", "accuracy", "cross_entropy"]
 
 
 UNIT_KINDS = ("conv", "linear", "embedding", "stream", "heads")
@@ -340,7 +341,7 @@ class SearchConfig(Bounds):
     @model_validator(mode="before")
     @classmethod
     def _with_agent_settings(cls, values: Any) -> Any:
-        """Each agent's own, checked by its own rules; those of the agent that searches, complete."""
+        """Each agent's, checked by its own rules; those of the agent that searches, complete."""
         if not isinstance(values, dict):
             return values
         name, preset = values.get("agent", "expert"), values.get("preset", "default")
@@ -365,11 +366,12 @@ class SearchConfig(Bounds):
         return self
 
     @property
-    def signal(self) -> str:
+    def signal(self) -> Signal:
         """The quality by which plans of different cost compare."""
-        if self.min_accuracy is None and self.reward in ("kl", "cross_entropy"):
-            return self.reward
-        return "accuracy"
+        if self.min_accuracy is not None:
+            return "accuracy"
+        own: dict[str, Signal] = {"kl": "kl", "cross_entropy": "cross_entropy"}
+        return own.get(self.reward, "accuracy")
 
     @property
     def ranged(self) -> bool:

@@ -128,7 +128,7 @@ REWARDS.add(
 
 BACKENDS: Registry[Any] = Registry("backend", "amc.backends")
 """Subclasses of :class:`amc.latency.backends.base.Backend`: where latency is measured."""
-BACKENDS.add("onnxruntime", "ONNX Backend", "amc.latency.backends.onnxruntime_cpu:OnnxRuntime")
+BACKENDS.add("onnxruntime", "ONNX Runtime", "amc.latency.backends.onnxruntime_cpu:OnnxRuntime")
 BACKENDS.add("torch", "eager PyTorch", "amc.latency.backends.torch_eager:TorchEager")
 BACKENDS.add("torch-compile", "compiled PyTorch", "amc.latency.backends.torch_compile:TorchCompile")
 BACKENDS.add("openvino", "OpenVINO", "amc.latency.backends.openvino_cpu:OpenVino")

@@ -74,7 +74,8 @@ class Task:
     """Yields what ``probe`` measures, of the network as it is given, with the gradient, batch by
     batch: asked in a few plans, for what each unit is worth there."""
     reconstruct: bool = False
-    """Mend every sliced network by least squares (:mod:`amc.pruning.reconstruction`) before it is scored."""
+    """Mend every sliced network by least squares (:mod:`amc.pruning.reconstruction`) before it is
+    scored."""
     config: ModelConfig | None = None
     """How to build the model; without it nothing can be saved for rebuilding."""
     data_sha256: Callable[[], str] | None = None

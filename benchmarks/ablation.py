@@ -79,9 +79,10 @@ def table(comparison: Comparison) -> str:
         *(_row(one, [_difference(one, default, mark) for mark in marks]) for one in variants),
     ]
     notes = (
-        f"Best so far after that many evaluations, {comparison.quality}: of the default the median, "
-        "of the others the median of their differences to it from seed to seed, the extremes, and "
-        "p of Wilcoxon's signed-rank test (two-sided, not corrected; of 5 pairs at least .0625)."
+        f"Best so far after that many evaluations, {comparison.quality}: of the default the "
+        "median, of the others the median of their differences to it from seed to seed, the "
+        "extremes, and p of Wilcoxon's signed-rank test (two-sided, not corrected; of 5 pairs at "
+        "least .0625)."
     )
     return "\n".join([notes, "", *rows]) + "\n"
 

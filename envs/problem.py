@@ -140,8 +140,10 @@ class PruningProblem:
         return self._projected(np.ones(len(self.units)), budget)
 
     def reference_keep(self, budget: Budget | None = None) -> tuple[float, ...]:
-        """Kept fractions of the reference plan (:class:`amc.envs.reference_plan.ReferencePlan`): what is
-        known before any plan is evaluated. The uniform plan, where nothing is."""
+        """Kept fractions of the reference plan: what is known before any plan is evaluated.
+
+        The uniform plan, where nothing is (:class:`amc.envs.reference_plan.ReferencePlan`).
+        """
         return self._projected(self._reference.wishes(budget or self.budget), budget)
 
     def uniform(self, budget: Budget | None = None) -> Proposal:

@@ -79,7 +79,7 @@ class PruningEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | argument  | meaning |
     |-----------|---------|
     | `problem` | the network's units, costs, budgets and quality (:class:`amc.envs.problem.PruningProblem`) |
-    """
+    """  # noqa: E501
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium's own declaration)
 

@@ -89,8 +89,8 @@ def tune(
 ) -> Tuned:
     """The plan on ``budget`` that loses least, of those that the module's text speaks of.
 
-    ``gains`` says (units,) what more of each unit
-    is worth there, NaN where it is whole (:func:`amc.pruning.importance.growth_gains`; None: not known).
+    ``gains`` says (units,) what more of each unit is worth there, NaN where it is whole
+    (:func:`amc.pruning.importance.growth.growth_gains`; None: not known).
     ``lost`` is asked for as many plans as there are estimates, and for two a round (:data:`ROUNDS`
     at most); ``gains`` once a round.
     """

@@ -93,8 +93,8 @@ def retrace(
     """The rollout in which a plan itself is proposed.
 
     Returns its observations ``(units + 1, features)`` and actions ``(units, 1)``, float32. This is
-    what a replay buffer should hold: a true rollout, because a plan that is on the budget is executed
-    as it is by either mapping. The rollout that led to the plan is a poor teacher: under
+    what a replay buffer should hold: a true rollout, because a plan that is on the budget is
+    executed as it is by either mapping. The rollout that led to the plan is a poor teacher: under
     `projection` any common factor of the wishes gives the same plan, under `sequential` a clamped
     action did not happen.
     """

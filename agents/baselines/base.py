@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class Baseline:
-    """A searcher that leaves no policy and has nothing to plot; see :class:`amc.agents.registry.Agent`."""
+    """A searcher that leaves no policy and has nothing to plot.
+
+    See :class:`amc.agents.registry.Agent`.
+    """
 
     policy = None
 

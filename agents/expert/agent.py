@@ -63,8 +63,8 @@ class ExpertIteration:
     ) -> None:
         if problem.constraint != "projection":
             raise ConfigError(
-                f"agent 'expert' plans on the projection, not under constraint {problem.constraint!r}: "
-                "choose --constraint projection, or --agent ddpg"
+                "agent 'expert' plans on the projection, not under constraint "
+                f"{problem.constraint!r}: choose --constraint projection, or --agent ddpg"
             )
         settings = settings or ExpertConfig()
         if start is None and problem.prior.sensitivity is not None:

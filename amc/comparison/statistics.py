@@ -154,7 +154,8 @@ def _spread(values: np.ndarray) -> str:
     median = formatting.number(float(np.median(values)))
     if len(values) == 1:
         return median
-    return f"{median} ({formatting.number(float(values.min()))} to {formatting.number(float(values.max()))})"
+    least, most = (formatting.number(float(end)) for end in (values.min(), values.max()))
+    return f"{median} ({least} to {most})"
 
 
 def _p(value: float) -> str:

@@ -65,7 +65,7 @@ def export_saved(
 
 
 def export_onnx(model: nn.Module, example_inputs: Any, path: Path | str) -> float:
-    """Write ``model`` as one ONNX file, and compare ONNX Backend's outputs with PyTorch's.
+    """Write ``model`` as one ONNX file, and compare ONNX Runtime's outputs with PyTorch's.
 
     ``example_inputs`` is a tensor or a tuple of positional arguments, whose tensors have the batch
     as their first dimension. Only their shapes, types and integers are used; floats are drawn anew.

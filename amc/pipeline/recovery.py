@@ -119,7 +119,8 @@ def recover(
 
     What is on disk is sound at any moment: the sliced network is saved before its training starts,
     and an earlier finetuned network, with its results, stays until a new one has been trained.
-    Raises what :func:`amc.pruning.apply.apply_plan` and :func:`amc.training.finetune.finetune` raise.
+    Raises what :func:`amc.pruning.apply.apply_plan` and :func:`amc.training.finetune.finetune`
+    raise.
     """
     say = on_stage or (lambda _: None)
     say("slicing and verifying")

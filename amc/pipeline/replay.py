@@ -1,7 +1,7 @@
 """What was found on one network, on another: a policy or a plan, replayed or adapted.
 
-It goes the way of every search (:mod:`amc.pipeline.search`): a replay is one that has no episodes, an
-adaptation one that begins where the policy or the plan says.
+It goes the way of every search (:mod:`amc.pipeline.search`): a replay is one that has no episodes,
+an adaptation one that begins where the policy or the plan says.
 """
 
 from __future__ import annotations

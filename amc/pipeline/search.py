@@ -88,8 +88,8 @@ def search(
     fields of :class:`amc.config.SearchConfig` (``episodes``, ``seed``, ``agent``, ``preset``,
     ``reward``, ``min_accuracy``), or all of them come as one ``config``. ``start`` is where the
     search begins, if not at the reference plan: a policy or a plan from elsewhere, or where one is
-    (:func:`amc.pipeline.source.find_source`); see :func:`amc.replay`. ``run`` is a folder to create; without
-    it nothing is written. Ctrl-C ends the search early, with the best plan so far.
+    (:func:`amc.pipeline.source.find_source`); see :func:`amc.replay`. ``run`` is a folder to
+    create; without it nothing is written. Ctrl-C ends the search early, with the best plan so far.
 
     ``resume=True`` goes on with the interrupted search in ``run``, with the settings that it began
     with: its episodes are played again from the record, without an evaluation, and those that

@@ -52,11 +52,10 @@ def find_units(
 
     ``example_inputs`` is a tensor or a tuple of positional arguments. ``importance`` names the
     criterion that ranks channels (:data:`amc.registry.IMPORTANCES`); ``calibration``, ``loss`` and
-    ``seed`` are what it looks at beside the weights (:func:`amc.pruning.importance.score`). The other
-    settings bound the kept widths (:class:`amc.config.Bounds`), and with ``allow_drop`` a unit
-    inside a residual branch may also go altogether, which leaves its block with the shortcut.
-    ``on_unit(done, total)`` reports progress; ``traced`` is what :func:`read_units` gave, where the
-    network has been traced already. The model is unchanged afterwards. Raises
+    ``seed`` are what it looks at beside the weights (:func:`amc.pruning.importance.score.score`).
+    The other settings bound the kept widths (:class:`amc.config.Bounds`), and with ``allow_drop`` a
+    unit inside a residual branch may also go altogether, which leaves its block with the shortcut.
+    ``on_unit(done, total)`` reports progress. The model is unchanged afterwards. Raises
     :class:`ModelError` where the forward fails or a weight is not finite, :class:`UnitError` where
     nothing can be pruned, and :class:`ConfigError` for an unknown ``importance`` or one that lacks
     what it looks at.

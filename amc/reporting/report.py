@@ -148,8 +148,8 @@ def _notes(run: Record) -> Html:
         if run.confirmation.tightened:
             notes.append(
                 f"The best plans missed the bound when they were measured; the one shown was "
-                f"planned for {formatting.percent(run.confirmation.tightened[-1])} of it, after the "
-                f"{done} episodes."
+                f"planned for {formatting.percent(run.confirmation.tightened[-1])} of it, after "
+                f"the {done} episodes."
             )
     if 0 < done < asked and not _ends_by_itself(run.config.agent):
         notes.append(f"Stopped after {done} of {asked} episodes: the plan is the best of those.")

@@ -1,9 +1,9 @@
 """Operations that mix channels: norms over them, products of activations, attention.
 
 A norm over channels works on those that are kept, so its channels stay free; the masked twin
-computes it likewise (``amc.pruning.slicing.slice``). A product of two activations has no weight in which a
-channel could be cut out of one factor alone, so all channels that meet in one matrix of the batch
-go together: in attention that is one head.
+computes it likewise (``amc.pruning.slicing.slice``). A product of two activations has no weight in
+which a channel could be cut out of one factor alone, so all channels that meet in one matrix of the
+batch go together: in attention that is one head.
 """
 
 from __future__ import annotations

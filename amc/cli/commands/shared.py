@@ -1,14 +1,13 @@
 """What the commands share: settings out of options, progress bars, how a recovery ends."""
 
 from __future__ import annotations
-from amc.cost.quantities import written_bound
 
 import json
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from amc.cost.quantities import limits_name
+from amc.cost.quantities import limits_name, written_bound
 from amc.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -82,7 +81,9 @@ def budget_texts(given: Given, default: list[str]) -> list[str]:
         return list(given.typed["budget"])
     if "budget" in given.file:
         limits = given.file["budget"].items()
-        return [f"{k}={written_bound(k, tuple(x) if isinstance(x, list) else x)}" for k, x in limits]
+        return [
+            f"{k}={written_bound(k, tuple(x) if isinstance(x, list) else x)}" for k, x in limits
+        ]
     return default
 
 

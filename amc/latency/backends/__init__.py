@@ -53,7 +53,7 @@ def make_backend(name: str, threads: int = 1, device: str = "cpu") -> Backend:
 
 
 def default_backend(threads: int = 1, device: str = "cpu") -> Backend:
-    """ONNX Backend where it is installed and runs on ``device``, otherwise PyTorch."""
+    """ONNX Runtime where it is installed and runs on ``device``, otherwise PyTorch."""
     there = device.partition(":")[0] in OnnxRuntime.devices and OnnxRuntime.missing() is None
     return (OnnxRuntime if there else TorchEager)(threads, device)
 

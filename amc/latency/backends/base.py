@@ -120,7 +120,7 @@ class Backend(ABC):
 
     @property
     def description(self) -> str:
-        """For people: ``ONNX Backend 1.31.1, 1 thread, float32, AMD EPYC``."""
+        """For people: ``ONNX Runtime 1.31.1, 1 thread, float32, AMD EPYC``."""
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         parts = [f"{self.title} {self.version}", threads, self.precision, host_name(self.device)]
         return ", ".join(part for part in parts if self.device == "cpu" or part != threads)

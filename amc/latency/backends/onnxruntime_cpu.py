@@ -1,4 +1,4 @@
-"""ONNX Backend on the CPU."""
+"""ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class OnnxRuntime(Backend):
     """The default target: fused, float32, each thread on a core of its own."""
 
     name = "onnxruntime"
-    title = "ONNX Backend"
+    title = "ONNX Runtime"
 
     @classmethod
     def missing(cls) -> str | None:

@@ -145,7 +145,7 @@ def test_killed_searches_go_on_as_if_nothing_had_happened(tmp_path, whole):
         assert result.plan == whole[1].plan
         assert not notes
         assert calls == len(evaluated) - call + 1
-    assert evaluated[-1] > SETTINGS.expert.warmup_episodes
+    assert evaluated[-1] > SETTINGS["expert"].warmup_episodes
 
 
 @pytest.mark.parametrize("agent", ["expert", "ddpg", "random"])
@@ -316,7 +316,7 @@ def test_the_command_does_what_is_missing(monkeypatch, capsys, tmp_path):
     assert Path("run/model.safetensors").read_bytes() == network
     assert Path("run/report.html").is_file()
 
-    monkeypatch.delattr("amc.task.finetune")  # there is nothing left to do
+    monkeypatch.delattr("amc.vision.task.finetune")  # there is nothing left to do
     code, again, _ = command(monkeypatch, capsys, "search", "--resume", "run")
     assert code == 0
     assert again.splitlines()[1:] == out.splitlines()[1:]

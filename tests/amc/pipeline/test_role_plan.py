@@ -26,13 +26,11 @@ def source(subject):
     ]
     cost = network.cost
     plan = plan_of(
-        network.units,
+        cost,
         widths,
-        macs=(cost.macs(widths), cost.dense("macs")),
-        params=(cost.params(widths), cost.dense("params")),
         weights_sha256="0" * 64,
         model=ModelConfig(spec="amc:resnet20", weights="gone.safetensors"),
-        input_shape=INPUTS,
+        example_inputs=torch.zeros(INPUTS),
     )
     return plan, network.units
 

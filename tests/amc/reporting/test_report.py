@@ -215,15 +215,15 @@ def test_latency_says_in_what_and_by_which_clock(tmp_path: Path) -> None:
     rows = tuple(
         row.model_copy(update={"cpu_ms": ms}) for row, ms in zip(results.rows, times, strict=True)
     )
-    quiet = results.model_copy(update={"rows": rows, "runtime": "ONNX Backend 1, AMD EPYC"})
+    quiet = results.model_copy(update={"rows": rows, "runtime": "ONNX Runtime 1, AMD EPYC"})
     quiet.save(folder.results)
     page = Page(write_report(folder.path))
-    assert "the networks in turns, in ONNX Backend 1, AMD EPYC." in page.text
+    assert "the networks in turns, in ONNX Runtime 1, AMD EPYC." in page.text
     assert "1.56 times as fast" in page.text
     assert [row[0] for row in page.tables["results"]][-1] == "Latency, batch 1"
     quiet.model_copy(update={"clock": "cpu", "noise": "it is busy"}).save(folder.results)
     page = Page(write_report(folder.path))
-    assert "in ONNX Backend 1, AMD EPYC; it is busy." in page.text
+    assert "in ONNX Runtime 1, AMD EPYC; it is busy." in page.text
     assert "2.00 times as fast" in page.text
     cpu = page.tables["results"][-1]
     assert cpu[0] == "CPU time, batch 1"

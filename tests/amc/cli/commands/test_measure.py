@@ -32,13 +32,11 @@ def saved(tmp_path_factory):
     units = find_units(model, torch.randn(SHAPE))
     cost, widths = CostTable(units), [max(1, unit.width // 3) for unit in units]
     plan = plan_of(
-        units,
+        cost,
         widths,
-        macs=(cost.macs(widths), cost.dense("macs")),
-        params=(cost.params(widths), cost.dense("params")),
         weights_sha256=weights_sha256(model),
         model=config,
-        input_shape=SHAPE,
+        example_inputs=torch.zeros(SHAPE),
     )
     save_model(slice_model(model, units, widths), plan, path)
     return path, plan

@@ -157,9 +157,8 @@ def test_a_batch_or_size_that_does_not_fit_is_said_with_its_shape(name):
 
 
 def test_unknown_names_and_settings():
-    with pytest.raises(
-        ConfigError, match="backend 'tvm' is unknown; choose from onnxruntime, torch,"
-    ):
+    message = "backend 'tvm' is unknown; choose from onnxruntime, torch,"
+    with pytest.raises(ConfigError, match=message):
         make_backend("tvm")
     with pytest.raises(ConfigError, match="does not run on 'cuda'; it runs on cpu"):
         make_backend("onnxruntime", device="cuda")
@@ -195,7 +194,7 @@ def test_the_default_is_onnx_runtime_and_pytorch_where_that_is_of_no_use(monkeyp
 
 def test_it_says_what_it_is_and_what_a_latency_depends_on():
     one, two = make_backend("onnxruntime"), make_backend("onnxruntime", threads=2)
-    assert one.description == f"ONNX Backend {one.version}, 1 thread, float32, {host.host_name()}"
+    assert one.description == f"ONNX Runtime {one.version}, 1 thread, float32, {host.host_name()}"
     assert "2 threads" in two.description
     different = {key for key, value in one.identity().items() if two.identity()[key] != value}
     assert different == {"threads"}

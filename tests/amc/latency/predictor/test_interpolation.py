@@ -9,7 +9,7 @@ from amc.latency.predictor.interpolation import Axis, cross, diagonal
 
 
 def kernel(inputs: float, outputs: float) -> float:
-    """As ONNX Backend's convolutions: blocks of 16 outputs, a slow path for odd inputs."""
+    """As ONNX Runtime's convolutions: blocks of 16 outputs, a slow path for odd inputs."""
     blocks = -(-outputs // 16) * 16
     if inputs <= 16:
         return 4 + 0.05 * inputs * blocks

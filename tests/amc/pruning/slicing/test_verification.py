@@ -171,10 +171,8 @@ def test_verification_names_the_failing_line_of_the_users_code(tiny):
 
     small.forward = forward
     line = forward.__code__.co_firstlineno + 1
-    with pytest.raises(
-        VerificationError,
-        match=rf"shape '\[7, 7\]' is invalid .*\(at test_verification.py:{line}\)",
-    ):
+    message = rf"shape '\[7, 7\]' is invalid .*\(at test_verification.py:{line}\)"
+    with pytest.raises(VerificationError, match=message):
         verify(model, small, units, [5, 3], x)
 
 

@@ -40,8 +40,8 @@ def make_problem(
     """Trace and verify ``task.model``, and make a problem of its units, costs and quality.
 
     ``on_unit(done, total)`` reports the units that are proven, ``on_stage(what, done, total)`` the
-    rest; ``traced`` is the network as it was traced already; ``latency`` makes a model of the units' latency where the settings ask for one (None: it
-    is measured in their runtime).
+    rest. ``traced`` is the network as it was traced already; ``latency`` makes a model of the units'
+    latency where the settings ask for one (None: it is measured in their backend).
 
     Raises :class:`UnitError` where nothing can be pruned, :class:`BudgetError` for a budget out of
     reach, and :class:`ConfigError` for an accuracy that the dense network itself does not have, or

@@ -17,7 +17,8 @@ class EpisodeBuffer(ReplayBuffer):
     """Whole episodes, every step with the final reward.
 
     Crediting the final reward to each transition is the paper's (He et al. 2018, section 3.3: the
-    reward of an episode is the same for all its layers). Storing the rollout that proposes what was executed
+    reward of an episode is the same for all its layers). Storing the rollout that proposes what was
+    executed
     (:func:`amc.envs.rollout.retrace`) in the place of the proposed one is ours.
 
     Args (beyond the base class's):
@@ -53,7 +54,7 @@ class EpisodeBuffer(ReplayBuffer):
         """(buffer size, 1) what :meth:`sample` gives out as rewards."""
 
     def add_episode(self, observations: np.ndarray, actions: np.ndarray, reward: float) -> None:
-        """Store a rollout: ``(units + 1, features)``, ``(units, 1)``, and the reward of its plan."""
+        """Store a rollout: ``(units + 1, features)``, ``(units, 1)``, and its plan's reward."""
         steps = len(actions)
         for t in range(steps):
             done = np.array([t == steps - 1])

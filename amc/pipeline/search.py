@@ -6,7 +6,7 @@
 | its units are proven        | :mod:`amc.pruning.slicing.unit_checks` |
 | where a search begins       | :mod:`amc.envs.reference_plan`, from :mod:`amc.envs.make` |
 | a plan is proposed          | the agent's ``ask``: :mod:`amc.agents` |
-| it is put on the budget     | :mod:`amc.cost.projection`, by :class:`amc.envs.problem.PruningProblem` |
+| it is put on the budget     | :mod:`amc.cost.projection`, by :mod:`amc.envs.problem` |
 | it is cut                   | :func:`amc.pruning.slicing.slice.slice_model` |
 | it is scored                | the task's ``evaluate``: :mod:`amc.vision.evaluator` |
 | the agent is told           | :mod:`amc.pipeline.loop` |

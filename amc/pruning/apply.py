@@ -19,7 +19,7 @@ from amc.tracing.units import Units
 
 @dataclass(frozen=True, eq=False)
 class Applied:
-    """A sliced network that had been proven equal to its masked twin before anything else was done to it."""
+    """A sliced network that was proven equal to its masked twin before it was changed further."""
 
     model: nn.Module
     """Really smaller; mended where the task says so, BatchNorm recalibrated."""

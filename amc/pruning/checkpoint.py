@@ -96,7 +96,8 @@ def load_model(path: Path | str, *, allow_factory: bool = False) -> tuple[nn.Mod
     params = sum(parameter.numel() for parameter in model.parameters())
     if params != card.plan.costs["params"]:
         raise ModelError(
-            f"{path}: its plan leaves {card.plan.costs['params']:,} parameters, its tensors hold {params:,}"
+            f"{path}: its plan leaves {card.plan.costs['params']:,} parameters, its tensors hold "
+            f"{params:,}"
         )
     return model.eval(), card
 

@@ -18,8 +18,8 @@ from amc.utils.settings import explain
 class Episode:
     """One finished episode: what was asked, what was done, what it cost and what it is worth.
 
-    The sequences hold one entry per unit. Costs are by quantity (:mod:`amc.cost.quantities`), as far
-    as the search knows them.
+    The sequences hold one entry per unit. Costs are by quantity (:mod:`amc.cost.quantities`),
+    as far as the search knows them.
     """
 
     number: int

@@ -40,7 +40,8 @@ class Front(JsonDocument):
             if missing:
                 known = ", ".join(map(word, plan.costs))
                 raise BudgetError(
-                    f"this search did not look at {word(missing[0])}; its plans are known by {known}"
+                    f"this search did not look at {word(missing[0])}; its plans are known by "
+                    f"{known}"
                 )
             if all(_met(plan.costs[q], plan.kept[q], bound) for q, bound in limits.items()):
                 return plan

@@ -29,7 +29,7 @@ def export(
     """Write a pruned network for deployment, and check what was written against PyTorch.
 
     Of a run, that is the finetuned network, or the pruned one where nothing was finetuned. The
-    batch size stays free: each file is run at several on random inputs (ONNX in ONNX Backend), and
+    batch size stays free: each file is run at several on random inputs (ONNX in ONNX Runtime), and
     one that differs from PyTorch is not kept. ONNX needs `pip install amc-agent[onnx]`.
 
         amc export runs/NAME --onnx small.onnx

@@ -108,8 +108,8 @@ def _against(found: Measurement, row: Measured) -> tuple[str, str]:
 def _explain(found: Explanation) -> None:
     _say(
         f"\nMACs fell to {formatting.percent(found.kept_macs)}, time to "
-        f"{formatting.percent(found.ms / found.dense_ms)}. That is {_ms(found.missing_ms)} more than if "
-        "time followed MACs:"
+        f"{formatting.percent(found.ms / found.dense_ms)}. That is {_ms(found.missing_ms)} more "
+        "than if time followed MACs:"
     )
     _warn(found.warning)
     causes = Table.grid(padding=(0, 2, 0, 2))

@@ -122,8 +122,8 @@ def _cut_unscored(
     plan.save(path / "plan.json")
     save_model(small, plan, path / "pruned.safetensors")
     console.print(
-        f"plan        {percent(plan.costs['macs'] / plan.dense_costs['macs'])} of the MACs, "
-        f"{percent(plan.costs['params'] / plan.dense_costs['params'])} of the parameters (not scored)\n"
+        f"plan        {percent(plan.kept['macs'])} of the MACs, "
+        f"{percent(plan.kept['params'])} of the parameters (not scored)\n"
         f"verified    relative error {error:.1e}\n"
         f"network     {path / 'pruned.safetensors'} (BatchNorm as in the dense one)",
         highlight=False,

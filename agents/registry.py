@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from amc.config import in_file
 from amc.errors import ConfigError
 from amc.models.factory import import_file
+from amc.presets import in_file
 from amc.registry import AGENTS
 
 if TYPE_CHECKING:

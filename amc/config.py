@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
-    PositiveInt,
     SerializeAsAny,
     model_validator,
 )
 
+from amc.bounds import Bounds
 from amc.cost.quantities import QUANTITIES, Bound, Limit
 from amc.errors import ConfigError
+from amc.presets import PRESETS, agent_settings, in_file
 from amc.registry import AGENTS, BACKENDS, IMPORTANCES, REWARDS
 from amc.utils.options import AGENT, PLAN, RUN, TUNING, Option
-from amc.utils.registry import Registry, imported
+from amc.utils.registry import Registry
 from amc.utils.settings import Settings
 
 _NETWORK = ("search", "replay", "compare", "inspect", "measure")
@@ -91,11 +90,6 @@ def _agent(name: str) -> str:
     return name
 
 
-def in_file(name: str) -> bool:
-    """Whether ``name`` is that of an object in a user's Python file, ``path/to/file.py:Class``."""
-    return name.rpartition(":")[0].endswith(".py")
-
-
 def _known(registry: Registry[Any]) -> AfterValidator:
     """Refuses a name that is not in the table."""
 
@@ -112,55 +106,6 @@ AgentName = Annotated[str, AfterValidator(_agent)]
 ImportanceName = Annotated[str, _known(IMPORTANCES)]
 RewardName = Annotated[str, _known(REWARDS)]
 BackendName = Annotated[str, _known(BACKENDS)]
-
-
-class Preset(NamedTuple):
-    """An agent, its settings where they are not the defaults, and the length of its search."""
-
-    agent: str
-    episodes: int
-    settings: dict[str, Any]
-
-
-PRESETS = {
-    "default": Preset("expert", 150, {}),
-    # He et al., AMC, ECCV 2018, section 4 and the authors' code: 400 episodes, 100 of them random,
-    # truncated-normal noise .5 decaying by .95, one update for each transition.
-    "amc-paper": Preset(
-        "ddpg",
-        400,
-        {
-            "warmup_episodes": 100,
-            "warmup": "uniform",
-            "start_uniform": False,
-            "gradient_steps": -1,
-            "buffer_episodes": 100,
-            "bootstrap": True,
-            "noise_decay": 0.95,
-            "noise_floor": 0.0,
-            "shaping": "baseline",
-        },
-    ),
-}
-"""Settings of a search by name."""
-
-
-def agent_settings(name: str, values: Any = None, preset: str = "default") -> Settings | None:
-    """The settings of the agent ``name``, checked; None where it has none.
-
-    What ``values`` does not say is as in the preset, if that is one of this agent's. Raises
-    :class:`ConfigError` where they are not sound, and for values that the agent does not take.
-    """
-    place = AGENTS.entry(name).traits["settings"] if name in AGENTS else None
-    if place is None:
-        if values:
-            raise ConfigError(f"agent {name!r} has no settings")
-        return None
-    kind: type[Settings] = imported(place) if isinstance(place, str) else place
-    if isinstance(values, kind):
-        return values
-    preset_values = PRESETS[preset].settings if PRESETS[preset].agent == name else {}
-    return kind.parse({**preset_values, **dict(values or {})}, f"agent_settings.{name}")
 
 
 class FinetuneConfig(Settings):
@@ -194,19 +139,6 @@ QuantityName = Annotated[str, _known(QUANTITIES)]
 Signal = Literal["kl", "accuracy", "cross_entropy"]
 
 
-UNIT_KINDS = ("conv", "linear", "embedding", "stream", "heads")
-"""Kinds of units. A depthwise convolution is none: its channels ride with the unit it reads."""
-
-
-def _by_kind(given: Any) -> Any:
-    """A bare number stands for all kinds."""
-    values = {"all": given} if isinstance(given, int) else given
-    for kind in values if isinstance(values, dict) else ():
-        if kind not in ("all", *UNIT_KINDS):
-            raise ValueError(f"no unit is of kind {kind!r}; write all, {', '.join(UNIT_KINDS)}")
-    return values
-
-
 class LatencyConfig(Settings):
     """Where and how latency is measured (:mod:`amc.latency.backends`)."""
 
@@ -219,54 +151,6 @@ class LatencyConfig(Settings):
     threads: Annotated[int, Option("--latency-threads", _BOTH, PLAN)] = Field(1, ge=1)
     """CPU threads of that runtime."""
     device: str = "cpu"
-
-
-_WIDTHS = ("search", "replay", "compare", "inspect")
-
-
-class Bounds(Settings):
-    """Which kept widths the units of a network may take; the full width is always allowed."""
-
-    min_keep: Annotated[float, Option("--min-keep", _WIDTHS, PLAN)] = Field(0.1, ge=0, le=1)
-    """Least fraction of a unit to keep."""
-    min_width: Annotated[int, Option("--min-width", _WIDTHS, PLAN)] = Field(1, ge=1)
-    """Least width of a unit to keep, in groups of channels (a head is one group)."""
-    round_to: Annotated[
-        dict[str, PositiveInt],
-        BeforeValidator(_by_kind),
-        Option("--round-to", _WIDTHS, PLAN, texts=True),
-    ] = Field(default_factory=lambda: {"all": 1})
-    """Keep multiples of so many channels: 8 (all units), or by kind of unit, ``conv=8`` (conv,
-    linear, embedding, stream, heads); repeatable. Default: 1; of a search for latency ``auto``, the
-    grid on which plans of that latency keep the most.
-
-    Kept channels are multiples of this, by kind of unit; ``all`` stands for the kinds that are
-    not named, and a bare number for ``all``. A unit of groups of g channels keeps multiples of
-    n / gcd(n, g) groups, as its first producer counts channels: of 12 channels in each group, 8
-    asks for pairs of groups."""
-    exclude: Annotated[tuple[str, ...], Option("--exclude", _WIDTHS, PLAN)] = ()
-    """Units to leave alone: a name or shell pattern of theirs or of a layer tied into them
-    (``layer1.*``), or ``kind:stream``; repeatable."""
-    gentle_ends: Annotated[bool, Option("--gentle-ends", _WIDTHS, PLAN)] = False
-    """Keep at least half of what the first layer writes and the output layers read."""
-    allow_drop: Annotated[bool, Option("--allow-drop", _WIDTHS, PLAN)] = False
-    """Let units inside residual branches go altogether, so that a block becomes its shortcut."""
-
-
-def parse_multiples(texts: Sequence[str]) -> dict[str, int]:
-    """``["8", "conv=16"]`` as ``{"all": 8, "conv": 16}``: what ``round_to`` takes.
-
-    Raises :class:`ConfigError` for a text that does not parse and for a kind that is given twice.
-    """
-    multiples: dict[str, int] = {}
-    for text in texts:
-        kind, _, number = text.partition("=") if "=" in text else ("all", "", text)
-        if not number.isdecimal():
-            raise ConfigError(f"round_to {text!r}: write a number, or KIND=NUMBER (conv=8)")
-        if kind in multiples:
-            raise ConfigError(f"round_to {text!r}: {kind} has two multiples; give one")
-        multiples[kind] = int(number)
-    return multiples
 
 
 class SearchConfig(Bounds):
@@ -413,47 +297,3 @@ class SearchConfig(Bounds):
 def sign_of(quality: str) -> float:
     """-1 where less of that quality is better, which its reward gives a minus sign."""
     return -1.0 if quality in ("kl", "cross_entropy") else 1.0
-
-
-class CompareConfig(Settings):
-    """Searchers that are run side by side."""
-
-    agents: Annotated[
-        tuple[str, ...], Option("--agents", ("compare",), AGENT, basic=True, commas=True)
-    ] = Field(default_factory=AGENTS.names, min_length=1)
-    """Agents of the table above, with commas; the first is tested against every other.
-
-    ``NAME``, or ``NAME:PRESET``, one of :data:`PRESETS`, or ``path/to/file.py:Class``."""
-    seeds: Annotated[int, Option("--seeds", ("compare",), AGENT, basic=True)] = Field(10, ge=1)
-    """Searches with each agent, with seeds from 0; one where nothing is random."""
-    evaluations: Annotated[
-        tuple[PositiveInt, ...],
-        Option("--evaluations", ("compare",), AGENT, basic=True, commas=True),
-    ] = Field((20, 40, 80, 150), min_length=1)
-    """Compare after so many evaluated plans; the largest is the length of a search."""
-    search: SearchConfig
-    """What all searches have in common. Its agent, preset, seed and episodes are replaced."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        for agent in self.agents:
-            self.job(agent, 0)
-        return self
-
-    def job(self, agent: str, seed: int) -> SearchConfig:
-        """The settings of one search; raises :class:`ConfigError` for an unknown agent."""
-        name, colon, preset = agent.partition(":")
-        if name.endswith(".py") and colon:  # a class in a user's file
-            name, colon, preset = agent, "", ""
-        if colon and (name != "ddpg" or preset not in PRESETS):
-            presets = ", ".join(f"ddpg:{known}" for known in PRESETS)
-            raise ConfigError(f"agent {agent!r}: with a preset, write one of {presets}")
-        preset = preset or "default"
-        own = {
-            "agent": name,
-            "preset": preset,
-            "agent_settings": {},
-            "seed": seed,
-            "episodes": max(self.evaluations),
-        }
-        return SearchConfig.parse(self.search.model_dump() | own)

@@ -16,8 +16,9 @@ import numpy as np
 from common import RESULTS, add_inputs, search_side_by_side
 
 from amc.agents.expert.settings import ExpertConfig
+from amc.comparison.settings import CompareConfig
 from amc.comparison.statistics import AgentResult, Comparison, significance
-from amc.config import CompareConfig, SearchConfig
+from amc.config import SearchConfig
 from amc.pipeline.search import make_config
 
 DEFAULT = "default"

@@ -12,7 +12,8 @@ import argparse
 
 from common import RESULTS, add_inputs, search_side_by_side
 
-from amc.config import CompareConfig, SearchConfig
+from amc.comparison.settings import CompareConfig
+from amc.config import SearchConfig
 from amc.pipeline.search import make_config
 
 FEW, MANY = 80, 800

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from amc.comparison.compare import compare
+from amc.comparison.settings import CompareConfig
 from amc.comparison.statistics import Comparison
-from amc.config import CompareConfig, DataConfig, ModelConfig
+from amc.config import DataConfig, ModelConfig
 from amc.vision.task import image_task
 
 RESULTS = Path(__file__).parent / "results"

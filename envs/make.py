@@ -8,7 +8,8 @@ from functools import partial
 
 from torch import nn
 
-from amc.config import Bounds, DataConfig, EvaluateConfig, ModelConfig, SearchConfig
+from amc.bounds import Bounds
+from amc.config import DataConfig, EvaluateConfig, ModelConfig, SearchConfig
 from amc.cost.budget import Budgets, parse_budget, resolve
 from amc.cost.quantities import Bound
 from amc.cost.table import CostTable, Latency
@@ -40,7 +41,7 @@ def make_problem(
     """Trace and verify ``task.model``, and make a problem of its units, costs and quality.
 
     ``on_unit(done, total)`` reports the units that are proven, ``on_stage(what, done, total)`` the
-    rest. ``traced`` is the network as it was traced already; ``latency`` makes a model of the units'
+    rest. ``traced`` is the network as it was traced already; ``latency`` models the units'
     latency where the settings ask for one (None: it is measured in their backend).
 
     Raises :class:`UnitError` where nothing can be pruned, :class:`BudgetError` for a budget out of

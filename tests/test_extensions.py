@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 import amc
-from amc.config import CompareConfig, LatencyConfig, SearchConfig
+from amc.comparison.settings import CompareConfig
+from amc.config import LatencyConfig, SearchConfig
 from amc.cost.budget import parse_budget
 from amc.cost.quantities import COUNT, QUANTITIES, Quantity
 from amc.errors import ConfigError

@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from amc.config import CompareConfig, SearchConfig
+from amc.comparison.settings import CompareConfig
+from amc.config import SearchConfig
 from amc.errors import ConfigError
 from amc.utils.options import settings_in
 from amc.utils.settings import Settings, explain, load_toml

@@ -17,11 +17,12 @@ from rich.table import Table
 
 from amc.comparison.job_pool import Failure, MakeTask, Progress, work
 from amc.comparison.jobs import Job, Outcome, all_jobs, read_outcomes, write_outcomes
+from amc.comparison.settings import CompareConfig
 from amc.comparison.statistics import Comparison, stand
-from amc.config import CompareConfig, sign_of
+from amc.config import sign_of
 from amc.errors import RunError
 from amc.records.run_folder import versions
-from amc.reporting import figures
+from amc.reporting import figure_style, figures
 from amc.utils.atomic_files import replacing
 from amc.utils.settings import load_toml, save_toml
 
@@ -134,7 +135,7 @@ def write_comparison(folder: CompareFolder, config: CompareConfig, comparison: C
         {one.agent: one.curves for one in comparison.agents}, comparison.quality
     )
     for path in folder.pictures:
-        figures.save(figure, path)
+        figure_style.save(figure, path)
     with replacing(folder.page) as draft:
         draft.write_text(_page(folder, config, comparison), encoding="utf-8")
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import NamedTuple
 
 from amc.comparison.jobs import Job, Outcome, play
-from amc.config import CompareConfig
+from amc.comparison.settings import CompareConfig
 from amc.errors import AMCError, ConfigError
 from amc.task import Task
 from amc.utils.engine import Died, Engine, Failed, NotReadyError, Tell

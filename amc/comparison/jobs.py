@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError, model_validator
 
-from amc.config import CompareConfig, SearchConfig
+from amc.comparison.settings import CompareConfig
+from amc.config import SearchConfig
 from amc.errors import RunError
 from amc.pipeline.search import search
 from amc.records.episode import fractions_by_quantity

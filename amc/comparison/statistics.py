@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from amc.comparison.jobs import Outcome
-from amc.config import CompareConfig, SearchConfig, sign_of
+from amc.comparison.settings import CompareConfig
+from amc.config import SearchConfig, sign_of
 from amc.errors import ConfigError
 from amc.utils import formatting
 

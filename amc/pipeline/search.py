@@ -29,7 +29,7 @@ from typing import Any
 from amc.agents.baselines.fixed_plans import Replayed
 from amc.agents.policy import Policy
 from amc.agents.registry import Agent, make_agent
-from amc.config import PRESETS, SearchConfig
+from amc.config import SearchConfig
 from amc.cost.budget import Budgets, parse_budget
 from amc.envs.problem import PruningProblem
 from amc.errors import ConfigError
@@ -39,6 +39,7 @@ from amc.pipeline.history import OnEpisode
 from amc.pipeline.loop import SearchLoop, in_turn, play_recorded, play_rest
 from amc.pipeline.setup import prepare
 from amc.pipeline.source import Source, find_source
+from amc.presets import PRESETS
 from amc.pruning.plan import Plan
 from amc.records.episode import Episode
 from amc.records.pareto_front import Front

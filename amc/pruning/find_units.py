@@ -53,7 +53,7 @@ def find_units(
     ``example_inputs`` is a tensor or a tuple of positional arguments. ``importance`` names the
     criterion that ranks channels (:data:`amc.registry.IMPORTANCES`); ``calibration``, ``loss`` and
     ``seed`` are what it looks at beside the weights (:func:`amc.pruning.importance.score.score`).
-    The other settings bound the kept widths (:class:`amc.config.Bounds`), and with ``allow_drop`` a
+    The other settings bound the kept widths (:class:`amc.bounds.Bounds`), and with ``allow_drop`` a
     unit inside a residual branch may also go altogether, which leaves its block with the shortcut.
     ``on_unit(done, total)`` reports progress. The model is unchanged afterwards. Raises
     :class:`ModelError` where the forward fails or a weight is not finite, :class:`UnitError` where

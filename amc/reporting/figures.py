@@ -1,19 +1,9 @@
-"""The pictures of a run, as matplotlib figures: for the report, and for TensorBoard.
-
-As they come they are dark on white; :func:`to_svg` drops the background and makes the colours the
-page's own, so that a picture follows it into dark mode.
-"""
+"""The pictures of a run, as matplotlib figures: for the report, and for TensorBoard."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
-from html import escape
-from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -21,54 +11,8 @@ from matplotlib.colors import ListedColormap, Normalize, to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from amc.reporting.figure_style import ACCENT, HALO, MUTED, SECOND, SOFT, styled
 from amc.utils import formatting
-from amc.utils.atomic_files import replacing
-
-MUTED, LINE, SOFT, ACCENT, SECOND = "#7a848c", "#b4bcc2", "#c3cbce", "#1f8f84", "#d9702f"
-"""Text, hairlines, the dense network, what is kept or learned, the one thing to look at."""
-
-HALO = "halo"
-"""End of the ids of labels that lie over data: the page draws a rim around them."""
-
-_VARIABLES = {
-    MUTED: "var(--muted)",
-    LINE: "var(--line)",
-    SOFT: "var(--soft)",
-    ACCENT: "var(--accent)",
-    SECOND: "var(--second)",
-}
-
-_STYLE: dict[Any, Any] = {
-    "figure.facecolor": "white",  # TensorBoard drops transparency, and smooth edges with it
-    "axes.facecolor": "none",
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": MUTED,
-    "axes.titlecolor": MUTED,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": LINE,
-    "grid.linewidth": 0.6,
-    "text.color": MUTED,
-    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "font.size": 10,
-    "font.family": "DejaVu Sans",
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "svg.fonttype": "none",  # text stays text: it takes the page's font and can be found
-    "svg.hashsalt": "amc",  # the same data give the same bytes
-}
-_styled = mpl.rc_context(_STYLE)
 
 _WIDE, _NARROW = 12.0, 5.2
 """Inches; a picture's text has the same size in a column of the page, and on a phone."""
@@ -97,7 +41,7 @@ _AGENTS = (
 _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g}%")
 
 
-@_styled
+@styled
 def plan_figure(
     names: Sequence[str],
     dense_widths: Sequence[int],
@@ -139,7 +83,7 @@ def plan_figure(
     return figure
 
 
-@_styled
+@styled
 def progress_figure(rewards: Sequence[float], title: str = "") -> Figure:
     """Every episode's reward (dots) and the best so far (line), against episodes from 1."""
     figure, axes = _axes(title)
@@ -156,7 +100,7 @@ def progress_figure(rewards: Sequence[float], title: str = "") -> Figure:
     return figure
 
 
-@_styled
+@styled
 def tradeoff_figure(
     kept: Sequence[float],
     quality: Sequence[float],
@@ -190,7 +134,7 @@ def tradeoff_figure(
     return figure
 
 
-@_styled
+@styled
 def front_figure(
     episodes: tuple[Sequence[float], Sequence[float]],
     front: tuple[Sequence[float], Sequence[float]],
@@ -221,7 +165,7 @@ def front_figure(
     return figure
 
 
-@_styled
+@styled
 def finetune_figure(accuracies: Sequence[float], dense: float | None, title: str = "") -> Figure:
     """Test accuracy after each epoch of finetuning, and the dense network's as a line."""
     figure, axes = _axes(title)
@@ -245,7 +189,7 @@ def finetune_figure(accuracies: Sequence[float], dense: float | None, title: str
     return figure
 
 
-@_styled
+@styled
 def seconds_figure(seconds: Mapping[str, float], title: str = "") -> Figure:
     """Wall time of each phase, longest part first as given."""
     figure, axes = _axes(title, height=0.55 + 0.46 * len(seconds))
@@ -268,7 +212,7 @@ def seconds_figure(seconds: Mapping[str, float], title: str = "") -> Figure:
     return figure
 
 
-@_styled
+@styled
 def comparison_figure(curves: Mapping[str, np.ndarray], quality: str, title: str = "") -> Figure:
     """The best so far against evaluated plans: median of the seeds, a band for their middle half.
 
@@ -299,34 +243,6 @@ def comparison_figure(curves: Mapping[str, np.ndarray], quality: str, title: str
     axes.set_ylim(shown.min() - margin, shown.max() + margin)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
     return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a picture by itself, on white: SVG or PNG, by the suffix."""
-    dated = {"Date": None} if path.suffix == ".svg" else {}
-    with mpl.rc_context(_STYLE), replacing(path) as draft:
-        figure.savefig(draft, dpi=150, metadata=dated)
-
-
-def to_svg(figure: Figure, name: str, description: str) -> str:
-    """An ``<svg>`` element for a page: scales to its box, colours are the page's variables.
-
-    ``name`` keeps its ids apart from those of the page's other pictures; ``description`` is what
-    a screen reader says.
-    """
-    buffer = io.StringIO()
-    with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", facecolor="none", metadata={"Date": None})
-    drawing = buffer.getvalue()
-    drawing = drawing[drawing.index("<svg") :]
-    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
-    size = re.search(r'viewBox="[^"]*"', drawing)
-    head = f'<svg {size[0] if size else ""} role="img" aria-label="{escape(description)}">'
-    drawing = head + drawing[drawing.index(">") + 1 :]
-    drawing = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", drawing)
-    for colour, variable in _VARIABLES.items():
-        drawing = drawing.replace(colour, variable)
-    return drawing
 
 
 def _axes(title: str, width: float = _NARROW, height: float = 3.1) -> tuple[Figure, Axes]:

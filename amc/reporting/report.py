@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from rich.table import Table
-from rich.text import Text
 
 from amc.config import FinetuneConfig
 from amc.cost import quantities
@@ -19,7 +17,7 @@ from amc.records.results import Results
 from amc.records.run_folder import RunFolder
 from amc.records.run_record import Record
 from amc.registry import AGENTS, REWARDS
-from amc.reporting import figures
+from amc.reporting import figure_style, figures
 from amc.reporting.command_line import command_line, flatten, without_option
 from amc.reporting.html import Html, join, page, table, tag
 from amc.reporting.tables import compare, front_rows, measured_in
@@ -43,34 +41,6 @@ def write_report(run: Path) -> Path:
     with replacing(target) as draft:
         draft.write_text(document, encoding="utf-8")
     return target
-
-
-def results_table(results: Results) -> Table:
-    """The same numbers as the page's, for a terminal."""
-    shown = Table(caption=f"latency in {measured_in(results)}", caption_justify="left")
-    shown.add_column("")
-    for row in results.rows:
-        shown.add_column(row.name, justify="right")
-    for label, cells in compare(results):
-        shown.add_row(
-            label,
-            *(
-                Text.assemble(cell.value, *((f"\n{note}", "dim") for note in cell.notes))
-                for cell in cells
-            ),
-        )
-    return shown
-
-
-def front_table(front: Front) -> Table:
-    """The plans of a front, for a terminal."""
-    head, rows = front_rows(front)
-    shown = Table(title="plans that no other beats in both cost and quality")
-    for name in head:
-        shown.add_column(name, justify="right")
-    for row in rows:
-        shown.add_row(*row)
-    return shown
 
 
 def _render(run: Record) -> str:
@@ -184,7 +154,7 @@ def _plan_section(plan: Plan) -> Html:
     for compact in (False, True):
         kind = "narrow" if compact else "wide"
         drawn = figures.plan_figure(names, dense, widths, compact=compact)
-        svg = Html(figures.to_svg(drawn, f"plan-{kind}", description))
+        svg = Html(figure_style.to_svg(drawn, f"plan-{kind}", description))
         pictures.append(tag("div", svg, class_=kind))
     rows: list[list[str]] = [
         [
@@ -343,7 +313,7 @@ def _recipe(results: Results) -> FinetuneConfig:
 
 
 def _figure(title: str, caption: str, name: str, drawn: Figure) -> Html:
-    svg = Html(figures.to_svg(drawn, name, f"{title}: {caption}"))
+    svg = Html(figure_style.to_svg(drawn, name, f"{title}: {caption}"))
     return tag("figure", tag("figcaption", tag("strong", title), tag("p", caption)), svg)
 
 

@@ -17,7 +17,7 @@ from typing import overload
 
 import numpy as np
 
-from amc.config import Bounds
+from amc.bounds import Bounds
 from amc.errors import UnitError
 from amc.tracing.ids import Purpose
 from amc.tracing.rules import Layer
@@ -200,7 +200,7 @@ class Units(Sequence[Unit]):
         min_width: int = 1,
         gentle_ends: bool = False,
     ) -> Units:
-        """The same units with bounds on their kept widths (:class:`amc.config.Bounds`).
+        """The same units with bounds on their kept widths (:class:`amc.bounds.Bounds`).
 
         A unit that these leave no choice is frozen, with the reason. Raises :class:`UnitError` for
         a pattern that matches nothing, and :class:`ConfigError` for a bound out of its range.

@@ -10,16 +10,10 @@ from pydantic import ValidationError
 
 from amc.agents.ddpg.settings import DDPGConfig
 from amc.agents.expert.settings import ExpertConfig
-from amc.config import (
-    PRESETS,
-    DataConfig,
-    EvaluateConfig,
-    FinetuneConfig,
-    ModelConfig,
-    SearchConfig,
-    parse_multiples,
-)
+from amc.bounds import parse_multiples
+from amc.config import DataConfig, EvaluateConfig, FinetuneConfig, ModelConfig, SearchConfig
 from amc.errors import ConfigError
+from amc.presets import PRESETS
 from amc.utils.settings import Settings, load_toml, save_toml
 
 FULL = SearchConfig(

@@ -20,7 +20,7 @@ from amc.cli.commands.shared import (
 )
 from amc.cli.from_settings import settings_command
 from amc.cli.given import Given
-from amc.config import CompareConfig
+from amc.comparison.settings import CompareConfig
 from amc.registry import AGENTS
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from amc.bounds import Bounds
 from amc.cli import options as opt
 from amc.cli.commands.shared import (
     console,
@@ -17,7 +18,7 @@ from amc.cli.commands.shared import (
 )
 from amc.cli.from_settings import settings_command
 from amc.cli.given import Given
-from amc.config import Bounds, SearchConfig
+from amc.config import SearchConfig
 
 
 @settings_command(

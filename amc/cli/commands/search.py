@@ -180,7 +180,8 @@ def run_search(
     from amc.pipeline.recovery import recovered
     from amc.pipeline.search import search as find_plan
     from amc.records.run_folder import RunFolder
-    from amc.reporting.report import front_table, write_report
+    from amc.reporting.report import write_report
+    from amc.reporting.terminal import front_table
 
     folder = RunFolder(path)
     command = shlex.join(["amc", "search", "--resume", str(path)])

@@ -89,7 +89,7 @@ def budget_texts(given: Given, default: list[str]) -> list[str]:
 
 def multiples(given: Given) -> dict[str, Any]:
     """``round_to``, where it was typed; raises :class:`ConfigError` where it does not parse."""
-    from amc.config import parse_multiples
+    from amc.bounds import parse_multiples
 
     texts = given.typed.get("round_to")
     return {"round_to": parse_multiples(texts)} if texts else {}
@@ -175,7 +175,7 @@ def recover_plan(
     """Slice the folder's plan, finetune and report, unless that is ``done``; show the outcome."""
     from amc.pipeline.recovery import recover
     from amc.pruning.plan import Plan
-    from amc.reporting.report import results_table
+    from amc.reporting.terminal import results_table
 
     if done is None:
         with progress_bar() as bar:

@@ -13,8 +13,8 @@ import torch
 from amc.agents.baselines.random_search import RandomSearch
 from amc.agents.ddpg.agent import DDPGAgent, PruningDDPG
 from amc.agents.ddpg.settings import DDPGConfig
-from amc.config import PRESETS
 from amc.envs.observation import FEATURES
+from amc.presets import PRESETS
 from amc.records.episode import Episode
 from tests.fakes import FakeCost, FakeQuality, fake_problem, fake_units, play
 

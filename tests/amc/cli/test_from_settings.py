@@ -12,8 +12,10 @@ from pydantic import Field
 from amc.cli.app import load
 from amc.cli.config_file import read_config
 from amc.cli.from_settings import parameters
-from amc.config import PRESETS, CompareConfig, DataConfig, ModelConfig, SearchConfig
+from amc.comparison.settings import CompareConfig
+from amc.config import DataConfig, ModelConfig, SearchConfig
 from amc.errors import ConfigError
+from amc.presets import PRESETS
 from amc.registry import AGENTS, BACKENDS, IMPORTANCES, REWARDS
 from amc.utils.options import Option, OptionOfField, options_of, parameter_name
 from amc.utils.settings import load_toml, save_toml

@@ -14,8 +14,9 @@ from scipy.stats import wilcoxon
 
 from amc.comparison.compare import compare, tables
 from amc.comparison.jobs import Outcome, all_jobs, read_outcomes
+from amc.comparison.settings import CompareConfig
 from amc.comparison.statistics import AgentResult, significance, stand
-from amc.config import CompareConfig, SearchConfig, sign_of
+from amc.config import SearchConfig, sign_of
 from amc.errors import ConfigError, RunError
 from tests.tiny import failing_task, no_task, tiny_task
 

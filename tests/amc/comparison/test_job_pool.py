@@ -11,7 +11,8 @@ import pytest
 
 from amc.comparison.job_pool import ONE_THREAD, Event, Failure, MakeTask, Progress, work
 from amc.comparison.jobs import Job, Outcome
-from amc.config import CompareConfig, SearchConfig
+from amc.comparison.settings import CompareConfig
+from amc.config import SearchConfig
 from amc.errors import ConfigError
 from amc.task import Task
 from tests.tiny import failing_task, no_task, tiny_task

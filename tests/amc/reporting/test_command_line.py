@@ -6,15 +6,9 @@ import shlex
 from typing import Any
 
 from amc.agents.expert.settings import ExpertConfig
+from amc.bounds import parse_multiples
 from amc.cli.app import load
-from amc.config import (
-    DataConfig,
-    EvaluateConfig,
-    FinetuneConfig,
-    ModelConfig,
-    SearchConfig,
-    parse_multiples,
-)
+from amc.config import DataConfig, EvaluateConfig, FinetuneConfig, ModelConfig, SearchConfig
 from amc.reporting.command_line import command_line, without_option
 
 

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from amc.reporting import figures
+from amc.reporting import figure_style, figures
 
 
 def axes_of(figure: Figure) -> Axes:
@@ -104,7 +104,7 @@ def test_seconds_are_bars_in_the_given_order() -> None:
 def test_svg_is_well_formed_keeps_its_text_and_takes_the_page_s_colours() -> None:
     names = ["a<b & $c$", "stages.0.blocks.1.token_mixer.projection"]
     figure = figures.plan_figure(names, [8, 8], [4, 8])
-    svg = figures.to_svg(figure, "plan", 'kept & "dense"')
+    svg = figure_style.to_svg(figure, "plan", 'kept & "dense"')
     # Inside HTML, xlink needs no declaration; an XML parser wants one.
     root = ET.fromstring(svg.replace("<svg", '<svg xmlns:xlink="x"', 1))
     texts = {element.text for element in root.iter("text")}
@@ -113,7 +113,7 @@ def test_svg_is_well_formed_keeps_its_text_and_takes_the_page_s_colours() -> Non
     assert "width" not in root.attrib  # it fills its box
     assert all(name.startswith("plan-") for name in (e.get("id") for e in root.iter()) if name)
     assert "var(--accent)" in svg
-    assert figures.ACCENT not in svg
+    assert figure_style.ACCENT not in svg
 
 
 def test_standings_draw_medians_middle_halves_and_single_plans() -> None:

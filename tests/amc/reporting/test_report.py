@@ -19,7 +19,8 @@ from amc.records.episode import Episode, read_episodes
 from amc.records.pareto_front import Front, nondominated
 from amc.records.results import Results, Row
 from amc.records.run_folder import RunFolder
-from amc.reporting.report import front_table, results_table, write_report
+from amc.reporting.report import write_report
+from amc.reporting.terminal import front_table, results_table
 from amc.task import Epoch
 from amc.utils.settings import save_toml
 

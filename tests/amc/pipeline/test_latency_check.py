@@ -176,7 +176,7 @@ def test_microseconds_ranges_floors_and_rewards():
     assert absolute.plan.costs["latency_us"] <= 0.6 * dense
     ranged = search(task, "latency=0.55:0.9", **settings())
     assert len({e.budget["latency_us"] for e in ranged.history}) > 4
-    assert ranged.front.within({"latency_us": 0.7}).costs["latency_us"][1] <= 0.7
+    assert ranged.front.within({"latency_us": 0.7}).kept["latency_us"] <= 0.7
     floor = search(task, min_accuracy=0.9, minimise="latency_us", **settings())
     assert floor.best.quality["accuracy"] >= 0.9
     assert floor.best.kept["latency_us"] < 1
@@ -206,7 +206,7 @@ def test_grids_are_compared_at_the_latency_that_is_asked_for(monkeypatch, budget
         seen.append((len(units), kept_latency))
         return 2
 
-    monkeypatch.setattr("amc.pipeline.loop.best_multiple", asked)
+    monkeypatch.setattr("amc.pipeline.setup.best_multiple", asked)
     result = search(tiny_task(), budget, align=True, **settings(episodes=1))
     assert seen == [(3, kept)]
     assert all(width % 2 == 0 for width in result.best.widths)

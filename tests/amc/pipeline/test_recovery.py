@@ -53,8 +53,8 @@ def test_the_rows_are_what_the_networks_measure(finished):
     assert list(by_name) == ["dense", "pruned", "finetuned"]
     assert by_name["dense"].test_accuracy == task.test(task.model)
     assert by_name["finetuned"].test_accuracy == task.test(saved)
-    assert by_name["finetuned"].params == sum(p.numel() for p in saved.parameters())
-    assert by_name["finetuned"].macs <= by_name["dense"].macs / 2
+    assert by_name["finetuned"].costs["params"] == sum(p.numel() for p in saved.parameters())
+    assert by_name["finetuned"].costs["macs"] <= by_name["dense"].costs["macs"] / 2
     assert by_name["finetuned"].test_accuracy > by_name["pruned"].test_accuracy + 0.2
     assert by_name["finetuned"].test_accuracy == results.epochs[-1].test_accuracy
     assert results.verified_error < 1e-4
@@ -120,7 +120,7 @@ def test_a_plan_of_a_front_gets_a_folder_of_its_own(finished, tmp_path):
     with pytest.raises(PlanError, match="only a search over a range"):
         choose(folder, ["flops=0.5"])
     assert choose(folder, []) is folder
-    other = plan.model_copy(update={"macs": plan.dense_costs["macs"] // 4})
+    other = plan.model_copy(update={"costs": {**plan.costs, "macs": plan.dense_costs["macs"] // 4}})
     Front(dense_quality={}, plans=(other, plan)).save(folder.front)
     chosen = choose(folder, ["flops=0.3", "params=0.99"])
     assert chosen.path == tmp_path / "macs0.3-params0.99"

@@ -69,7 +69,7 @@ def test_a_policy_by_name_by_path_and_in_hand_is_the_same(policy):
     unscored = propose(source, task.model, task.example_inputs, config)
     assert unscored.widths() == widths
     assert unscored.quality == {}
-    assert unscored.macs == results[0].plan.costs["macs"]
+    assert unscored.costs["macs"] == results[0].plan.costs["macs"]
     ranged = config.model_copy(update={"budget": {"macs": (0.3, 0.8)}})
     with pytest.raises(ConfigError, match="give one budget, not a range"):
         propose(source, task.model, task.example_inputs, ranged)

@@ -284,7 +284,9 @@ def test_recorded_numbers_come_back_to_the_bit(tmp_path):
     values = torch.randint(0, 2**63 - 1, (2000,), generator=torch.Generator().manual_seed(0))
     floats = [x for x in values.view(torch.float64).tolist() if math.isfinite(x)]
     floats += [5e-324, 2.2250738585072014e-308, 1.7976931348623157e308, 0.1 + 0.2, -0.0]
-    episode = Episode(1, (3,), tuple(floats), (), 1, 1, 0.1, 0.1, {"kl": floats[0]}, 1 / 3, {})
+    episode = Episode(
+        1, (3,), tuple(floats), (), {"macs": 1}, {"macs": 0.1}, {"kl": floats[0]}, 1 / 3, {}
+    )
     path = tmp_path / "episodes.jsonl"
     path.write_text(json.dumps(episode.to_json()) + "\n")
     (again,) = read_episodes(path)

@@ -38,7 +38,7 @@ def test_a_range_a_plan_of_it_and_its_policy_elsewhere(
     assert code == 0, error
     model, card = load_model(folder / f"macs{limit}" / "pruned.safetensors")
     assert card.plan == plans[0]
-    assert sum(p.numel() for p in model.parameters()) == plans[0].params
+    assert sum(p.numel() for p in model.parameters()) == plans[0].costs["params"]
     code, _, error = run(monkeypatch, capsys, "finetune", str(folder), "--budget", "flops=0.01")
     assert code == 1
     assert "is within this budget; the least: " in error
@@ -72,7 +72,7 @@ def test_a_floor_that_no_plan_holds_ends_in_an_error(search, monkeypatch, tmp_pa
     path = tmp_path / "runs" / "smallcnn-macs0.3-accuracy0.95-random-seed0"
     episodes = [json.loads(line) for line in (path / "episodes.jsonl").read_text().splitlines()]
     best = max(episodes, key=lambda episode: episode["quality"]["accuracy"])
-    assert json.loads((path / "plan.json").read_text())["macs"] == best["macs"]
+    assert json.loads((path / "plan.json").read_text())["costs"] == best["costs"]
     assert (path / "report.html").is_file()
     code, _, error = search("--min-accuracy", "0.5", *few)
     assert code == 0, error

@@ -87,5 +87,5 @@ def test_ctrl_c_leaves_a_usable_run(tmp_path, weights):
     assert "Traceback" not in output
     episodes = [json.loads(line) for line in (path / "episodes.jsonl").read_text().splitlines()]
     best = max(episodes, key=lambda episode: episode["reward"])
-    assert json.loads((path / "plan.json").read_text())["macs"] == best["macs"]
+    assert json.loads((path / "plan.json").read_text())["costs"] == best["costs"]
     assert (path / "report.html").is_file()

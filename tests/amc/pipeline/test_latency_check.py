@@ -163,7 +163,7 @@ def test_a_bound_that_is_never_held(monkeypatch):
 @pytest.mark.parametrize("budget", ["latency=0.6 flops=0.5", "params=0.7 latency=0.8"])
 def test_latency_beside_other_bounds(budget):
     result = search(tiny_task(), budget, **settings())
-    kept = {name: share for name, (_, share) in result.plan.costs.items()}
+    kept = result.plan.kept
     for part in budget.split():
         name, _, most = part.partition("=")
         assert kept[{"flops": "macs", "latency": "latency_us"}.get(name, name)] <= float(most)

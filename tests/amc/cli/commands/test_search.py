@@ -45,7 +45,7 @@ def test_search_applies_and_reports(monkeypatch, capsys, tmp_path, weights):
     assert rows[2]["name"] == "finetuned"
     code, out, _ = run(monkeypatch, capsys, "measure", str(path), "--repeats", "5", "--json")
     assert code == 0
-    costs = [[row[key] for key in ("name", "macs", "params")] for row in rows]
+    costs = [[row["name"], row["costs"]["macs"], row["costs"]["params"]] for row in rows]
     measured = json.loads(out)["networks"]
     assert [[row[key] for key in ("name", "macs", "params")] for row in measured] == costs
     code, out, _ = run(monkeypatch, capsys, "export", str(path), "--onnx", "small.onnx")

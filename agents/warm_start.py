@@ -14,6 +14,7 @@ from amc.cost.quantities import Bound
 from amc.envs.problem import PruningProblem
 from amc.envs.rollout import Proposal
 from amc.errors import ConfigError
+from amc.tracing.units import dense_widths
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class CautiousPolicy:
         if probe is None:
             return own
         reference = problem.reference(budget)
-        dense = [unit.width for unit in problem.units]
+        dense = dense_widths(problem.units)
         ends = [problem.encode([*np.divide(plan.widths, dense)]) for plan in (own, reference)]
         between = problem.decode(np.mean(ends, axis=0), budget)
         return min((own, between, reference), key=lambda plan: probe(plan.widths))

@@ -15,6 +15,7 @@ import numpy as np
 
 from amc.envs.sensitivity import savings
 from amc.errors import UnitError
+from amc.tracing.units import dense_widths
 
 if TYPE_CHECKING:
     from amc.cost.budget import Budget
@@ -109,13 +110,13 @@ class Observer:
         reference: Callable[[Budget], np.ndarray],
     ) -> None:
         sizes = [len(scores) for scores in importance]
-        if sizes != [unit.width for unit in units]:
+        if tuple(sizes) != dense_widths(units):
             raise UnitError(
-                f"importance has {sizes} scores for units of {[unit.width for unit in units]}:"
+                f"importance has {sizes} scores for units of {[*dense_widths(units)]}:"
                 " score the same network that the units come from"
             )
         self._cost = cost
-        self._dense = [unit.width for unit in units]
+        self._dense = dense_widths(units)
         self._least = [unit.widths[0] for unit in units]
         measured: str = "latency_us" if "latency_us" in cost.quantities else "macs"
         self._source: dict[str, str] = {

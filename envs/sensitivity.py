@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from amc.tracing.units import dense_widths
+
 if TYPE_CHECKING:
     from amc.cost.table import CostTable
     from amc.tracing.units import Unit
@@ -44,7 +46,7 @@ class Sensitivity:
         What is lost is taken to grow with 1 / keep - 1, as the scatter of a mean over the channels
         that are kept, so that units of few widths can be compared with others.
         """
-        dense, alone = [unit.width for unit in units], np.ones(len(units))
+        dense, alone = dense_widths(units), np.ones(len(units))
         for i, unit in enumerate(units):
             half = min(unit.widths, key=lambda width: abs(width / unit.width - _HALF))
             if 0 < half < unit.width:
@@ -76,6 +78,6 @@ def relative(values: np.ndarray) -> np.ndarray:
 def savings(units: Sequence[Unit], cost: CostTable, quantity: str) -> np.ndarray:
     """(units,) what each unit can save by itself, as multiples of their mean (time may even rise:
     at least a 256th)."""
-    dense, total = [unit.width for unit in units], cost.function(quantity)
+    dense, total = dense_widths(units), cost.function(quantity)
     left = [total([*dense[:i], u.widths[0], *dense[i + 1 :]]) for i, u in enumerate(units)]
     return relative(total(dense) - np.array(left))

@@ -32,6 +32,7 @@ from amc.agents.policy_network import Ensemble
 from amc.agents.warm_start import Start
 from amc.envs.action_mapping import keep_on_log_scale
 from amc.errors import ConfigError
+from amc.tracing.units import dense_widths
 
 if TYPE_CHECKING:
     from amc.cost.budget import Budget
@@ -200,7 +201,7 @@ class ExpertIteration:
 
     def _keeps(self, widths: Sequence[tuple[int, ...]]) -> np.ndarray:
         """Kept fractions (n, units); of a unit that goes altogether, its least wish."""
-        dense = [unit.width for unit in self._problem.units]
+        dense = dense_widths(self._problem.units)
         keeps: np.ndarray = np.maximum(np.array(widths) / dense, self._problem.least_keep)
         return keeps
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from amc.agents.expert.critic import PlanCritic
 from amc.envs.action_mapping import keep_on_log_scale
+from amc.tracing.units import dense_widths
 
 if TYPE_CHECKING:
     from amc.cost.budget import Budget
@@ -33,7 +34,7 @@ class Planner:
     def __init__(self, problem: PruningProblem, generator: np.random.Generator) -> None:
         self._problem = problem
         self._generator = generator
-        self._dense = np.array([unit.width for unit in problem.units], dtype=np.float64)
+        self._dense = np.array(dense_widths(problem.units), dtype=np.float64)
 
     def improve(
         self, critic: PlanCritic, budget: Budget, starts: np.ndarray, optimism: float

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from amc.cost.budget import Budget
-from amc.tracing.units import Unit
+from amc.tracing.units import Unit, dense_widths
 
 SLACK = 0.005
 """Fraction of the scarcest bound that may be left unspent without looking for more."""
@@ -36,7 +36,7 @@ class Projector:
 
     def __init__(self, units: Sequence[Unit]) -> None:
         grids = [np.array(unit.widths) for unit in units]
-        self._dense = np.array([unit.width for unit in units])
+        self._dense = np.array(dense_widths(units))
         self._last = np.array([len(grid) - 1 for grid in grids])
         most = int(self._last.max()) + 1
         padded = [np.pad(grid, (0, most - len(grid)), mode="edge") for grid in grids]

@@ -7,12 +7,12 @@ from collections import defaultdict
 from math import prod
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from amc.cost.table import CostTable, prunable_fraction
+from amc.reporting.plain_table import plain_table
 from amc.tracing.roles import roles
 from amc.tracing.units import GENTLE_KEEP, Unit, Units, least_width
 from amc.utils.formatting import percent
@@ -120,16 +120,8 @@ def _grouped(units: list[dict[str, Any]]) -> list[Line]:
     return [(name, [units[n] for n in numbers]) for name, numbers in group_names(names, alike)]
 
 
-def _table(*headings: str, right: tuple[str, ...] = ()) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for heading in headings:
-        justify: Any = "right" if heading in right else "left"
-        table.add_column(heading, justify=justify, overflow="fold")
-    return table
-
-
 def _unit_table(lines: list[Line]) -> Table:
-    table = _table(
+    table = plain_table(
         *("unit", "", "kind", "role", "keep", "MACs", "params"),
         right=("", "keep", "MACs", "params"),
     )
@@ -151,7 +143,7 @@ def _unit_table(lines: list[Line]) -> Table:
 
 
 def _tied_table(lines: list[Line]) -> Table:
-    table = _table("unit", "layers tied into it")
+    table = plain_table("unit", "layers tied into it")
     for name, units in lines:
         members = [member for unit in units for member in unit["members"]]
         table.add_row(escape(name), escape(", ".join(shortest_patterns(members))))
@@ -163,7 +155,7 @@ def _frozen_table(frozen: list[dict[str, Any]]) -> Table:
     by_reason: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for channels in frozen:
         by_reason[re.sub(r"\d+", "#", channels["reason"])].append(channels)
-    table = _table("left alone", "", "channels", "reason", right=("", "channels"))
+    table = plain_table("left alone", "", "channels", "reason", right=("", "channels"))
     for alike in by_reason.values():
         patterns = shortest_patterns([channels["name"] for channels in alike])
         more = len(patterns) - _SHOWN_NAMES

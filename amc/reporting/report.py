@@ -22,6 +22,7 @@ from amc.reporting.command_line import command_line, flatten, without_option
 from amc.reporting.html import Html, join, page, table, tag
 from amc.reporting.tables import compare, front_rows, measured_in
 from amc.reporting.tradeoff import draw_tradeoff
+from amc.tracing.units import dense_widths
 from amc.utils import formatting
 from amc.utils.atomic_files import replacing
 
@@ -148,7 +149,7 @@ def _results_section(results: Results) -> Html:
 
 def _plan_section(plan: Plan) -> Html:
     names, widths = [unit.name for unit in plan.units], plan.widths()
-    dense = [unit.width for unit in plan.units]
+    dense = dense_widths(plan.units)
     description = f"Kept against dense width of {len(names)} units"
     pictures = []
     for compact in (False, True):

@@ -1,4 +1,4 @@
-"""The tables of a run for a terminal."""
+"""Tables for a terminal."""
 
 from __future__ import annotations
 

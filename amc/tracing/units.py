@@ -9,11 +9,11 @@ groups: its kept *width*.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -138,7 +138,7 @@ class Units(Sequence[Unit]):
     @property
     def dense_widths(self) -> tuple[int, ...]:
         """The width of every unit, nothing removed."""
-        return tuple(unit.width for unit in self)
+        return dense_widths(self)
 
     @cached_property
     def forms(self) -> dict[tuple[str, int], tuple[int, ...]]:
@@ -294,3 +294,8 @@ def freeze(unit: Unit, reason: str) -> Frozen:
 def kept_fractions(widths: Sequence[int], units: Sequence[Unit]) -> tuple[float, ...]:
     """Kept fractions (units,) of kept widths (units,)."""
     return tuple(width / unit.width for width, unit in zip(widths, units, strict=True))
+
+
+def dense_widths(units: Iterable[Any]) -> tuple[int, ...]:
+    """The width of each unit where nothing is pruned; of units, or of what a plan says of them."""
+    return tuple(unit.width for unit in units)

@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -15,6 +14,7 @@ from amc.cli.commands.shared import console, input_shape, model_arguments, progr
 from amc.cli.from_settings import settings_command
 from amc.cli.given import Given
 from amc.config import SearchConfig
+from amc.reporting.plain_table import plain_table
 from amc.utils import formatting
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _show(found: Measurement) -> None:
 
 
 def _networks(found: Measurement) -> Table:
-    table = _table("", "MACs", "params", "latency", "CPU time", "fewer MACs", "faster")
+    table = _numbers("", "MACs", "params", "latency", "CPU time", "fewer MACs", "faster")
     for row in found.rows:
         now = row.latency
         table.add_row(
@@ -121,7 +121,7 @@ def _explain(found: Explanation) -> None:
 
 
 def _layers(found: Explanation) -> Table:
-    table = _table("layer", "channels", "dense", "now", "MACs", "time", "beyond MACs")
+    table = _numbers("layer", "channels", "dense", "now", "MACs", "time", "beyond MACs")
     worst = sorted(found.layers, key=lambda layer: -layer.excess_ms)
     for layer in worst[:_SHOWN_LAYERS]:
         (before_in, before_out), (now_in, now_out) = layer.dense_widths, layer.widths
@@ -156,17 +156,15 @@ def _layers(found: Explanation) -> Table:
 
 
 def _others(found: Explanation) -> Table:
-    table = _table("beside the layers", "dense", "now")
+    table = _numbers("beside the layers", "dense", "now")
     for other in (*sorted(found.others, key=lambda other: -other.ms), found.overhead):
         table.add_row(escape(other.kind), _ms(other.dense_ms), _ms(other.ms))
     return table
 
 
-def _table(*headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for number, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if number else "left", overflow="fold")
-    return table
+def _numbers(*headings: str) -> Table:
+    """A first column of names, and numbers behind it."""
+    return plain_table(*headings, right=headings[1:])
 
 
 def _ms(value: float) -> str:

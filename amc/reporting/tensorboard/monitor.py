@@ -14,6 +14,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from amc.records.episode import Episode
 from amc.reporting.tensorboard.layout import Settings, write_end, write_layout, write_settings
 from amc.reporting.tensorboard.pictures import Pictures
+from amc.tracing.units import dense_widths
 
 if TYPE_CHECKING:
     from amc.tracing.units import Unit
@@ -46,7 +47,7 @@ class TensorBoardMonitor:
     ) -> None:
         self._writer = SummaryWriter(str(folder), purge_step=resumed_episodes + 1)
         self._names = [unit.name for unit in units]
-        self._dense = [unit.width for unit in units]
+        self._dense = dense_widths(units)
         self._diagnostics = diagnostics
         self._resumed_episodes = resumed_episodes
         self._pictures = Pictures(self._writer, units)

@@ -11,6 +11,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from amc.records.episode import Episode
 from amc.reporting import figures
 from amc.reporting.tradeoff import draw_tradeoff
+from amc.tracing.units import dense_widths
 from amc.utils import formatting
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Pictures:
     def __init__(self, writer: SummaryWriter, units: Sequence[Unit]) -> None:
         self._writer = writer
         self._names = [unit.name for unit in units]
-        self._dense = [unit.width for unit in units]
+        self._dense = dense_widths(units)
         self._plan: Episode | None = None
         """The episode whose plan was drawn last."""
         self._episodes = 0

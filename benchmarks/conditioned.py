@@ -1,6 +1,6 @@
 """One policy for a range of budgets, without a search, against a search at each budget.
 
-Trains one policy over ``--range`` (``--episodes`` evaluated plans in all), lets it walk once under
+Trains one policy over ``--range`` (``--episodes`` evaluated plans in all), replays it once under
 each of ten budgets that it was not trained on, and searches anew at each (``--search-episodes``).
 Each result is a line of ``results/conditioned-NETWORK.jsonl``, and is not computed again. Ends with
 the table (``.md``) and the picture (``.svg``).

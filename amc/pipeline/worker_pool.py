@@ -92,7 +92,7 @@ def _unpack(
     torch.set_num_threads(threads)
     for file in files:  # whose classes are about to be unpickled
         import_file(file)
-    # Not a stranger's file: the parent's own objects.
+    # The parent's own objects, not a file from elsewhere.
     evaluate: Evaluate = torch.load(io.BytesIO(payload), weights_only=False)
     return partial(_evaluate, evaluate)
 

@@ -52,7 +52,7 @@ def replay(
 ) -> None:
     """Prune a network by what was learned on others: without a search, or with a short one.
 
-    The policy of another search walks through the units of MODEL and says how much of each to keep,
+    The policy of another search goes over the units of MODEL and says how much of each to keep,
     within the budget; the plan is cut, verified, scored once and tested:
 
         amc replay runs/NAME amc:resnet56 --weights W --data imagefolder:DIR --budget flops=0.5

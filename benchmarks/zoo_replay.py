@@ -5,7 +5,8 @@
     python benchmarks/zoo_replay.py POLICY --fast            # eight small ones; minutes
 
 In a process of its own each network (random weights, made lively) is traced, its units proven; then
-the policy is replayed under each budget, and the plan is sliced and compared with its masked twin. Each
+the policy is replayed under each budget, and the plan is sliced and compared with its masked
+twin. Each
 network appends a line to ``results/replay-zoo.jsonl`` and is not done again;
 ``results/replay-zoo.md`` is made from them. The exit status is 1 where a budget within reach is not
 met or a plan differs.

@@ -21,6 +21,7 @@ from typer.models import ArgumentInfo, OptionInfo
 from amc.cli.config_file import read_config
 from amc.cli.given import Given
 from amc.cli.help_pages import SHOW_ALL, Command
+from amc.errors import ConfigError
 from amc.utils.options import AGENT, PLAN, RUN, TUNING, OptionOfField, options_of, parameter_name
 from amc.utils.settings import Settings
 
@@ -68,6 +69,7 @@ def settings_command(
             resumed = values.get("resume") is not None  # which refuses a file, whatever is in it
             file = read_config(path, kind) if path is not None and not resumed else {}
             given = Given(options, typed, file, defaults or {})
+            _check_agents(given)
             function(context=context, given=given, **values)
 
         own = [
@@ -199,3 +201,17 @@ def _describe(
     call.__name__, call.__doc__, call.__module__ = function.__name__, text, function.__module__
     call.__annotations__ = {}
     call.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
+
+
+def _check_agents(given: Given) -> None:
+    """Refuse to run a Python file only because a file of settings names it as an agent."""
+    from amc.presets import in_file
+
+    for path in ("agent", "agents"):
+        named = given.file.get(path, ())
+        for agent in (named,) if isinstance(named, str) else named:
+            if path not in given.typed and in_file(agent):
+                raise ConfigError(
+                    f"--config names the agent {agent}, a Python file that would be run; if you "
+                    f"trust it, write --{path} {agent}"
+                )

@@ -60,16 +60,17 @@ def build_resolved(config: ModelConfig, **defaults: Any) -> tuple[nn.Module, Mod
     return model.eval(), config.model_copy(update={"arguments": arguments})
 
 
-def check_allowed(config: ModelConfig, source: Path, allow_factory: bool) -> None:
+def check_allowed(named: ModelConfig | str, source: Path, allow_factory: bool) -> None:
     """Refuse to run a Python file only because a file that may come from anywhere names it.
 
-    ``source`` is the file that names the factory. Raises :class:`ModelError` for a factory of the
-    form ``path/to/file.py:function`` unless ``allow_factory``.
+    ``source`` is the file that names a factory, or an agent. Raises :class:`ModelError` for one of
+    the form ``path/to/file.py:function`` unless ``allow_factory``.
     """
-    if config.spec.rpartition(":")[0].endswith(".py") and not allow_factory:
+    spec = named if isinstance(named, str) else named.spec
+    if spec.rpartition(":")[0].endswith(".py") and not allow_factory:
         raise ModelError(
-            f"{source} is built by {config.spec}, a Python file that would be run; if you trust "
-            "it, allow it (--allow-factory)"
+            f"{source} is built by {spec}, a Python file that would be run; if you trust it, allow "
+            "it (--allow-factory)"
         )
 
 

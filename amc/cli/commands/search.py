@@ -132,6 +132,7 @@ def _config(given: Given, model: str | None, models: list[str], no_budget: bool)
 
 def _resume(run: Path, given: Given, allow_factory: bool) -> None:
     """Go on with an interrupted search, as ``config.toml`` says that it began."""
+    from amc.models.factory import check_allowed
     from amc.pipeline.recovery import open_task
     from amc.records.run_folder import TRAINING, RunFolder
 
@@ -145,6 +146,7 @@ def _resume(run: Path, given: Given, allow_factory: bool) -> None:
         return
     folder = RunFolder.open(run)
     config = folder.load_config()
+    check_allowed(config.agent, folder.config, allow_factory)
     set_threads(threads or config.threads)
     task = open_task(folder, device=device, allow_factory=allow_factory)
     run_search(task, run, config, resume=True, episodes=episodes)
@@ -179,13 +181,14 @@ def run_search(
     from amc.config import FinetuneConfig
     from amc.pipeline.recovery import recovered
     from amc.pipeline.search import search as find_plan
+    from amc.presets import in_file
     from amc.records.run_folder import RunFolder
     from amc.reporting.report import write_report
     from amc.reporting.terminal import front_table
 
     folder = RunFolder(path)
     command = shlex.join(["amc", "search", "--resume", str(path)])
-    if config.model is not None and ".py:" in config.model.spec:
+    if (config.model is not None and in_file(config.model.spec)) or in_file(config.agent):
         command += " --allow-factory"
     begin: dict[str, Any] = {"config": config, "start": start}
     given = {"resume": True, "episodes": episodes} if resume else begin

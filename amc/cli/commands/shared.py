@@ -33,12 +33,18 @@ def network(given: Given, spec: str | None = None) -> ModelConfig | None:
     Of a file, weights and arguments are those of its own network, not of another MODEL.
     """
     from amc.config import ModelConfig
+    from amc.presets import in_file
 
     table = dict(given.file.get("model") or {})
     if spec is not None and spec != table.get("spec"):
         table = {"spec": spec}
     if "spec" not in table:
         return None
+    if spec is None and in_file(table["spec"]):
+        raise ConfigError(
+            f"--config names {table['spec']}, a Python file that would be run; if you trust it, "
+            f"name it as MODEL: {table['spec']}"
+        )
     if "model.weights" in given.typed:
         table["weights"] = given.typed["model.weights"]
     if "model.arguments" in given.typed:

@@ -230,3 +230,48 @@ def test_resume_refuses_a_file(monkeypatch, capsys, tmp_path) -> None:
     assert code == 1
     refused = error.split("--resume with ")[1].split(":")[0]
     assert set(refused.split(", ")) == {"--config", "--bf16"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ('[model]\nspec = "net.py:make"\n', "name it as MODEL: net.py:make"),
+        ('agent = "mine.py:Mine"\n', "write --agent mine.py:Mine"),
+    ],
+)
+def test_a_file_of_settings_runs_no_python_file(monkeypatch, capsys, tmp_path, settings, words):
+    (tmp_path / "some.toml").write_text(settings)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text("raise SystemExit(7)")
+    (tmp_path / "mine.py").write_text("raise SystemExit(7)")
+    spec = [] if "model" in settings else ["amc:smallcnn"]
+    code, _, error = run(monkeypatch, capsys, "search", *spec, "--config", "some.toml")
+    assert code == 1
+    assert words in error
+
+
+AGENT = """
+class Mine:
+    policy = None
+    def __init__(self, problem, seed=0, settings=None, start=None):
+        self.problem = problem
+    def ask(self, count):
+        return [self.problem.uniform()]
+    def tell(self, episodes):
+        pass
+    def diagnostics(self):
+        return {}
+"""
+
+
+def test_a_run_s_agent_in_a_file_goes_on_only_where_that_is_allowed(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(AGENT)
+    quick = ["--images", "20", "--calibration-images", "20", "--epochs", "0", "--episodes", "1"]
+    typed = ["search", "amc:smallcnn", "--agent", "mine.py:Mine", "--run", "r", *quick]
+    assert run(monkeypatch, capsys, *typed)[0] == 0
+    code, _, error = run(monkeypatch, capsys, "search", "--resume", "r", "--episodes", "2")
+    assert code == 1
+    assert "allow it (--allow-factory)" in error
+    longer = ["search", "--resume", "r", "--episodes", "2", "--allow-factory"]
+    assert run(monkeypatch, capsys, *longer)[0] == 0

@@ -264,11 +264,23 @@ class Mine:
 """
 
 
-def test_a_run_s_agent_in_a_file_goes_on_only_where_that_is_allowed(monkeypatch, capsys, tmp_path):
+def test_a_run_s_agent_in_a_file_goes_on_only_where_that_is_allowed(
+    monkeypatch, capsys, tmp_path, weights
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(AGENT)
     quick = ["--images", "20", "--calibration-images", "20", "--epochs", "0", "--episodes", "1"]
-    typed = ["search", "amc:smallcnn", "--agent", "mine.py:Mine", "--run", "r", *quick]
+    typed = [
+        "search",
+        "amc:smallcnn",
+        "--weights",
+        weights,
+        "--agent",
+        "mine.py:Mine",
+        "--run",
+        "r",
+        *quick,
+    ]
     assert run(monkeypatch, capsys, *typed)[0] == 0
     code, _, error = run(monkeypatch, capsys, "search", "--resume", "r", "--episodes", "2")
     assert code == 1

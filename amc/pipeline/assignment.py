@@ -11,10 +11,13 @@ from pathlib import Path
 from amc.config import SearchConfig
 from amc.latency.device import OnStage
 from amc.models.weights import weights_sha256
-from amc.pipeline.history import OnEpisode
 from amc.pipeline.resume import RecordedRun
+from amc.records.episode import Episode
 from amc.records.run_folder import Inputs, RunFolder
 from amc.task import Task
+
+OnEpisode = Callable[[Episode, Episode], None]
+"""Called after each episode with it and the best so far."""
 
 
 @dataclass(frozen=True)

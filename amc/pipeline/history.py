@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from amc.agents.policy import Policy, Reached
 from amc.agents.registry import Agent
 from amc.cost.quantities import Limit
 from amc.envs.problem import PruningProblem
 from amc.latency.device import DeviceLatency
+from amc.pipeline.assignment import Assignment, OnEpisode
 from amc.pipeline.latency_check import confirm
 from amc.pruning.plan import Plan, plan_of
 from amc.records.episode import Episode, JsonlRecorder
@@ -19,12 +19,6 @@ from amc.records.pareto_front import Front, merit, nondominated
 from amc.records.results import Confirmation
 from amc.records.run_folder import RunFolder
 from amc.reporting.tensorboard.monitor import TensorBoardMonitor
-
-if TYPE_CHECKING:
-    from amc.pipeline.assignment import Assignment
-
-OnEpisode = Callable[[Episode, Episode], None]
-"""Called after each episode with it and the best so far."""
 
 _REACHED = 6
 """Plans of a front that a policy's file tells of, at most."""

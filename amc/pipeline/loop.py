@@ -15,9 +15,9 @@ from amc.agents.registry import Agent
 from amc.config import SearchConfig
 from amc.envs.problem import PruningProblem
 from amc.latency.predictor.model import LatencyModel
-from amc.pipeline.assignment import Assignment
+from amc.pipeline.assignment import Assignment, OnEpisode
 from amc.pipeline.evaluation import Scorer
-from amc.pipeline.history import History, OnEpisode
+from amc.pipeline.history import History
 from amc.pipeline.resume import Replay
 from amc.records.episode import Episode
 from amc.records.run_folder import RunFolder

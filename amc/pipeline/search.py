@@ -34,8 +34,7 @@ from amc.cost.budget import Budgets, parse_budget
 from amc.envs.problem import PruningProblem
 from amc.errors import ConfigError
 from amc.latency.device import OnStage
-from amc.pipeline.assignment import Assignment, Listener, inputs_of, resumed
-from amc.pipeline.history import OnEpisode
+from amc.pipeline.assignment import Assignment, Listener, OnEpisode, inputs_of, resumed
 from amc.pipeline.loop import SearchLoop, in_turn, play_recorded, play_rest
 from amc.pipeline.setup import prepare
 from amc.pipeline.source import Source, find_source

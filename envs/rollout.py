@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from amc.errors import ConfigError, EvaluationError
+from amc.tracing.units import kept_fractions
 
 if TYPE_CHECKING:
     from amc.cost.budget import Budget
@@ -98,7 +99,7 @@ def retrace(
     `projection` any common factor of the wishes gives the same plan, under `sequential` a clamped
     action did not happen.
     """
-    keeps = [width / unit.width for width, unit in zip(widths, mapping.units, strict=True)]
+    keeps = kept_fractions(widths, mapping.units)
     actions = [mapping.action(i, keep) for i, keep in enumerate(keeps)]
     observations = [
         observe(i, widths[:i], previous, mapping.budget)

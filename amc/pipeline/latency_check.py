@@ -22,6 +22,7 @@ from amc.latency.measurement import Clock, judge, measure
 from amc.pruning.slicing.slice import slice_model
 from amc.records.episode import Episode
 from amc.records.results import Confirmation, Timed
+from amc.tracing.units import kept_fractions
 from amc.utils.formatting import percent
 
 _CANDIDATES = 4
@@ -132,7 +133,7 @@ def _tightened(
     found = {}
     for episode in episodes:
         budget = Budget(dict(episode.budget) | {"latency_us": latency_us}, problem.cost)
-        wishes = np.array([k / u.width for k, u in zip(episode.widths, problem.units, strict=True)])
+        wishes = np.array(kept_fractions(episode.widths, problem.units))
         proposal = problem.decode(problem.encode(np.maximum(wishes, problem.least_keep)), budget)
         found[proposal.widths] = proposal
     return [

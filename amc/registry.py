@@ -132,3 +132,57 @@ BACKENDS.add("onnxruntime", "ONNX Runtime", "amc.latency.backends.onnxruntime_cp
 BACKENDS.add("torch", "eager PyTorch", "amc.latency.backends.torch_eager:TorchEager")
 BACKENDS.add("torch-compile", "compiled PyTorch", "amc.latency.backends.torch_compile:TorchCompile")
 BACKENDS.add("openvino", "OpenVINO", "amc.latency.backends.openvino_cpu:OpenVino")
+
+AUGMENTATIONS: Registry[Any] = Registry("augmentation", "amc.augmentations", whole_batch=False)
+"""Functions of an image's side in pixels that make a change of training images: a transform of
+:mod:`torchvision.transforms.v2` for one uint8 image (C, H, W), or, with the trait ``whole_batch``,
+a :class:`amc.training.augmentation.BatchChange`.
+"""
+for _name, _summary, _batch in (
+    ("none", "no change", True),
+    ("crop", "random crop after padding by an eighth of the side", True),
+    ("flip", "mirrored at random", True),
+    ("alternating-flip", "mirrored in every other epoch", True),
+    ("randaugment", "two of torchvision's RandAugment", False),
+    ("scale", "zoomed by 0.8 to 1.2", False),
+    ("rotation", "turned by up to 15 degrees", False),
+    ("colour", "brightness, contrast, saturation and hue jittered", False),
+):
+    AUGMENTATIONS.add(
+        _name,
+        _summary,
+        f"amc.training.augmentation:{_name.replace('-', '_')}",
+        whole_batch=_batch,
+    )
+
+DISTILLATIONS: Registry[Any] = Registry("distillation", "amc.distillations", features=False)
+"""Losses by which a network learns from a teacher: subclasses of
+:class:`amc.training.distillation.base.Distillation`.
+
+Trait: ``features``, whether it compares activations at the ends of blocks.
+"""
+DISTILLATIONS.add(
+    "kd", "softened logits (Hinton 2015)", "amc.training.distillation.kd:SoftenedLogits"
+)
+DISTILLATIONS.add(
+    "dkd",
+    "target and non-target logits apart (Zhao 2022)",
+    "amc.training.distillation.dkd:DecoupledLogits",
+)
+DISTILLATIONS.add(
+    "dist",
+    "correlations of predictions (Huang 2022)",
+    "amc.training.distillation.dist:Correlations",
+)
+DISTILLATIONS.add(
+    "features",
+    "activations, by learned projections (Romero 2015)",
+    "amc.training.distillation.features:ProjectedFeatures",
+    features=True,
+)
+DISTILLATIONS.add(
+    "attention",
+    "maps of attention (Zagoruyko 2017)",
+    "amc.training.distillation.attention:AttentionMaps",
+    features=True,
+)

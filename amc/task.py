@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
-from amc.config import FinetuneConfig, ImportanceName, ModelConfig
+from amc.config import DataConfig, FinetuneConfig, ImportanceName, ModelConfig
 
 Losses = Callable[[nn.Module], Iterator[Tensor]]
 """Yields a network's mean training loss, a scalar, batch by batch."""
@@ -22,16 +23,60 @@ class Epoch:
     """From 1."""
     train_loss: float
     """Mean over the epoch's steps."""
-    test_accuracy: float
-    """On the whole test split, after the epoch: for the report, never for a choice."""
+    test_accuracy: float | None
+    """On test images, after the epoch: for the report, never for a choice. Of the weights that
+    would be kept (the average, where there is one)."""
     lr: float
     """Of the epoch's last step."""
     seconds: float
-    """Training and testing."""
+    """Training and measuring."""
+    search_val_accuracy: float | None = None
+    """Of the trained weights, on search-val images."""
+    ema_accuracy: float | None = None
+    """The same of the weights' exponential moving average; None where there is none."""
+    train_accuracy: float | None = None
+    """On the epoch's (changed) training images, as they were seen."""
+    losses: Mapping[str, float] = field(default_factory=dict)
+    """Mean of each part of the loss, before its weight: ``labels``, ``kd``, ..."""
+    images_per_second: float | None = None
+    """Of the training steps alone."""
+    steps: int = 0
+    """Steps since training began."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where training stands: what progress bars and TensorBoard are told after a step."""
+
+    done: int
+    total: int
+    loss: float | None = None
+    """None between two checks of the loss (each waits for the device)."""
+    losses: Mapping[str, float] = field(default_factory=dict)
+    lr: float = 0.0
+
+
+Kept = Literal["pruned", "last", "ema", "best"]
+"""Which weights training leaves: those that it began with, of its last step, their average, or of
+the best epoch."""
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """How a training went."""
+
+    epochs: tuple[Epoch, ...]
+    kept: Kept
+    """What was best on search-val."""
+    accuracies: Mapping[Kept, float]
+    """On search-val, of each candidate."""
+    recipe: FinetuneConfig
+    """Nothing left open."""
 
 
 class Train(Protocol):
-    """Trains a sliced network in place and returns what happened, epoch by epoch."""
+    """Trains a sliced network in place, and leaves the weights that are best on search-val: its
+    own, if nothing better was found."""
 
     def __call__(
         self,
@@ -39,10 +84,14 @@ class Train(Protocol):
         config: FinetuneConfig,
         /,
         *,
+        folder: Path | None = None,
+        resume: bool = False,
         on_epoch: Callable[[Epoch], None] | None = None,
-        on_step: Callable[[int, int], None] | None = None,
-    ) -> list[Epoch]:
-        """``on_step`` gets the steps done and their total."""
+        on_step: Callable[[Step], None] | None = None,
+        on_note: Callable[[str], None] | None = None,
+    ) -> Finetuned:
+        """``folder`` gets checkpoints; ``resume`` goes on from the last sound one in it.
+        ``on_note`` gets what was chosen for the user, and why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +109,13 @@ class Task:
     """Test accuracy, for the report only."""
     train: Train | None = None
     """Recovery training."""
+    validate: Callable[[nn.Module], float] | None = None
+    """Accuracy on all search-val images that finetuning looks at, of the network as it is: nothing
+    is recalibrated."""
+    notes: tuple[str, ...] = ()
+    """What was chosen for the user and why, and what he should know before he begins."""
+    data: DataConfig | None = None
+    """The images, their preparation as it was found; None where they have no description."""
     calibration: Iterable[Any] = ()
     """Batches of training inputs (each a tensor, or a tuple of positional arguments), on the
     model's device: for importance by ``activation`` and ``entropy``, and for ``reconstruct``."""

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from amc.compute.precision import autocast, to_channels_last
 from amc.pruning.reconstruction import Reconstructor
 from amc.pruning.slicing.slice import slice_model
 from amc.tracing.units import Units
 from amc.vision.data import ImageData
 from amc.vision.evaluator import calibration_images, recalibrate_
-from amc.vision.inference import autocast, to_channels_last
 
 COUNTS = (250, 1000, 2000)
 """Search-val images that score a plan: prefixes of one random order."""

@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("amc.registry", "amc.cost.quantities"),
     ("amc.presets", "amc.bounds"),
     ("amc.config",),
-    ("amc.task", "amc.models", "amc.tracing"),
+    ("amc.task", "amc.models", "amc.tracing", "amc.compute"),
     ("amc.pruning.slicing",),
     ("amc.pruning.importance", "amc.cost"),
     ("amc.pruning",),

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from amc.compute.precision import autocast, to_channels_last
 from amc.config import FinetuneConfig
 from amc.errors import EvaluationError
 from amc.task import Epoch
 from amc.vision.data import ImageData, Split
-from amc.vision.inference import accuracy, autocast, to_channels_last
+from amc.vision.inference import accuracy
 
 CHECK_STEPS = 20
 """Steps between two checks that the loss is a number (each waits for the device)."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -37,6 +38,27 @@ class Split:
         """The images at ``indices`` (M,), in that order."""
         return Split(self.images[indices], self.labels[indices])
 
+    def batches(self, order: Iterable[Tensor]) -> Iterator[Split]:
+        """The images at each of the indices in ``order``."""
+        return (self.take(indices) for indices in order)
+
+
+class Images(Protocol):
+    """A split, in memory (:class:`Split`) or on disk."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) in int64, always in memory."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Tensor) -> Split:
+        """The images at ``indices``, read into memory, in that order."""
+
+    def batches(self, order: Iterable[Tensor]) -> Iterator[Split]:
+        """The images at each of the indices in ``order``, read ahead where that helps. An image
+        that cannot be read is left out."""
+
 
 @dataclass(frozen=True)
 class ImageData:
@@ -44,9 +66,9 @@ class ImageData:
 
     name: str
     classes: tuple[str, ...]
-    train: Split
-    search_val: Split
-    test: Split
+    train: Images
+    search_val: Images
+    test: Images
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop_padding: int
@@ -81,7 +103,7 @@ class ImageData:
 
     def example(self, batch: int = 1) -> Tensor:
         """The first ``batch`` training images, normalised: an input for tracing and counting."""
-        return self.normalise(self.train.images[:batch])
+        return self.normalise(self.train.take(torch.arange(batch)).images)
 
 
 def stratified_indices(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -116,7 +138,7 @@ def load_data(config: DataConfig, *, progress: bool = True) -> ImageData:
         data = _load_folder(Path(folder).expanduser(), config, progress)
     else:
         raise DataError(f"data {config.spec!r}: must be digits, cifar10:DIR or imagefolder:DIR")
-    channels = data.train.images.shape[1]
+    channels = data.example().shape[1] if len(data.mean) == len(data.std) else 0
     if not len(data.mean) == len(data.std) == channels or min(data.std) <= 0:
         raise DataError(
             f"mean {data.mean} and std {data.std}: the images have {channels} channels; give one "

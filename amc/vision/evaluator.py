@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from amc.compute.precision import autocast, has_fast_bf16, to_channels_last
 from amc.config import EvaluateConfig
 from amc.errors import EvaluationError
-from amc.vision.data import ImageData, Split, stratified_indices
+from amc.vision.data import ImageData, Images, Split, stratified_indices
 from amc.vision.inference import accuracy as accuracy
-from amc.vision.inference import autocast, has_fast_bf16, to_channels_last
 
 _PART = 32
 """Images in a batch that keeps what its gradient needs: that is many times what a forward does."""
@@ -215,5 +215,5 @@ def calibration_images(data: ImageData, count: int, generator: torch.Generator) 
     return data.normalise(data.augment(_subset(data.train, count, generator).images, generator))
 
 
-def _subset(split: Split, count: int, generator: torch.Generator) -> Split:
+def _subset(split: Images, count: int, generator: torch.Generator) -> Split:
     return split.take(stratified_indices(split.labels, min(count, len(split)), generator))

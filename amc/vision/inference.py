@@ -1,48 +1,18 @@
-"""How a network runs over images: numeric mode, memory layout, and accuracy on a split."""
+"""The accuracy of a network on a split."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from amc.vision.data import ImageData, Split
-
-
-def has_fast_bf16(device: torch.device | str) -> bool:
-    """Whether the hardware computes in bfloat16, rather than PyTorch emulating it."""
-    kind = torch.device(device).type
-    if kind == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if kind == "cpu" and torch.backends.mkldnn.is_available():
-        # Not torch.ops.mkldnn._is_mkldnn_bf16_supported: it accepts slow emulation by AVX-512.
-        # Before torch 2.11 there is no public way to ask: float32.
-        flags: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-        return bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
-    return False
-
-
-def autocast(device: torch.device | str, bf16: bool | None) -> AbstractContextManager[object]:
-    """Autocast to bfloat16; with ``bf16`` None wherever :func:`has_fast_bf16`."""
-    if has_fast_bf16(device) if bf16 is None else bf16:
-        return torch.autocast(torch.device(device).type, torch.bfloat16)
-    return nullcontext()
-
-
-def to_channels_last(images: Tensor) -> Tensor:
-    """Images (N, C, H, W) laid out with the channels innermost; other tensors unchanged.
-
-    The layout spreads through a network from its input, so the weights can stay as they are.
-    """
-    return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
+from amc.compute.precision import autocast, to_channels_last
+from amc.vision.data import ImageData, Images
 
 
 def accuracy(
     model: nn.Module,
     data: ImageData,
-    split: Split,
+    split: Images,
     *,
     batch_size: int = 125,
     bf16: bool | None = None,
@@ -55,9 +25,9 @@ def accuracy(
     """
     model.to(device).eval()
     correct = 0
+    everything = torch.arange(len(split)).split(batch_size)
     with torch.inference_mode(), autocast(device, bf16):
-        for start in range(0, len(split), batch_size):
-            images = data.normalise(split.images[start : start + batch_size].to(device))
-            labels = split.labels[start : start + batch_size]
-            correct += int((model(to_channels_last(images)).argmax(1).cpu() == labels).sum())
+        for batch in split.batches(everything):
+            images = to_channels_last(data.normalise(batch.images.to(device)))
+            correct += int((model(images).argmax(1).cpu() == batch.labels).sum())
     return correct / len(split)

@@ -47,7 +47,7 @@ def image_task(
     # What the images tell about the network goes into its plan: nobody who builds it again from a
     # file has the images at hand.
     dense, config = build_resolved(
-        config, num_classes=classes, in_channels=images.train.images.shape[1]
+        config, num_classes=classes, in_channels=images.example().shape[1]
     )
     dense.to(device)
     ranking = TrainingImages(images, seed, device)

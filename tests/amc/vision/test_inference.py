@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from amc.compute.precision import autocast, has_fast_bf16, to_channels_last
 from amc.vision.data import ImageData, Split
-from amc.vision.inference import accuracy, autocast, has_fast_bf16, to_channels_last
+from amc.vision.inference import accuracy
 
 
 def test_autocast_follows_the_hardware_unless_told() -> None:

@@ -1,149 +1,39 @@
-"""Typed settings. Every object is frozen, refuses unknown keys, and is saved with the run."""
+"""Everything that determines a search."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    SerializeAsAny,
-    model_validator,
-)
+from pydantic import Field, SerializeAsAny, model_validator
 
 from amc.bounds import Bounds
+from amc.config.finetune import FinetuneConfig
+from amc.config.inputs import DataConfig, EvaluateConfig, ModelConfig
+from amc.config.names import (
+    AgentName,
+    BackendName,
+    ConstraintName,
+    ImportanceName,
+    QuantityName,
+    RewardName,
+    Signal,
+)
 from amc.cost.quantities import QUANTITIES, Bound, Limit
 from amc.errors import ConfigError
-from amc.presets import PRESETS, agent_settings, in_file
+from amc.presets import PRESETS, agent_settings
 from amc.registry import AGENTS, BACKENDS, IMPORTANCES, REWARDS
-from amc.utils.options import AGENT, PLAN, RUN, TUNING, Option
-from amc.utils.registry import Registry
+from amc.utils.options import AGENT, PLAN, RUN, Option
 from amc.utils.settings import Settings
 
-_NETWORK = ("search", "replay", "compare", "inspect", "measure")
 _SEARCH, _BOTH, _TRAIN = ("search",), ("search", "replay"), ("search", "replay", "finetune")
 """Commands that have an option."""
-
-
-class ModelConfig(Settings):
-    """Which network, and where its weights are."""
-
-    spec: str
-    """``amc:NAME``, ``torchvision:NAME``, ``timm:NAME`` or ``path/to/file.py:function``."""
-    weights: Annotated[str | None, Option("--weights", (*_NETWORK, "apply"), basic=True)] = None
-    """Trained weights: ``.safetensors``, or ``.pth`` / ``.pt`` holding tensors; default: random, or
-    what your own function loads."""
-    arguments: Annotated[
-        dict[str, Any], Option("--model-arg", _NETWORK, texts=True, metavar="KEY=VALUE")
-    ] = Field(default_factory=dict)
-    """Argument of the model's factory, KEY=VALUE; repeatable."""
-
-
-class DataConfig(Settings):
-    """Which images, and how the three splits are drawn."""
-
-    spec: Annotated[str, Option("--data", basic=True)] = "digits"
-    """``digits`` (embedded), ``imagefolder:DIR`` (``train/`` and ``test/``) or ``cifar10:DIR``."""
-    search_val: Annotated[str | float | None, Option("--search-val")] = None
-    """Training images held out as search-val, on which plans are scored: a file of paths, or a
-    fraction; default: 0.1."""
-    seed: int = 0
-    """Seed of the split when it is drawn."""
-    mean: tuple[float, ...] | None = None
-    """Per-channel mean of the normalisation, for images in [0, 1]; None: the dataset's default."""
-    std: tuple[float, ...] | None = None
-    """Per-channel standard deviation of the normalisation."""
-    image_size: Annotated[int | None, Option("--image-size")] = Field(None, ge=1)
-    """Resize (the shorter side) and crop folder images to this side, in pixels; default: as
-    stored."""
-    download: Annotated[bool, Option("--download")] = False
-    """Download what ``cifar10:DIR`` lacks."""
-
-
-class EvaluateConfig(Settings):
-    """How one plan is scored."""
-
-    images: Annotated[int, Option("--images", panel=AGENT)] = Field(1000, ge=1)
-    """Search-val images that score a plan."""
-    calibration_images: Annotated[int, Option("--calibration-images", panel=AGENT)] = Field(
-        256, ge=0
-    )
-    """Training images that re-estimate the BatchNorm statistics of every plan; 0: the dense
-    network's."""
-    batch_size: int = Field(250, ge=1)
-    bf16: Annotated[bool | None, Option("--bf16", panel=RUN)] = None
-    """Compute in bfloat16; default: where the hardware has it."""
-    reconstruct: Annotated[bool, Option("--reconstruct", _BOTH, AGENT)] = False
-    """Let layers make up for lost inputs by least squares, in every plan that is scored and in the
-    one that is applied.
-
-    See :mod:`amc.pruning.reconstruction`."""
-
-
-def _agent(name: str) -> str:
-    """A name of the table, or ``path/to/file.py:Class`` of a user's."""
-    if not in_file(name):
-        try:
-            AGENTS.entry(name)
-        except ConfigError as error:
-            raise ValueError(f"{error}, or path/to/file.py:Class") from None
-    return name
-
-
-def _known(registry: Registry[Any]) -> AfterValidator:
-    """Refuses a name that is not in the table."""
-
-    def check(name: str) -> str:
-        try:
-            return registry.entry(name).name
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-
-    return AfterValidator(check)
-
-
-AgentName = Annotated[str, AfterValidator(_agent)]
-ImportanceName = Annotated[str, _known(IMPORTANCES)]
-RewardName = Annotated[str, _known(REWARDS)]
-BackendName = Annotated[str, _known(BACKENDS)]
-
-
-class FinetuneConfig(Settings):
-    """Recovery training of a sliced network."""
-
-    epochs: Annotated[int, Option("--epochs", _TRAIN, TUNING, basic=True)] = Field(15, ge=0)
-    """Epochs of finetuning; 0: none."""
-    batch_size: Annotated[int, Option("--batch-size", ("finetune",), TUNING)] = Field(128, ge=1)
-    """Images of a training step."""
-    lr: Annotated[float, Option("--lr", _TRAIN, TUNING)] = Field(0.05, gt=0)
-    """Peak learning rate; linear warm-up, then cosine to zero."""
-    warmup_epochs: float = Field(1.0, ge=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
-    distill_weight: Annotated[float, Option("--distill-weight", ("finetune",), TUNING)] = Field(
-        0.7, ge=0, le=1
-    )
-    """Weight of the dense network's softened logits; 1 minus it goes to the true labels. 0: no
-    teacher."""
-    distill_temperature: Annotated[
-        float, Option("--distill-temperature", ("finetune",), TUNING)
-    ] = Field(4.0, gt=0)
-    """How much they are softened."""
-    bf16: bool | None = None
-    seed: Annotated[int, Option("--seed", ("finetune",), RUN, basic=True)] = 0
-    """Seed of everything that is drawn."""
-
-
-ConstraintName = Literal["projection", "sequential"]
-QuantityName = Annotated[str, _known(QUANTITIES)]
-Signal = Literal["kl", "accuracy", "cross_entropy"]
 
 
 class LatencyConfig(Settings):
     """Where and how latency is measured (:mod:`amc.latency.backends`)."""
 
     backend: Annotated[
-        BackendName, Option("--backend", (*_BOTH, "measure"), PLAN, names=BACKENDS)
+        BackendName, Option("--backend", ("search", "replay", "measure"), PLAN, names=BACKENDS)
     ] = "onnxruntime"
     """Runtime in which latency is measured (where the default is not installed: torch), one of"""
     batch: Annotated[int, Option("--latency-batch", _BOTH, PLAN)] = Field(1, ge=1)

@@ -1,0 +1,1 @@
+"""Losses by which a network learns from a better one."""

@@ -27,7 +27,7 @@ from amc.records.pareto_front import Front
 from amc.records.results import Results, Row
 from amc.records.run_folder import RunFolder
 from amc.reporting.report import write_report
-from amc.task import Epoch, Task
+from amc.task import Epoch, Step, Task
 from amc.vision.task import image_task
 
 
@@ -111,14 +111,17 @@ def recover(
     recipe: FinetuneConfig,
     folder: RunFolder,
     *,
+    resume: bool = False,
     on_stage: Callable[[str], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: Callable[[Step], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Results:
     """Apply ``plan``, finetune by ``recipe``, and write network, results and report as they come.
 
     What is on disk is sound at any moment: the sliced network is saved before its training starts,
     and an earlier finetuned network, with its results, stays until a new one has been trained.
+    Checkpoints of the training are in ``folder.finetuning``; with ``resume`` it goes on from there.
     Raises what :func:`amc.pruning.apply.apply_plan` and :func:`amc.training.finetune.finetune`
     raise.
     """
@@ -139,12 +142,27 @@ def recover(
             raise ConfigError("this task has no training; give Task.train, or finetune 0 epochs")
         say("finetuning")
         tuned = networks["finetuned"] = copy.deepcopy(applied.model)
-        epochs = task.train(tuned, recipe, on_epoch=on_epoch, on_step=on_step)
+        trained = task.train(
+            tuned,
+            recipe,
+            folder=folder.finetuning,
+            resume=resume,
+            on_epoch=on_epoch,
+            on_step=on_step,
+            on_note=on_note,
+        )
         if plan.model is not None:
-            save_model(tuned, plan, folder.finetuned, finetuned_epochs=recipe.epochs)
+            save_model(tuned, plan, folder.finetuned, finetuned_epochs=len(trained.epochs))
         measured = _measured(networks, plan, task, folder)
-        results = results.model_copy(update={**measured, "epochs": tuple(epochs), "recipe": recipe})
+        told = {
+            "epochs": trained.epochs,
+            "recipe": trained.recipe,
+            "kept": trained.kept,
+            "accuracies": dict(trained.accuracies),
+        }
+        results = results.model_copy(update={**measured, **told})
         results.save(folder.results)
+        shutil.rmtree(folder.finetuning, ignore_errors=True)  # it has served
     write_report(folder.path)
     return results
 
@@ -162,6 +180,14 @@ def recovered(folder: RunFolder, plan: Plan, recipe: FinetuneConfig) -> Results 
     row = results.row(name)
     measured = row is not None and row.costs == plan.costs
     return results if measured and card.plan == plan else None
+
+
+def _search_val(task: Task, model: nn.Module) -> float | None:
+    """Of the network as it is, where the task can tell; otherwise as plans are scored."""
+    if task.validate is not None:
+        return task.validate(model)
+    # A copy: the evaluation recalibrates BatchNorm in place.
+    return task.evaluate(copy.deepcopy(model)).get("accuracy")
 
 
 def _measured(
@@ -187,8 +213,7 @@ def _measured(
         Row(
             name=name,
             test_accuracy=task.test(model) if task.test else None,
-            # A copy: the evaluation recalibrates BatchNorm in place.
-            search_val_accuracy=task.evaluate(copy.deepcopy(model)).get("accuracy"),
+            search_val_accuracy=_search_val(task, model),
             costs=plan.dense_costs if name == "dense" else plan.costs,
             latency_ms=latency.median_ms,
             latency_spread_ms=latency.spread_ms,

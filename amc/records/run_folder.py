@@ -50,6 +50,7 @@ class RunFolder:
         self.start = path / "start"
         self.pruned = path / "pruned.safetensors"
         self.finetuned = path / "model.safetensors"
+        self.finetuning = path / "finetuning"
         self.results = path / "results.json"
         self.tensorboard = path / "tb"
         self.report = path / "report.html"

@@ -34,7 +34,14 @@ class Augmentation:
         self.names = names
 
     def __call__(
-        self, images: Tensor, generator: torch.Generator, *, epoch: int, total: int, first: int = 0
+        self,
+        images: Tensor,
+        generator: torch.Generator,
+        *,
+        epoch: int,
+        total: int,
+        first: int = 0,
+        indices=None,
     ) -> Tensor:
         """Changed ``images`` (n, C, H, W), uint8, on their device.
 

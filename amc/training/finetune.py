@@ -1,24 +1,42 @@
-"""Recovery training of a sliced network, with the dense network as teacher."""
+"""Recovery training of a sliced network: never worse than what it began with."""
 
 from __future__ import annotations
 
-import math
+import contextlib
+import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-from amc.compute.precision import autocast, to_channels_last
+from amc.compute.layout import fast_layout
+from amc.compute.precision import to_channels_last
 from amc.config import FinetuneConfig
-from amc.errors import EvaluationError
-from amc.task import Epoch
-from amc.vision.data import ImageData, Split
-from amc.vision.inference import accuracy
+from amc.errors import DataError, EvaluationError, RunError
+from amc.models.weights import tensors_sha256
+from amc.task import Epoch, Finetuned, Kept, Step
+from amc.training.checkpoint import Checkpoints
+from amc.training.checkpoint import State as Saved
+from amc.training.devices import Devices
+from amc.training.learning_rate import RATES, choose_rate, trial_steps
+from amc.training.optimizer import MakeOptimizer
+from amc.training.recipe import completed, total_steps
+from amc.training.selection import Candidate, Sample, Score, best
+from amc.training.trainer import Trainer
+from amc.vision.data import ImageData, Images
+from amc.vision.evaluator import recalibrate_
 
-CHECK_STEPS = 20
-"""Steps between two checks that the loss is a number (each waits for the device)."""
+_RETRIES, _RETRY_FACTOR = 3, 1 / 3
+"""How often a rate that we chose is lowered when training diverges, and by how much."""
+_RECALIBRATED = 256
+"""Training images for BatchNorm in those trials."""
+_SAMPLE_SEED = 0
+"""The images that are looked at are the same whatever seed a training has."""
+_HELD_OUT = 512
+"""Training images, at most, that score the trials of learning rates."""
 
 
 def finetune(
@@ -28,171 +46,331 @@ def finetune(
     *,
     teacher: nn.Module | None,
     device: torch.device | str = "cpu",
+    optimizer: MakeOptimizer | None = None,
+    devices: Devices | None = None,
+    folder: Path | None = None,
+    resume: bool = False,
+    safe: bool = False,
     on_epoch: Callable[[Epoch], None] | None = None,
-    on_step: Callable[[int, int], None] | None = None,
-) -> list[Epoch]:
-    """Train ``model`` in place on ``data.train``; the last epoch is the result.
+    on_step: Callable[[Step], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> Finetuned:
+    """Train ``model`` in place on ``data.train``; it ends with the weights that are best on
+    search-val: of the last step, their moving average, or those that it began with.
 
-    SGD with Nesterov momentum (:func:`make_optimizer`), linear warm-up, then a cosine to zero, step
-    by step (:func:`learning_rate`). With a ``teacher`` and ``config.distill_weight`` above 0 the
-    loss is :func:`distillation_loss`, otherwise cross-entropy.
+    What ``config`` leaves open is chosen for the damage and the data (:mod:`recipe`,
+    :mod:`learning_rate`). With a ``teacher`` the loss is ``distill_weight`` times what is learned
+    from it (:mod:`amc.training.distillation`) plus the rest times cross-entropy.
 
     The same seed gives the same weights: shuffling and augmentation draw from a generator of their
     own, and layers that draw from PyTorch's global one (dropout) find it seeded, and restored
-    afterwards.
+    afterwards. A training that is resumed from its checkpoints ends with the same bits.
 
     Args:
         model: the network to train; ends in eval mode, on ``device``.
-        data: trained on ``train``; ``test`` is measured after each epoch.
+        data: trained on ``train``, chosen by ``search_val``; ``test`` is only reported.
         config: the recipe.
-        teacher: the dense network, or None for plain cross-entropy; put in eval mode.
+        teacher: a better network, or None for plain cross-entropy; put in eval mode.
         device: where to train.
+        optimizer: the user's own, in the place of the recipe's.
+        devices: other processes that share the work.
+        folder: for checkpoints; None: none are written.
+        resume: go on from the newest checkpoint in ``folder``, if there is one.
+        safe: contiguous layout everywhere.
         on_epoch: called after each epoch.
-        on_step: called after each step with the steps done and the steps of the whole training.
+        on_step: called after each step.
+        on_note: told what was chosen, and why, and what went wrong without ending the training.
 
     Raises:
-        EvaluationError: the loss is not finite.
+        EvaluationError: the loss is not finite, with the learning rate that was asked for.
+        DataError: there are fewer than two training images.
+        RunError: the checkpoint is of another network or another recipe.
     """
-    device = torch.device(device)
-    model.to(device).to(memory_format=torch.channels_last)
-    if teacher is not None:
-        teacher.to(device).eval()
-    training = _Training(model, teacher, data, config, device, on_step)
-    history = []
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(config.seed)
-        for number in range(1, config.epochs + 1):
-            start = time.perf_counter()
-            train_loss, lr = training.epoch()
-            test = accuracy(model, data, data.test, bf16=config.bf16, device=device)
-            history.append(Epoch(number, train_loss, test, lr, time.perf_counter() - start))
-            if on_epoch is not None:
-                on_epoch(history[-1])
-    # Back to the layout that files of weights want.
-    model.to(memory_format=torch.contiguous_format).eval()
-    return history
+    if len(data.train) < 2:
+        raise DataError(f"{len(data.train)} training images: finetuning needs at least two")
+    training = _Finetuning(
+        model,
+        data,
+        config,
+        teacher,
+        torch.device(device),
+        devices or Devices(),
+        optimizer,
+        on_epoch or (lambda _: None),
+        on_step or (lambda _: None),
+        on_note or (lambda _: None),
+    )
+    checkpoints = Checkpoints(folder if training.devices.first else None, training.note)
+    # Every process reads what the first one wrote.
+    saved = Checkpoints(folder, training.note).load() if resume else None
+    with training.ready(safe):
+        return training.run(checkpoints, saved)
 
 
-class _Training:
-    """The state that outlives an epoch: optimizer, generator, step number."""
+class _Finetuning:
+    """A training with all that it is given."""
 
     def __init__(
         self,
         model: nn.Module,
-        teacher: nn.Module | None,
         data: ImageData,
         config: FinetuneConfig,
+        teacher: nn.Module | None,
         device: torch.device,
-        on_step: Callable[[int, int], None] | None,
+        devices: Devices,
+        optimizer: MakeOptimizer | None,
+        on_epoch: Callable[[Epoch], None],
+        on_step: Callable[[Step], None],
+        note: Callable[[str], None],
     ) -> None:
-        self.model = model
-        self.teacher = teacher
-        self.data = data
-        self.config = config
-        self.device = device
-        self.on_step = on_step
-        self.optimizer = make_optimizer(model, config)
-        self.generator = torch.Generator().manual_seed(config.seed)
-        self.epoch_steps = math.ceil(len(data.train) / config.batch_size)
-        self.done = 0
+        self.devices = devices
+        self.model, self.teacher = model.to(device), teacher
+        if teacher is not None:
+            teacher.to(device).eval()
+        self.data, self.device, self.optimizer = data, device, optimizer
+        self.asked = config
+        self.config, notes = completed(config, len(data.train))
+        self.on_epoch, self.on_step, self.note = on_epoch, on_step, note
+        self._notes = notes
+        self._begun = tensors_sha256(model.state_dict())
 
-    def epoch(self) -> tuple[float, float]:
-        """One pass over the training images: their mean loss, and the last learning rate."""
-        self.model.train()
-        total_steps = self.config.epochs * self.epoch_steps
-        warmup_steps = round(self.config.warmup_epochs * self.epoch_steps)
-        loss_sum = torch.zeros((), device=self.device)
-        lr = 0.0
-        # Batches of equal length, to within one image: no last batch too small for BatchNorm.
-        order = torch.randperm(len(self.data.train), generator=self.generator)
-        for indices in order.tensor_split(self.epoch_steps):
-            lr = learning_rate(self.done, total_steps, warmup_steps, self.config.lr)
-            loss_sum += self._step(self.data.train.take(indices), lr)
-            self.done += 1
-            if self.done % CHECK_STEPS == 0 or self.done % self.epoch_steps == 0:
-                _check(loss_sum, self.done, lr)
-            if self.on_step is not None:
-                self.on_step(self.done, total_steps)
-        return loss_sum.item() / self.epoch_steps, lr
+    @contextlib.contextmanager
+    def ready(self, safe: bool) -> Iterator[None]:
+        """Layout and random numbers, and as they were afterwards."""
+        example = to_channels_last(self.data.example(2).to(self.device))
+        cuda = [self.device] if self.device.type == "cuda" else []
+        try:
+            with (
+                fast_layout(self.model, example, backward=True, safe=safe) as contiguous,
+                torch.random.fork_rng(cuda),
+            ):
+                if contiguous:
+                    self.note(
+                        f"{', '.join(contiguous)}: their kernels are faulty on this processor in "
+                        "the layout of the others, and run contiguous"
+                    )
+                torch.manual_seed(self.asked.seed)
+                yield
+        finally:
+            self.model.eval()
 
-    def _step(self, batch: Split, lr: float) -> Tensor:
-        """One update; returns the loss before it."""
-        images = self.data.augment(batch.images.to(self.device), self.generator)
-        images = to_channels_last(self.data.normalise(images))
-        labels = batch.labels.to(self.device)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        loss = self._loss(images, labels)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach()
+    def run(self, checkpoints: Checkpoints, saved: Saved | None) -> Finetuned:
+        """Train, and once more by a lower rate where one that we chose diverges."""
+        check = self._sample(self.data.search_val)
+        self._test = self._sample(self.data.test)
+        start = Candidate.of("pruned", self.model, check.score(self.model))
+        if self.config.epochs == 0 or total_steps(self.config, len(self.data.train)) == 0:
+            return Finetuned((), "pruned", {"pruned": start.score.accuracy}, self.config)
+        if saved is not None:
+            self._check(saved)
+            self.config = FinetuneConfig.model_validate_json(saved["recipe"])
+        else:
+            for text in self._notes:
+                self.note(text)
+            if self.config.lr is None:
+                self.config = self.config.model_copy(update={"lr": self._chosen_rate()})
+        for retries in range(_RETRIES + 1):
+            try:
+                return self._train(checkpoints, saved, check, start)
+            except EvaluationError:
+                self.model.load_state_dict(start.state)
+                if self.asked.lr is not None or retries == _RETRIES:
+                    raise
+                lr = (self.config.lr or 0.0) * _RETRY_FACTOR
+                self.note(f"training diverged; it begins again with learning rate {lr:.2g}")
+                self.config, saved = self.config.model_copy(update={"lr": lr}), None
+        raise AssertionError
 
-    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        bf16 = self.config.bf16
-        with autocast(self.device, bf16):
-            logits = self.model(images).float()
-        if self.teacher is None or self.config.distill_weight == 0:
-            return functional.cross_entropy(logits, labels)
-        # Not inference_mode: the loss saves the teacher's logits for its backward.
-        with torch.no_grad(), autocast(self.device, bf16):
-            teacher_logits = self.teacher(images).float()
-        return distillation_loss(
-            logits,
-            teacher_logits,
-            labels,
-            weight=self.config.distill_weight,
-            temperature=self.config.distill_temperature,
+    def _train(
+        self, checkpoints: Checkpoints, saved: Saved | None, check: Sample, start: Candidate
+    ) -> Finetuned:
+        trainer = self._trainer(self.model, self.config)
+        history: list[Epoch] = []
+        top: Candidate | None = None  # of all epochs, where patience asks for one
+        if saved is not None:
+            trainer.restore(saved)
+            history = [Epoch(**values) for values in saved["history"]]
+            top = _candidate(saved["top"])
+            self.note(f"finetuning goes on after step {trainer.done} of {trainer.steps}")
+        written = time.monotonic()
+
+        def save() -> None:
+            nonlocal written
+            written = time.monotonic()
+            checkpoints.save(trainer.state() | self._state(history, top))
+
+        def pause() -> None:
+            if time.monotonic() - written > 60 * self.config.checkpoint_minutes:
+                save()
+
+        try:
+            while not trainer.finished and not self._patience_ends(history):
+                history.append(self._epoch(trainer, check, pause))
+                if self.config.patience is not None:
+                    top = self._better(top, trainer, check)
+                self.on_epoch(history[-1])
+                save()
+        finally:
+            trainer.close()
+        return self._end(trainer, history, check, [start] + ([top] if top else []))
+
+    def _epoch(self, trainer: Trainer, check: Sample, pause: Callable[[], None]) -> Epoch:
+        """One pass over the training images, measured."""
+        started, number, before = time.perf_counter(), trainer.epoch, trainer.done
+        means = trainer.run_epoch(self.on_step, pause)
+        trained = time.perf_counter() - started
+        average = trainer.average
+        raw = check.score(self.model)
+        averaged = check.score(average.module) if average is not None else None
+        kept = average.module if averaged is not None and averaged > raw else self.model
+        images = len(self.data.train) * (trainer.done - before) / trainer.epoch_steps
+        return Epoch(
+            number=number,
+            train_loss=means.pop("loss", float("nan")),
+            test_accuracy=self._test.score(kept).accuracy,
+            lr=trainer.last_lr,
+            seconds=time.perf_counter() - started,
+            search_val_accuracy=raw.accuracy,
+            ema_accuracy=averaged.accuracy if averaged is not None else None,
+            train_accuracy=means.pop("accuracy", None),
+            losses=means,
+            images_per_second=images / trained,
+            steps=trainer.done,
         )
 
+    def _end(
+        self, trainer: Trainer, history: list[Epoch], check: Sample, others: list[Candidate]
+    ) -> Finetuned:
+        """The best of all that may be kept, in ``self.model``."""
+        candidates = [*others, Candidate.of("last", self.model, check.score(self.model))]
+        if trainer.average is not None:
+            network = trainer.average.module
+            candidates.append(Candidate.of("ema", network, check.score(network)))
+        chosen = best(candidates)
+        self.model.load_state_dict(chosen.state)
+        accuracies: dict[Kept, float] = {one.name: one.score.accuracy for one in candidates}
+        return Finetuned(tuple(history), chosen.name, accuracies, self.config)
 
-def make_optimizer(model: nn.Module, config: FinetuneConfig) -> torch.optim.SGD:
-    """Nesterov SGD; biases and norms' parameters (all that have one dimension) do not decay."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(
-        [group for group in groups if group["params"]],
-        lr=config.lr,
-        momentum=config.momentum,
-        nesterov=config.momentum > 0,
-        fused=True,
-    )
+    # -- the learning rate -----------------------------------------------------------------------
 
-
-def learning_rate(step: int, total_steps: int, warmup_steps: int, peak: float) -> float:
-    """Rate of the step number ``step`` (from 0): linear up to ``peak``, then a cosine to zero.
-
-    The last of ``total_steps`` has a small positive rate, so that it is not wasted.
-    """
-    if step < warmup_steps:
-        return peak * (step + 1) / warmup_steps
-    progress = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
-    return peak * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def distillation_loss(
-    logits: Tensor, teacher_logits: Tensor, labels: Tensor, weight: float, temperature: float
-) -> Tensor:
-    """``weight * T^2 * KL(teacher / T || student / T) + (1 - weight) * cross-entropy``.
-
-    Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015, section 2: T^2
-    keeps the softened gradients on the scale of the hard ones. Logits are (N, classes).
-    """
-    soft = functional.kl_div(
-        functional.log_softmax(logits / temperature, 1),
-        functional.log_softmax(teacher_logits / temperature, 1),
-        reduction="batchmean",
-        log_target=True,
-    )
-    hard = functional.cross_entropy(logits, labels)
-    return weight * temperature**2 * soft + (1 - weight) * hard
-
-
-def _check(loss_sum: Tensor, step: int, lr: float) -> None:
-    if not math.isfinite(loss_sum.item()):
-        raise EvaluationError(
-            f"finetuning: the loss is not finite at step {step} (learning rate {lr:.3g}); lower lr"
+    def _chosen_rate(self) -> float:
+        """By trials on copies, which leave no trace in the random numbers of the training."""
+        images = len(self.data.train)
+        steps = trial_steps(total_steps(self.config, images))
+        generator = torch.Generator().manual_seed(self.config.seed)
+        order = torch.randperm(images, generator=generator)
+        count = min(_HELD_OUT, images // 5)
+        # Of few images none can be spared: they are scored without augmentation, at least.
+        held, rest = (order[:count], order[count:]) if count >= 20 else (order, order)
+        data = replace(self.data, train=self.data.train.take(rest[: steps * self._batch]))
+        scored = self._sample(self.data.train.take(held))
+        few = data.train.take(torch.arange(min(len(data.train), _RECALIBRATED))).images
+        batches = list(
+            to_channels_last(data.normalise(few.to(self.device))).split(_RECALIBRATED // 2)
         )
+
+        def loss(candidate: nn.Module) -> float:
+            # A few dozen steps are too few for the statistics that BatchNorm averages as it trains.
+            recalibrate_(candidate, batches)
+            return -scored.score(candidate).minus_cross_entropy
+
+        trial = self.config.model_copy(update={"max_steps": steps, "epochs": steps, "ema": 0.0})
+
+        def try_rate(lr: float) -> float:
+            candidate = copy.deepcopy(self.model)
+            trainer = self._trainer(candidate, trial.model_copy(update={"lr": lr}), data)
+            torch.manual_seed(self.config.seed)
+            try:
+                while not trainer.finished:
+                    trainer.run_epoch(lambda _: None, lambda: None)
+            finally:
+                trainer.close()
+            return loss(candidate)
+
+        rates = RATES.get(self.config.optimizer, RATES["adamw"])
+        before = loss(copy.deepcopy(self.model))
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            lr, trials = choose_rate(try_rate, rates, before)
+        seen = ", ".join(f"{one.lr:g}: {one.loss:.3f}" for one in trials)
+        self.note(
+            f"learning rate {lr:g}: the largest that repairs well in {steps} steps (loss before "
+            f"{before:.3f}, by rate {seen}); --lr overrides it"
+        )
+        return lr
+
+    # -- parts -----------------------------------------------------------------------------------
+
+    @property
+    def _batch(self) -> int:
+        assert self.config.batch_size is not None
+        return self.config.batch_size
+
+    def _trainer(
+        self, model: nn.Module, config: FinetuneConfig, data: ImageData | None = None
+    ) -> Trainer:
+        return Trainer(
+            model,
+            data or self.data,
+            config,
+            teacher=self.teacher,
+            device=self.device,
+            make=self.optimizer,
+            devices=self.devices,
+        )
+
+    def _sample(self, split: Images) -> Sample:
+        config = self.config
+        return Sample(
+            self.data, split, config.check_images, _SAMPLE_SEED, self.device, config.precision
+        )
+
+    def _patience_ends(self, history: list[Epoch]) -> bool:
+        patience = self.config.patience
+        if patience is None or len(history) <= patience:
+            return False
+        seen = [max(e.search_val_accuracy or 0, e.ema_accuracy or 0) for e in history]
+        return max(seen[-patience:]) <= max(seen[:-patience])
+
+    def _better(self, top: Candidate | None, trainer: Trainer, check: Sample) -> Candidate:
+        """The best of the epochs so far."""
+        networks = [self.model] + ([trainer.average.module] if trainer.average else [])
+        score, network = max(
+            ((check.score(one), one) for one in networks), key=lambda found: found[0]
+        )
+        better = top is None or score > top.score
+        return Candidate.of("best", network, score) if better or top is None else top
+
+    # -- checkpoints -----------------------------------------------------------------------------
+
+    def _state(self, history: list[Epoch], top: Candidate | None) -> Saved:
+        return {
+            "begun": self._begun,
+            "asked": self.asked.model_dump_json(),
+            "recipe": self.config.model_dump_json(),
+            "history": [asdict(epoch) for epoch in history],
+            "top": None
+            if top is None
+            else {"score": [*asdict(top.score).values()], "state": dict(top.state)},
+        }
+
+    def _check(self, saved: Saved) -> None:
+        if saved["begun"] != self._begun:
+            raise RunError(
+                "the checkpoint is of a finetuning that began with other weights; finetune anew "
+                "(without --resume)"
+            )
+        before, now = FinetuneConfig.model_validate_json(saved["asked"]), self.asked
+        changed = [
+            name for name in type(now).model_fields if getattr(before, name) != getattr(now, name)
+        ]
+        if changed:
+            raise RunError(
+                f"the finetuning to be resumed has another recipe ({', '.join(changed)}); give "
+                "the same, or finetune anew (without --resume)"
+            )
+
+
+def _candidate(values: Saved | None) -> Candidate | None:
+    if values is None:
+        return None
+    return Candidate("best", Score(*values["score"]), values["state"])

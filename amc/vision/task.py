@@ -6,14 +6,20 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from pathlib import Path
 
+import torch
 from torch import nn
 
 from amc.config import DataConfig, EvaluateConfig, FinetuneConfig, ModelConfig
 from amc.models.factory import build_resolved
 from amc.models.weights import tensors_sha256
-from amc.task import Epoch, Task
+from amc.models.teacher import teacher_model
+from amc.task import Epoch, Finetuned, Step, Task
+from amc.training.devices import devices
 from amc.training.finetune import finetune
+from amc.training.optimizer import MakeOptimizer
+from amc.training.selection import Sample
 from amc.vision.data import ImageData, load_data
 from amc.vision.evaluator import Evaluator
 from amc.vision.inference import accuracy
@@ -32,10 +38,12 @@ def image_task(
     seed: int = 0,
     device: str = "cpu",
     progress: bool = True,
+    optimizer: MakeOptimizer | None = None,
 ) -> Task:
     """Image classification: ``image_task("amc:resnet20", "imagefolder:DIR", weights="x.pth")``.
 
-    ``seed`` draws the images that score, recalibrate and rank channels. Raises what building the
+    ``seed`` draws the images that score, recalibrate and rank channels. ``optimizer`` takes the
+    place of the recipe's when networks are finetuned. Raises what building the
     model and reading the data raise.
     """
     config = ModelConfig(spec=model, weights=weights) if isinstance(model, str) else model
@@ -59,22 +67,36 @@ def image_task(
         few = settings.model_copy(update={"images": _PROBED, "calibration_images": _PROBED})
         return Evaluator.from_data(dense, seen, few, seed + 1, device)
 
+    @cache
+    def check() -> Sample:
+        count = FinetuneConfig().check_images
+        return Sample(images, images.search_val, count, 0, torch.device(device), "auto")
+
     def train(
         small: nn.Module,
         recipe: FinetuneConfig,
         *,
+        folder: Path | None = None,
+        resume: bool = False,
+        safe: bool = False,
         on_epoch: Callable[[Epoch], None] | None = None,
-        on_step: Callable[[int, int], None] | None = None,
-    ) -> list[Epoch]:
-        teacher = copy.deepcopy(dense) if recipe.distill_weight else None
+        on_step: Callable[[Step], None] | None = None,
+        on_note: Callable[[str], None] | None = None,
+    ) -> Finetuned:
         return finetune(
             small,
             images,
             recipe,
-            teacher=teacher,
+            teacher=_teacher(recipe, dense, images) if recipe.distill_weight else None,
             device=device,
+            optimizer=optimizer,
+            devices=devices(),
+            folder=folder,
+            resume=resume,
+            safe=safe,
             on_epoch=on_epoch,
             on_step=on_step,
+            on_note=on_note,
         )
 
     return Task(
@@ -85,6 +107,7 @@ def image_task(
             candidate, images, images.test, bf16=settings.bf16, device=device
         ),
         train=train,
+        validate=lambda candidate: check().score(candidate.to(device)).accuracy,
         calibration=ranking,
         loss=ranking.losses,
         probe=lambda candidate: prober()(candidate).kl,
@@ -93,6 +116,14 @@ def image_task(
         config=config,
         data_sha256=lambda: tensors_sha256(score.evaluator.images()),
     )
+
+
+def _teacher(recipe: FinetuneConfig, dense: nn.Module, images: ImageData) -> nn.Module:
+    """The dense network, or the better one of the recipe."""
+    if recipe.teacher is None:
+        return copy.deepcopy(dense)
+    channels = images.example().shape[1]
+    return teacher_model(recipe.teacher, num_classes=len(images.classes), in_channels=channels)
 
 
 @dataclass(frozen=True, eq=False)

@@ -134,9 +134,9 @@ BACKENDS.add("torch-compile", "compiled PyTorch", "amc.latency.backends.torch_co
 BACKENDS.add("openvino", "OpenVINO", "amc.latency.backends.openvino_cpu:OpenVino")
 
 AUGMENTATIONS: Registry[Any] = Registry("augmentation", "amc.augmentations", whole_batch=False)
-"""Functions of an image's side in pixels that make a change of training images: a transform of
-:mod:`torchvision.transforms.v2` for one uint8 image (C, H, W), or, with the trait ``whole_batch``,
-a :class:`amc.training.augmentation.BatchChange`.
+"""Functions of the :class:`~amc.vision.data.ImageData` that make a change of its training images: a
+transform of :mod:`torchvision.transforms.v2` for one uint8 image (C, H, W), or, with the trait
+``whole_batch``, a :class:`amc.training.augmentation.base.BatchChange`.
 """
 for _name, _summary, _batch in (
     ("none", "no change", True),
@@ -148,10 +148,11 @@ for _name, _summary, _batch in (
     ("rotation", "turned by up to 15 degrees", False),
     ("colour", "brightness, contrast, saturation and hue jittered", False),
 ):
+    _file = "whole_batch" if _batch else "each_image"
     AUGMENTATIONS.add(
         _name,
         _summary,
-        f"amc.training.augmentation:{_name.replace('-', '_')}",
+        f"amc.training.augmentation.{_file}:{_name.replace('-', '_')}",
         whole_batch=_batch,
     )
 

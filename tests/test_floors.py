@@ -109,7 +109,7 @@ def test_imports_go_downward(module):
         ("optuna", ("amc.agents",)),
         ("scipy", ("amc.agents", "amc.comparison")),
         ("gymnasium", ("amc.envs", "amc.agents")),
-        ("torchvision", ("amc.models", "amc.vision", "amc.tracing")),
+        ("torchvision", ("amc.models", "amc.vision", "amc.tracing", "amc.training")),
         ("typer", ("amc.cli",)),
         ("onnxruntime", ("amc.export", "amc.latency")),
         ("openvino", ("amc.latency",)),

@@ -29,6 +29,12 @@ class ModelConfig(Settings):
     ] = Field(default_factory=dict)
     """Argument of the model's factory, KEY=VALUE; repeatable."""
 
+    @classmethod
+    def of(cls, text: str) -> ModelConfig:
+        """The network of ``SPEC`` or ``SPEC@WEIGHTS``."""
+        spec, _, weights = text.partition("@")
+        return cls(spec=spec, weights=weights or None)
+
 
 class DataConfig(Settings):
     """Which images, how they are prepared, and how the three splits are drawn.

@@ -14,10 +14,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
-from torch.nn import functional
 
 from amc.config import DataConfig
 from amc.errors import DataError
+from amc.vision.crop_and_flip import random_crop, random_mirror
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -87,18 +87,10 @@ class ImageData:
 
         Every image draws its own offsets, from ``generator`` alone.
         """
-        count, _, height, width = images.shape
-        device = images.device
         if self.crop_padding:
-            pad = self.crop_padding
-            offsets = torch.randint(2 * pad + 1, (2, count), generator=generator).to(device)
-            padded = functional.pad(images, (pad, pad, pad, pad))
-            # A view of all (2 pad + 1)^2 crops of every image; indexing copies one crop of each.
-            crops = padded.unfold(2, height, 1).unfold(3, width, 1)
-            images = crops[torch.arange(count, device=device), :, offsets[0], offsets[1]]
+            images = random_crop(images, self.crop_padding, generator, total=len(images))
         if self.flip:
-            mirrored = torch.randint(2, (count, 1, 1, 1), generator=generator).to(device)
-            images = torch.where(mirrored.bool(), images.flip(3), images)
+            images = random_mirror(images, generator, total=len(images))
         return images
 
     def example(self, batch: int = 1) -> Tensor:

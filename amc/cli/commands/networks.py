@@ -29,8 +29,7 @@ def train(models: list[str], config: SearchConfig, path: Path) -> None:
     images = load_data(config.data)
     tasks = {}
     for name, text in zip(_names(models), models, strict=True):
-        spec, _, weights = text.partition("@")
-        network = ModelConfig(spec=spec, weights=weights or None)
+        network = ModelConfig.of(text)
         tasks[name] = image_task(
             network, images, config.evaluate, seed=config.seed, device=config.device
         )

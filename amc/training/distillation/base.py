@@ -33,7 +33,7 @@ class Distillation(nn.Module):
         example: outputs of one batch, from which it learns shapes.
     """
 
-    def __init__(self, example: Outputs) -> None:
+    def __init__(self, example: Outputs) -> None:  # noqa: ARG002 (of use to some)
         super().__init__()
 
     def forward(self, outputs: Outputs) -> Tensor:

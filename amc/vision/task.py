@@ -14,9 +14,10 @@ from amc.models.factory import build_resolved
 from amc.models.weights import tensors_sha256
 from amc.task import Epoch, Task
 from amc.training.finetune import finetune
-from amc.vision.data import ImageData, load_data
+from amc.vision.data import ImageData
 from amc.vision.evaluator import Evaluator
 from amc.vision.inference import accuracy
+from amc.vision.sources import load_data
 from amc.vision.training_images import TrainingImages
 
 _PROBED = 256

@@ -22,7 +22,7 @@ from amc.envs.make import make_problem
 from amc.pipeline.search import make_config
 from amc.pipeline.source import LIBRARY
 from amc.task import Task
-from amc.vision.data import load_data
+from amc.vision.sources import load_data
 from amc.vision.task import image_task
 
 BUDGETS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)

@@ -27,7 +27,7 @@ from amc.envs.make import make_problem
 from amc.pipeline.search import make_config, search
 from amc.records.episode import Episode
 from amc.task import Task
-from amc.vision.data import load_data
+from amc.vision.sources import load_data
 from amc.vision.task import image_task
 
 LABELS = {

@@ -31,7 +31,7 @@ from amc.pruning.slicing.slice import slice_model
 from amc.registry import IMPORTANCES
 from amc.task import Task
 from amc.tracing.units import Units
-from amc.vision.data import load_data
+from amc.vision.sources import load_data
 from amc.vision.task import image_task
 
 BASELINE = "contribution"

@@ -22,8 +22,8 @@ from amc.envs.make import make_problem
 from amc.envs.pruning import PruningEnv
 from amc.models.factory import build_model
 from amc.pruning.slicing.slice import slice_model
-from amc.vision.data import load_data
 from amc.vision.evaluator import Evaluator
+from amc.vision.sources import load_data
 from amc.vision.task import image_task
 
 

@@ -32,7 +32,8 @@ from amc.pruning.slicing.slice import slice_model
 from amc.task import Task
 from amc.tracing.units import Units
 from amc.training.finetune import finetune
-from amc.vision.data import ImageData, load_data
+from amc.vision.data import ImageData
+from amc.vision.sources import load_data
 from amc.vision.task import image_task
 
 IMPORTANCE = "contribution"

@@ -35,7 +35,8 @@ from amc.pipeline.search import search
 from amc.records.episode import read_episodes
 from amc.records.run_folder import RunFolder
 from amc.task import Task
-from amc.vision.data import ImageData, load_data
+from amc.vision.data import ImageData
+from amc.vision.sources import load_data
 from amc.vision.task import image_task
 
 MARKS = (1, 5, 20, 80, 150)

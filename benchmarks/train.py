@@ -20,8 +20,8 @@ from amc.config import FinetuneConfig, ModelConfig
 from amc.models.factory import build_model
 from amc.task import Epoch
 from amc.training.finetune import finetune
-from amc.vision.data import load_data
 from amc.vision.inference import accuracy
+from amc.vision.sources import load_data
 
 
 def main() -> None:

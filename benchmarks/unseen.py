@@ -28,8 +28,8 @@ from amc.pipeline.search import make_config
 from amc.pruning.slicing.slice import slice_model
 from amc.records.episode import read_episodes
 from amc.records.run_folder import RunFolder
-from amc.vision.data import load_data
 from amc.vision.evaluator import Evaluator, Quality
+from amc.vision.sources import load_data
 from amc.vision.task import image_task
 
 MARKS = (1, 20, 40, 80, 150)

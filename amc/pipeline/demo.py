@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from amc.config import DataConfig, EvaluateConfig, FinetuneConfig, ModelConfig
 from amc.models.factory import build_model
 from amc.training.finetune import finetune
-from amc.vision.data import load_data
+from amc.vision.sources import load_data
 
 # A third of the few training images is held out, so that the reward can tell plans apart.
 DEMO_DATA = DataConfig(spec="digits", search_val=0.3)

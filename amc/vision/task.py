@@ -20,9 +20,10 @@ from amc.training.devices import devices
 from amc.training.finetune import finetune
 from amc.training.optimizer import MakeOptimizer
 from amc.training.selection import Sample
-from amc.vision.data import ImageData, load_data
+from amc.vision.data import ImageData
 from amc.vision.evaluator import Evaluator
 from amc.vision.inference import accuracy
+from amc.vision.sources import load_data
 from amc.vision.training_images import TrainingImages
 
 _PROBED = 256

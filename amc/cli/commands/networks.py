@@ -21,7 +21,7 @@ def train(models: list[str], config: SearchConfig, path: Path) -> None:
     """Train a policy on the networks ``SPEC[@WEIGHTS]``, in ``path``."""
     from amc.config import ModelConfig
     from amc.records.run_folder import check_free
-    from amc.vision.data import load_data
+    from amc.vision.sources import load_data
     from amc.vision.task import image_task
 
     check_free(path)  # before the images are read

@@ -14,8 +14,9 @@ from amc.errors import EvaluationError
 from amc.models.architectures import NETWORKS
 from amc.task import Epoch
 from amc.training.finetune import distillation_loss, finetune, learning_rate, make_optimizer
-from amc.vision.data import ImageData, Split, load_data
+from amc.vision.data import ImageData, Split
 from amc.vision.evaluator import accuracy
+from amc.vision.sources import load_data
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from amc.config import DataConfig
 from amc.errors import DataError
-from amc.vision.data import ImageData, Split, load_data, stratified_indices
+from amc.vision.data import ImageData, Split, stratified_indices
+from amc.vision.sources import load_data
 
 CLASSES = ("cat", "dog", "owl")
 PER_CLASS = 20

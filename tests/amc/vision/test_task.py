@@ -8,7 +8,7 @@ from amc.pruning.find_units import find_units
 from amc.pruning.plan_evaluator import PlanEvaluator
 from amc.pruning.slicing.slice import slice_model
 from amc.task import Task
-from amc.vision.data import load_data
+from amc.vision.sources import load_data
 from amc.vision.task import image_task
 
 SETTINGS = EvaluateConfig(images=60, calibration_images=60)

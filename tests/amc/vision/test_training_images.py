@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from amc.config import DataConfig, EvaluateConfig
-from amc.vision.data import Split, load_data
+from amc.vision.data import Split
+from amc.vision.sources import load_data
 from amc.vision.task import image_task
 from amc.vision.training_images import BATCH, IMAGES, TrainingImages
 

@@ -22,7 +22,16 @@ from amc.cli.config_file import read_config
 from amc.cli.given import Given
 from amc.cli.help_pages import SHOW_ALL, Command
 from amc.errors import ConfigError
-from amc.utils.options import AGENT, PLAN, RUN, TUNING, OptionOfField, options_of, parameter_name
+from amc.utils.options import (
+    AGENT,
+    PLAN,
+    RUN,
+    TUNING,
+    OptionOfField,
+    options_of,
+    parameter_name,
+    with_commas,
+)
 from amc.utils.settings import Settings
 
 _PANELS = (None, PLAN, AGENT, TUNING, RUN)
@@ -145,14 +154,14 @@ def _kind(one: OptionOfField) -> Any:
     """The type of the option's value as typer reads it."""
     if one.option.texts:
         return list[str]
-    if one.option.commas:
-        return str
     annotation: Any = one.field.annotation
     none = False
     if get_origin(annotation) in (Union, UnionType):
         kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
         none = len(kinds) < len(get_args(annotation))
         annotation = str if str in kinds else kinds[0]
+    if one.option.commas:
+        return str | None if none else str
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) is tuple:
@@ -168,7 +177,7 @@ def _default(one: OptionOfField) -> Any:
     if one.option.texts or value is PydanticUndefined:
         return []
     if one.option.commas:
-        return ",".join(map(str, value))
+        return with_commas(value) if value is not None else None
     return list(value) if isinstance(value, tuple) else value
 
 

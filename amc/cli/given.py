@@ -37,7 +37,7 @@ class Given:
         for path, value in self.typed.items():
             option = self.options[path].option
             if not option.texts:
-                _put(values, path, value.split(",") if option.commas else value)
+                _put(values, path, _split(value) if option.commas else value)
         return values
 
     def inside(self, table: str) -> Given:
@@ -49,6 +49,10 @@ class Given:
 
         file = self.file.get(table) or {}
         return Given(cut(self.options), cut(self.typed), file, cut(self.defaults))
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
 
 
 def _copy(values: Mapping[str, Any]) -> dict[str, Any]:

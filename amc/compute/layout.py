@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 
 @contextlib.contextmanager
-def fast_layout(model: nn.Module, example: Tensor, *, backward: bool, safe: bool = False) -> Iterator[tuple[str, ...]]:
+def fast_layout(
+    model: nn.Module, example: Tensor, *, backward: bool, safe: bool = False
+) -> Iterator[tuple[str, ...]]:
     """``model`` with its weights in channels_last, but for layers whose kernels are unsound here.
 
     Yields the names of the layers that run contiguous. Afterwards all weights are contiguous, as

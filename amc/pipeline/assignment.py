@@ -50,6 +50,12 @@ class Assignment:
         return replace(self, config=config)
 
 
+def prepared(config: SearchConfig, task: Task) -> SearchConfig:
+    """``config`` with the preparation of the images that the task found, for the run to record."""
+    known = config.data is not None and task.data is not None
+    return config.model_copy(update={"data": task.data}) if known else config
+
+
 def inputs_of(task: Task) -> Inputs:
     """What identifies the network and the images of ``task``."""
     data_sha256 = task.data_sha256() if task.data_sha256 else None

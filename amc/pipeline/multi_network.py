@@ -22,7 +22,7 @@ from amc.agents.policy import Policy
 from amc.config import SearchConfig
 from amc.errors import ConfigError, RunError
 from amc.latency.device import OnStage
-from amc.pipeline.assignment import Assignment, Listener, inputs_of, resumed
+from amc.pipeline.assignment import Assignment, Listener, inputs_of, prepared, resumed
 from amc.pipeline.loop import SearchLoop, in_turn, play_recorded, play_rest
 from amc.pipeline.search import make_config
 from amc.pipeline.setup import prepare
@@ -145,7 +145,7 @@ def _parts(tasks: Mapping[str, Task], config: SearchConfig) -> dict[str, Assignm
     return {
         name: Assignment(
             task,
-            config.model_copy(update={"model": task.config, "episodes": share}),
+            prepared(config, task).model_copy(update={"model": task.config, "episodes": share}),
             inputs_of(task),
         )
         for (name, task), share in zip(tasks.items(), shares, strict=True)

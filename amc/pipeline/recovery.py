@@ -56,6 +56,7 @@ def open_task(
         seed=config.seed,
         device=device or config.device,
         progress=progress,
+        recorded=True,
     )
 
 

@@ -34,7 +34,14 @@ from amc.cost.budget import Budgets, parse_budget
 from amc.envs.problem import PruningProblem
 from amc.errors import ConfigError
 from amc.latency.device import OnStage
-from amc.pipeline.assignment import Assignment, Listener, OnEpisode, inputs_of, resumed
+from amc.pipeline.assignment import (
+    Assignment,
+    Listener,
+    OnEpisode,
+    inputs_of,
+    prepared,
+    resumed,
+)
 from amc.pipeline.loop import SearchLoop, in_turn, play_recorded, play_rest
 from amc.pipeline.setup import prepare
 from amc.pipeline.source import Source, find_source
@@ -151,7 +158,7 @@ def _beginning(
     if config is None:
         found = {"start": source.name} if source is not None else {}
         config = make_config(budget, model=task.config, **found, **settings)
-    return Assignment(task, config, inputs_of(task)), source
+    return Assignment(task, prepared(config, task), inputs_of(task)), source
 
 
 def _going_on(

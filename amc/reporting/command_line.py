@@ -13,7 +13,7 @@ from amc.config import (
     SearchConfig,
 )
 from amc.cost.quantities import written_bound
-from amc.utils.options import options_of
+from amc.utils.options import OptionOfField, options_of, with_commas
 
 _OPTIONS = options_of(SearchConfig)
 _STATED = {"data.spec", "seed", "episodes", "finetune.epochs", "finetune.lr"}
@@ -42,12 +42,12 @@ def command_line(config: SearchConfig, recipe: FinetuneConfig | None) -> str | N
     lines += [[name["episodes"], str(config.episodes)], [name["seed"], str(config.seed)]]
     for key, value in changed_settings(config).items():
         if key in _options(config):
-            lines += _option(name[key], value)
+            lines += _option(_OPTIONS[key], value)
     if config.round_to != SearchConfig().round_to:
         lines += [[name["round_to"], f"{kind}={n}"] for kind, n in config.round_to.items()]
     if recipe is not None:
         lines.append([name["finetune.epochs"], str(recipe.epochs)])
-        lines += [[name["finetune.lr"], str(recipe.lr)]] if recipe.epochs else []
+        lines += [[name["finetune.lr"], str(recipe.lr)]] if recipe.epochs and recipe.lr else []
     return " \\\n  ".join(shlex.join(line) for line in lines)
 
 
@@ -108,7 +108,10 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _option(flag: str, value: Any) -> list[list[str]]:
+def _option(found: OptionOfField, value: Any) -> list[list[str]]:
+    flag = found.name
     if isinstance(value, bool):
         return [[flag if value else flag.replace("--", "--no-", 1)]]
+    if found.option.commas:
+        return [[flag, with_commas(value)]]
     return [[flag, str(one)] for one in (value if isinstance(value, list) else [value])]

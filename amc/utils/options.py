@@ -8,7 +8,7 @@ paragraph.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -118,3 +118,10 @@ def settings_in(field: FieldInfo) -> type[BaseModel] | None:
 def parameter_name(option: OptionOfField) -> str:
     """The option's name as a Python identifier: ``--min-keep`` is ``min_keep``."""
     return re.sub(r"\W+", "_", option.name.removeprefix("--").partition("/")[0])
+
+
+def with_commas(values: Iterable[Any]) -> str:
+    """Several values as the one word that an option with ``commas`` takes: ``0.5,0.25``."""
+    return ",".join(
+        f"{x:g}" if isinstance(x, float) and float(f"{x:g}") == x else str(x) for x in values
+    )

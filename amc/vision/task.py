@@ -13,17 +13,20 @@ from torch import nn
 
 from amc.config import DataConfig, EvaluateConfig, FinetuneConfig, ModelConfig
 from amc.models.factory import build_resolved
-from amc.models.weights import tensors_sha256
+from amc.models.preparation import Said, said_by
 from amc.models.teacher import teacher_model
+from amc.models.weights import tensors_sha256
 from amc.task import Epoch, Finetuned, Step, Task
 from amc.training.devices import devices
 from amc.training.finetune import finetune
 from amc.training.optimizer import MakeOptimizer
 from amc.training.selection import Sample
+from amc.vision.checks import check_fit, check_task, dense_line
 from amc.vision.data import ImageData
 from amc.vision.evaluator import Evaluator
 from amc.vision.inference import accuracy
-from amc.vision.sources import load_data
+from amc.vision.preprocessing import resolve_preprocessing, size_as_stored
+from amc.vision.sources import open_source
 from amc.vision.training_images import TrainingImages
 
 _PROBED = 256
@@ -40,27 +43,36 @@ def image_task(
     device: str = "cpu",
     progress: bool = True,
     optimizer: MakeOptimizer | None = None,
+    check: bool = False,
+    recorded: bool = False,
 ) -> Task:
     """Image classification: ``image_task("amc:resnet20", "imagefolder:DIR", weights="x.pth")``.
 
-    ``seed`` draws the images that score, recalibrate and rank channels. ``optimizer`` takes the
-    place of the recipe's when networks are finetuned. Raises what building the
-    model and reading the data raise.
+    ``seed`` draws the images that score, recalibrate and rank channels; ``optimizer`` takes the place of
+    the recipe's when networks are finetuned. How images are prepared is
+    as ``data`` says, otherwise as the network or the data set does
+    (:mod:`amc.vision.preprocessing`): ``Task.notes`` says what it is, and ``Task.data`` has it
+    filled in. With ``check`` the notes also warn of what does not look right
+    (:mod:`amc.vision.checks`), which takes about as long as scoring one plan. ``recorded``:
+    ``data`` is of a run that goes on, and the network is not asked.
+
+    Raises what building the model and reading the data raise, and :class:`EvaluationError` where
+    the network does not fit the images.
     """
     config = ModelConfig(spec=model, weights=weights) if isinstance(model, str) else model
-    if isinstance(data, str):
-        data = DataConfig(spec=data)
-    images = load_data(data, progress=progress) if isinstance(data, DataConfig) else data
     settings = evaluate or EvaluateConfig()
-    classes = len(images.classes)
-    # What the images tell about the network goes into its plan: nobody who builds it again from a
-    # file has the images at hand.
-    dense, config = build_resolved(
-        config, num_classes=classes, in_channels=images.example().shape[1]
-    )
-    dense.to(device)
+    opened = _open(config, data, recorded, progress)
+    dense, config, images, notes = opened.dense, opened.config, opened.images, opened.notes
+    outputs = check_fit(dense, config.spec, images, device)
     ranking = TrainingImages(images, seed, device)
     score = _ImageQuality(Evaluator.from_data(dense, images, settings, seed, device))
+    known = score.evaluator.dense_quality.accuracy, min(settings.images, len(images.search_val))
+    if check:
+        notes += check_task(
+            dense, images, config, *known, outputs, seed=seed, bf16=settings.bf16, device=device
+        )
+    else:
+        notes += (dense_line(*known),)
 
     @cache  # only a search asks, and it costs a forward of the dense network
     def prober() -> Evaluator:
@@ -115,6 +127,8 @@ def image_task(
         divergence=lambda candidate: prober().divergences(candidate),
         reconstruct=settings.reconstruct,
         config=config,
+        notes=notes,
+        data=opened.data,
         data_sha256=lambda: tensors_sha256(score.evaluator.images()),
     )
 
@@ -125,6 +139,40 @@ def _teacher(recipe: FinetuneConfig, dense: nn.Module, images: ImageData) -> nn.
         return copy.deepcopy(dense)
     channels = images.example().shape[1]
     return teacher_model(recipe.teacher, num_classes=len(images.classes), in_channels=channels)
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """A network, and images prepared for it."""
+
+    dense: nn.Module
+    config: ModelConfig
+    images: ImageData
+    data: DataConfig | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _open(
+    model: ModelConfig, data: DataConfig | ImageData | str, recorded: bool, progress: bool
+) -> _Opened:
+    # What the images tell about the network goes into its plan: nobody who builds it again from a
+    # file has the images at hand.
+    if isinstance(data, ImageData):
+        told = {"num_classes": len(data.classes), "in_channels": data.example().shape[1]}
+        return _Opened(*build_resolved(model, **told), data)
+    data = DataConfig(spec=data) if isinstance(data, str) else data
+    source = open_source(data)
+    told = {"num_classes": len(source.classes), "in_channels": source.channels}
+    dense, config = build_resolved(model, **told)
+    prepared, notes = resolve_preprocessing(
+        data,
+        None if recorded else said_by(dense, config),
+        Said.parse({"by": "the data set's", **source.defaults}),
+        channels=source.channels,
+        stored=size_as_stored(source.train),
+        user="the run's" if recorded else "yours",
+    )
+    return _Opened(dense, config, source.read(prepared, progress=progress), prepared, notes)
 
 
 @dataclass(frozen=True, eq=False)

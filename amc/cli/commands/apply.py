@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from amc.cli import options as opt
-from amc.cli.commands.shared import console, recover_plan
+from amc.cli.commands.shared import console, print_notes, recover_plan
 from amc.cli.from_settings import settings_command
 from amc.cli.given import Given
 from amc.config import FinetuneConfig, SearchConfig
@@ -41,6 +41,7 @@ def apply(
     if source.is_dir():
         folder = choose(RunFolder.open(source), budget)
         task = open_task(folder, allow_factory=allow_factory)
+        print_notes(task)
         recover_plan(task, folder, FinetuneConfig(epochs=0))
         return
     if budget:

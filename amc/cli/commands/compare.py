@@ -14,6 +14,7 @@ from amc.cli.commands.shared import (
     images,
     multiples,
     named_network,
+    print_notes,
     problem_name,
     progress_bar,
     set_threads,
@@ -92,6 +93,8 @@ def compare(
     make_task = partial(
         image_task, subject, image_set, search.evaluate, device=search.device, progress=False
     )
+    if not as_json:
+        print_notes(make_task(check=True))
     try:
         with progress_bar(quiet=as_json) as bar:
             comparison = run_all(

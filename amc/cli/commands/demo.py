@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from amc.cli.commands.shared import console, progress_bar, recover_plan, set_threads
+from amc.cli.commands.shared import console, print_notes, progress_bar, recover_plan, set_threads
 
 
 def demo(
@@ -38,6 +38,7 @@ def demo(
         finetune=DEMO_RECIPE,
     )
     task = image_task(model_config, DEMO_DATA, DEMO_EVALUATE, seed=seed, progress=False)
+    print_notes(task)
     console.print(f"[bold]2. the search[/]  flops=0.5, {episodes} episodes, into {path}")
     with progress_bar(episodes=episodes) as bar:
         find_plan(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from amc.cli import options as opt
-from amc.cli.commands.shared import recover_plan, set_threads
+from amc.cli.commands.shared import print_notes, recover_plan, set_threads
 from amc.cli.from_settings import settings_command
 from amc.cli.given import Given
 from amc.config import FinetuneConfig, SearchConfig
@@ -26,4 +26,6 @@ def finetune(
     set_threads(given["threads"])
     recipe = FinetuneConfig.parse(given.settings().get("finetune") or {})
     folder = choose(RunFolder.open(run), budget)
-    recover_plan(open_task(folder, allow_factory=allow_factory), folder, recipe)
+    task = open_task(folder, allow_factory=allow_factory)
+    print_notes(task)
+    recover_plan(task, folder, recipe)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from amc.cli.commands.shared import console, progress_bar, set_threads
+from amc.cli.commands.shared import console, print_notes, progress_bar, set_threads
 from amc.cost.quantities import limits_name
 from amc.errors import ConfigError
 
@@ -21,17 +21,20 @@ def train(models: list[str], config: SearchConfig, path: Path) -> None:
     """Train a policy on the networks ``SPEC[@WEIGHTS]``, in ``path``."""
     from amc.config import ModelConfig
     from amc.records.run_folder import check_free
-    from amc.vision.sources import load_data
     from amc.vision.task import image_task
 
     check_free(path)  # before the images are read
     assert config.data is not None
-    images = load_data(config.data)
     tasks = {}
     for name, text in zip(_names(models), models, strict=True):
         network = ModelConfig.of(text)
         tasks[name] = image_task(
-            network, images, config.evaluate, seed=config.seed, device=config.device
+            network,
+            config.data,
+            config.evaluate,
+            seed=config.seed,
+            device=config.device,
+            check=True,
         )
     _train(tasks, path, config.episodes, config=config)
 
@@ -66,6 +69,9 @@ def _train(tasks: dict[str, Task], path: Path, total: int, **given: Any) -> None
     from amc.pipeline.multi_network import train_policy
 
     command = shlex.join(["amc", "search", "--resume", str(path)])
+    for name, task in tasks.items():
+        console.print(f"network     {name}", highlight=False)
+        print_notes(task)
     console.print(f"folder      {path}   (watch it: tensorboard --logdir {path})")
     try:
         with progress_bar() as bar:

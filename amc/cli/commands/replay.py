@@ -95,7 +95,14 @@ def replay(
             raise ConfigError("--data none: without images there is nothing to learn from")
         _cut_unscored(found, subject, config, given["data.image_size"], path)
         return
-    task = image_task(subject, image_set, config.evaluate, seed=config.seed, device=config.device)
+    task = image_task(
+        subject,
+        image_set,
+        config.evaluate,
+        seed=config.seed,
+        device=config.device,
+        check=True,
+    )
     run_search(task, path, config, start=found)
 
 

@@ -18,6 +18,7 @@ from amc.cli.commands.shared import (
     images,
     latency_config,
     network,
+    print_notes,
     problem_name,
     progress_bar,
     recover_plan,
@@ -99,7 +100,12 @@ def search(
     path = run or free_name(Path("runs"), run_name(config))
     check_free(path)  # before the images are read
     task = image_task(
-        config.model, config.data, config.evaluate, seed=config.seed, device=config.device
+        config.model,
+        config.data,
+        config.evaluate,
+        seed=config.seed,
+        device=config.device,
+        check=True,
     )
     run_search(task, path, config)
 
@@ -192,6 +198,7 @@ def run_search(
         command += " --allow-factory"
     begin: dict[str, Any] = {"config": config, "start": start}
     given = {"resume": True, "episodes": episodes} if resume else begin
+    print_notes(task)
     console.print(f"run folder  {path}   (watch it: tensorboard --logdir {path.parent})")
     try:
         with progress_bar(episodes=episodes or config.episodes or None) as bar:

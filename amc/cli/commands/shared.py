@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from amc.cost.quantities import limits_name, written_bound
 from amc.errors import ConfigError
@@ -173,6 +174,16 @@ def progress_bar(*, quiet: bool = False, episodes: int | None = None) -> Bar:
     from amc.reporting.progress import Bar
 
     return Bar(quiet=quiet, episodes=episodes)
+
+
+def print_notes(task: Task) -> None:
+    """The first lines: what was chosen for the user, and what he should know before he begins."""
+    for note in task.notes:
+        label, _, text = note.partition("  ")
+        style = "[yellow]{}[/]" if label == "warning" else "{}"
+        console.print(
+            f"{style.format(f'{label:<10}')}  {escape(text)}", highlight=False, soft_wrap=True
+        )
 
 
 def recover_plan(

@@ -127,6 +127,10 @@ FLAGS: dict[str, tuple[tuple[str, ...], Any]] = {
     "floor": (("--min-accuracy", "0.9", "--minimise", "params", "--epochs", "0"), {}),
     "free": (("--no-budget", "--exclude", "a", "--exclude", "b.*", "--round-to", "conv=8"), {}),
     "latency": (("--budget", "latency=0.6", "--backend", "torch", "--latency-batch", "2"), {}),
+    "commas": (
+        ("--mean", "0.5, 0.25,.125", "--std", "1,1,0.004", "--mix", "0.5,0.25", "--crop-pct", ".9"),
+        {},
+    ),
     "paper": (("--preset", "amc-paper", "--no-bf16", "--reconstruct", "--lr", "0.01"), {}),
 }
 
@@ -138,6 +142,22 @@ def test_a_runs_config_gives_the_same_search(monkeypatch, capsys, tmp_path, flag
     config = made(monkeypatch, capsys, "search", *named, *flags)
     save_toml(config, tmp_path / "config.toml", versions={"torch": "2"}, inputs={"a": "b"})
     assert made(monkeypatch, capsys, "search", "--config", "config.toml") == config
+
+
+def test_several_values_are_one_word_with_commas(monkeypatch, capsys, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("--mean", "0.5, 0.25,.125", "--distill-temperature", "10,2", "--augment", "crop,flip")
+    config = made(monkeypatch, capsys, "search", "amc:smallcnn", *words, "--freeze", "conv1")
+    assert config.data is not None
+    assert (config.data.mean, config.data.std) == ((0.5, 0.25, 0.125), None)
+    assert config.finetune is not None
+    assert config.finetune.distill_temperature == (10.0, 2.0)
+    assert config.finetune.augment == ("crop", "flip")
+    assert config.finetune.freeze == ("conv1",)
+    code, _, error = run(monkeypatch, capsys, "search", "amc:smallcnn", "--mean", "0.5,x")
+    assert code == 1
+    assert "mean.1" in error
+    assert "(got 'x')" in error
 
 
 def test_options_override_the_file(monkeypatch, capsys, tmp_path) -> None:

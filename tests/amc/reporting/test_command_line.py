@@ -24,7 +24,14 @@ def parse(command: str | None) -> dict[str, Any]:
 def test_command_says_every_setting_that_an_option_has() -> None:
     config = SearchConfig(
         model=ModelConfig(spec="my nets/net.py:make", arguments={"depth": 20}, weights="w x.pth"),
-        data=DataConfig(spec="imagefolder:data", search_val=0.2, image_size=64, download=True),
+        data=DataConfig(
+            spec="imagefolder:data",
+            search_val=0.2,
+            image_size=64,
+            mean=(0.5, 0.25, 1 / 3),
+            std=(1.0, 1.0, 1 / 255),
+            download=True,
+        ),
         budget={"macs": (0.3, 0.8), "params": 1_200_000},
         episodes=77,
         seed=3,
@@ -51,6 +58,8 @@ def test_command_says_every_setting_that_an_option_has() -> None:
         "data": "imagefolder:data",
         "search_val": "0.2",
         "image_size": 64,
+        "mean": f"0.5,0.25,{1 / 3}",
+        "std": f"1,1,{1 / 255}",
         "download": True,
         "budget": ["macs=0.3:0.8", "params=1200000"],
         "episodes": 77,

@@ -138,11 +138,12 @@ def tradeoff_figure(
         axes.plot(kept[best], quality[best], "o", color=SECOND, ms=7.5, mew=0, label="best")
         axes.set_xlabel(label)
         axes.xaxis.set_major_formatter(PERCENT)
-        axes.xaxis.set_major_locator(MaxNLocator(6 if axes is wide else 2))
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.margins(0.06, 0.1)
     for axes in narrow:
         low, high = axes.dataLim.intervalx
         axes.set_xlim(low - _AROUND, high + _AROUND)
+        axes.set_xticks([high], [formatting.percent(high)])
     if min(quality) >= 0 and max(quality) <= 1:
         wide.yaxis.set_major_formatter(PERCENT)
     kept = costs[wide.get_xlabel()]
@@ -175,7 +176,6 @@ def front_figure(
     axes.plot(*front, "o-", color=ACCENT, ms=4.5, mew=0, label="front")
     if dense_quality is not None:
         axes.plot(1.0, dense_quality, "*", color=SECOND, ms=12, mew=0, label="dense")
-        name_point(axes, 1.0, dense_quality, "dense", above=False)
     axes.set(xlabel=cost_label, ylabel=quality_label)
     axes.xaxis.set_major_formatter(PERCENT)
     shown = [*episodes[1], dense_quality or 0.0]
@@ -186,6 +186,8 @@ def front_figure(
     kept, quality = front
     star = ([1.0], [dense_quality]) if dense_quality is not None else ([], [])
     leave_out_outliers(axes, *episodes, ([*kept, *star[0]], [*quality, *star[1]]))
+    if dense_quality is not None:
+        name_point(axes, 1.0, dense_quality, "dense", above=False)
     return figure
 
 

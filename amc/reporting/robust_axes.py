@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from amc.reporting.figure_style import HALO, MUTED
+from amc.reporting.figure_style import MUTED
 
 _FENCE = 3.0
 """Interquartile ranges beyond the quartiles from which on a value is far out (Tukey, Exploratory
@@ -45,7 +45,7 @@ def leave_out_outliers(
 ) -> None:
     """Limit ``axes`` to the bulk of the points (x, y), and to all points of ``always``.
 
-    Points outside become triangles at the edge, and a note above it counts them. Nothing happens
+    Points outside become triangles at the edge, and a note below it counts them. Nothing happens
     where there are none.
     """
     points = np.stack([np.asarray(x, float), np.asarray(y, float)])
@@ -67,17 +67,8 @@ def leave_out_outliers(
         if chosen.any():
             marks = axes.plot(*at_the_edge[:, chosen], marker, color=MUTED, ms=4.5, mew=0)
             marks[0].set(label="outside", clip_on=False, zorder=4)
-    count = int(outside.sum())
-    axes.annotate(
-        f"{count} of {points.shape[1]} lie outside",
-        (1, 1),
-        (0, 3),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        ha="right",
-        fontsize=8.5,
-        gid=HALO,
-    )
+    note = f"{outside.sum()} of {points.shape[1]} lie outside"
+    axes.set_xlabel(f"{axes.get_xlabel()}\n{note}")
 
 
 def _finite(values: ArrayLike) -> np.ndarray:

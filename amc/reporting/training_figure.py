@@ -45,8 +45,10 @@ def finetune_figure(epochs: Sequence[Epoch], dense: float | None, title: str = "
         low, high = robust_range([value for _, line in drawn for value in line], always)
         margin = 0.15 * ((high - low) or 0.1)
         axes.set_ylim(low - margin, high + margin)
+    if drawn or dense is not None:
         figure.legend(loc="outside upper left", ncols=3, borderpad=0, fontsize=8.5)
-    below.plot([epoch.number for epoch in epochs], [epoch.lr for epoch in epochs], color=MUTED)
+    rates = [epoch.number for epoch in epochs], [epoch.lr for epoch in epochs]
+    below.plot(*rates, "o-", color=MUTED, ms=2.5, mew=0)
     below.set(xlabel="epoch", ylabel="lr")
     below.yaxis.set_major_locator(MaxNLocator(2))
     below.set_ylim(0)

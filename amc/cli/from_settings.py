@@ -146,7 +146,7 @@ def _kind(one: OptionOfField) -> Any:
     if one.option.texts:
         return list[str]
     if one.option.commas:
-        return str
+        return str if one.field.default is not None else str | None
     annotation: Any = one.field.annotation
     none = False
     if get_origin(annotation) in (Union, UnionType):
@@ -168,7 +168,7 @@ def _default(one: OptionOfField) -> Any:
     if one.option.texts or value is PydanticUndefined:
         return []
     if one.option.commas:
-        return ",".join(map(str, value))
+        return None if value is None else ",".join(map(str, value))
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -24,7 +24,6 @@ _MOST_UPRIGHT = 30
 _MOST_LETTERS = 130
 """Letters that fit side by side below the wide picture."""
 
-
 _AGENTS = (
     ACCENT,
     SECOND,
@@ -126,11 +125,9 @@ def tradeoff_figure(
     edge.
     """
     figure = Figure((NARROW, 3.1), layout="constrained")
-    *narrow, wide = panels = list(
-        figure.subplots(
-            1, len(costs), sharey=True, squeeze=False, width_ratios=[1] * (len(costs) - 1) + [3]
-        )[0]
-    )
+    ratios = [1] * (len(costs) - 1) + [3]
+    (panels,) = figure.subplots(1, len(costs), sharey=True, squeeze=False, width_ratios=ratios)
+    *narrow, wide = panels
     panels[0].set(title=title, ylabel=quality_label)
     shades = to_rgba_array([ACCENT] * len(quality), np.linspace(0.2, 0.85, len(quality)))
     for axes, (label, kept) in zip(panels, costs.items(), strict=True):
@@ -151,7 +148,7 @@ def tradeoff_figure(
     name_point(wide, kept[best], quality[best], "best plan", above=True)
     if colorbar:
         scale = ScalarMappable(Normalize(1, max(2, len(kept))), ListedColormap(shades))
-        bar = figure.colorbar(scale, ax=panels, label="episode", aspect=30, pad=0.02)
+        bar = figure.colorbar(scale, ax=list(panels), label="episode", aspect=30, pad=0.02)
         bar.outline.set_visible(False)
     return figure
 

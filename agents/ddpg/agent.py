@@ -232,6 +232,12 @@ class DDPGAgent:
         )
 
     def diagnostics(self) -> dict[str, float]:
-        """Exploration of the present episode, and the losses of the last update."""
+        """Exploration of the present episode, the losses of the last update, and, as
+        Stable-Baselines3 names them, the updates so far and the (critic's) learning rate."""
         losses = {f"losses/{name}": value for name, value in self.model.losses.items()}
-        return {"exploration/std": self.model.exploration_std, **losses}
+        return {
+            "exploration/std": self.model.exploration_std,
+            **losses,
+            "train/n_updates": self.model._n_updates,
+            "train/learning_rate": self.model.settings.critic_lr,
+        }

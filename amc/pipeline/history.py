@@ -50,6 +50,7 @@ class History:
             agent.diagnostics,
             self._config.hyperparameters(),
             resumed_episodes=len(self.episodes),
+            cost=self._config.costs[0],
         )
         for episode in self.episodes:
             monitor(episode)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from amc.config import FinetuneConfig
-from amc.task import Epoch
+from amc.task import Epoch, Kept
 from amc.utils.formatting import milliseconds, percent
 from amc.utils.json_document import JsonDocument
 from amc.utils.settings import Settings
@@ -61,7 +61,16 @@ class Results(JsonDocument):
     epochs: tuple[Epoch, ...] = ()
     """Finetuning; empty where there was none."""
     recipe: FinetuneConfig | None = None
-    """How it was finetuned."""
+    """How it was finetuned: nothing left open."""
+    kept: Kept | None = None
+    """Which weights finetuning left; None where there was none, and in older files (the last
+    epoch's)."""
+    accuracies: dict[str, float] = Field(default_factory=dict)
+    """On search-val, of each candidate that finetuning chose from, in [0, 1]."""
+    notes: tuple[str, ...] = ()
+    """What was chosen for the user and why, and what he should know."""
+    images: dict[str, int] = Field(default_factory=dict)
+    """How many images of each split were used."""
     verified_error: float
     """Worst error of the sliced network against its masked twin, relative to the largest output."""
 

@@ -13,18 +13,20 @@ from amc.config import (
     SearchConfig,
 )
 from amc.cost.quantities import written_bound
-from amc.utils.options import OptionOfField, options_of, with_commas
+from amc.utils.options import options_of, with_commas
 
 _OPTIONS = options_of(SearchConfig)
-_STATED = {"data.spec", "seed", "episodes", "finetune.epochs", "finetune.lr"}
+_STATED = {"data.spec", "seed", "episodes", "finetune.epochs"}
 """Settings that have options and that :func:`command_line` writes in any case."""
+_FINETUNE = "finetune."
 
 
 def command_line(config: SearchConfig, recipe: FinetuneConfig | None) -> str | None:
     """``amc search ...`` or ``amc replay ...`` for a shell, an option a line; None where the run
     was given objects.
 
-    ``recipe`` is the finetuning that followed (of 0 epochs: none), None where it is not known.
+    ``recipe`` is the finetuning that followed (of 0 epochs: none), None where it is not known. What
+    was chosen for the user is written as if he had: it may be chosen otherwise elsewhere.
     """
     if config.model is None or config.data is None:
         return None
@@ -40,14 +42,17 @@ def command_line(config: SearchConfig, recipe: FinetuneConfig | None) -> str | N
     if not config.budget and config.min_accuracy is None:
         lines.append(["--no-budget"])
     lines += [[name["episodes"], str(config.episodes)], [name["seed"], str(config.seed)]]
+    options = _options(config)
     for key, value in changed_settings(config).items():
-        if key in _options(config):
-            lines += _option(_OPTIONS[key], value)
+        if key in options:
+            lines += _option(key, value)
     if config.round_to != SearchConfig().round_to:
         lines += [[name["round_to"], f"{kind}={n}"] for kind, n in config.round_to.items()]
     if recipe is not None:
         lines.append([name["finetune.epochs"], str(recipe.epochs)])
-        lines += [[name["finetune.lr"], str(recipe.lr)]] if recipe.epochs and recipe.lr else []
+        for key, value in _changed_recipe(config, recipe).items():
+            if key in options:
+                lines += _option(key, value)
     return " \\\n  ".join(shlex.join(line) for line in lines)
 
 
@@ -55,15 +60,19 @@ def without_option(config: SearchConfig, recipe: FinetuneConfig | None) -> dict[
     """Settings that differ from their defaults and that :func:`command_line` cannot say."""
     options = _options(config)
     changed = {key: v for key, v in changed_settings(config).items() if key not in options}
-    if recipe is None or not recipe.epochs:
-        return changed
-    # The command gives the search's seed and bf16 to the finetuning as well.
-    implied = {"seed": config.seed, "bf16": config.evaluate.bf16}
-    default = FinetuneConfig(epochs=recipe.epochs, lr=recipe.lr, **implied).model_dump()
-    return changed | {
-        f"finetune.{key}": value
-        for key, value in recipe.model_dump().items()
-        if value != default[key]
+    found = _changed_recipe(config, recipe) if recipe is not None else {}
+    return changed | {key: value for key, value in found.items() if key not in options}
+
+
+def _changed_recipe(config: SearchConfig, recipe: FinetuneConfig) -> dict[str, Any]:
+    """The settings of a finetuning that are not their defaults, but for its epochs; none where
+    there are no epochs."""
+    # The command gives the search's seed to the finetuning as well.
+    default = FinetuneConfig(epochs=recipe.epochs, seed=config.seed).model_dump(mode="json")
+    return {
+        f"{_FINETUNE}{key}": value
+        for key, value in recipe.model_dump(mode="json").items()
+        if recipe.epochs and value != default[key]
     }
 
 
@@ -84,7 +93,7 @@ def changed_settings(config: SearchConfig) -> dict[str, Any]:
         for key, value in flatten(config.model_dump(mode="json")).items()
         if value != flat_default.get(key)
         and key not in stated
-        and not key.startswith(("budget.", "model.arguments.", "round_to.", "finetune."))
+        and not key.startswith(("budget.", "model.arguments.", "round_to.", _FINETUNE))
     }
 
 
@@ -108,10 +117,11 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _option(found: OptionOfField, value: Any) -> list[list[str]]:
-    flag = found.name
+def _option(path: str, value: Any) -> list[list[str]]:
+    """A setting as it is typed, a line for each time that its option is."""
+    option = _OPTIONS[path].option
     if isinstance(value, bool):
-        return [[flag if value else flag.replace("--", "--no-", 1)]]
-    if found.option.commas:
-        return [[flag, with_commas(value)]]
-    return [[flag, str(one)] for one in (value if isinstance(value, list) else [value])]
+        return [[option.name if value else option.name.replace("--", "--no-", 1)]]
+    if option.commas:
+        return [[option.name, with_commas(value) or "none"]]
+    return [[option.name, str(one)] for one in (value if isinstance(value, list) else [value])]

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from amc.reporting.figure_style import ACCENT, HALO, MUTED, SECOND, SOFT, styled
+from amc.reporting.robust_axes import leave_out_outliers
 from amc.utils import formatting
 
-_WIDE, _NARROW = 12.0, 5.2
+_WIDE, NARROW = 12.0, 5.2
 """Inches; a picture's text has the same size in a column of the page, and on a phone."""
 
 _MOST_UPRIGHT = 30
@@ -22,7 +23,6 @@ _MOST_UPRIGHT = 30
 
 _MOST_LETTERS = 130
 """Letters that fit side by side below the wide picture."""
-
 
 _AGENTS = (
     ACCENT,
@@ -38,7 +38,10 @@ _AGENTS = (
 )
 """Colours of lines that are told apart."""
 
-_PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g}%")
+_AROUND = 0.05
+"""Shown to both sides of a cost that a budget pins, so that it looks pinned."""
+
+PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g}%")
 
 
 @styled
@@ -58,7 +61,7 @@ def plan_figure(
     lying = compact or len(names) > _MOST_UPRIGHT
     figure, axes = _axes(
         title,
-        _NARROW if compact else _WIDE,
+        NARROW if compact else _WIDE,
         0.9 + 0.21 * len(names) if lying else 3.8,
     )
     places = np.arange(len(names))
@@ -85,7 +88,10 @@ def plan_figure(
 
 @styled
 def progress_figure(rewards: Sequence[float], title: str = "") -> Figure:
-    """Every episode's reward (dots) and the best so far (line), against episodes from 1."""
+    """Every episode's reward (dots) and the best so far (line), against episodes from 1.
+
+    Rewards that would flatten the rest lie outside, as marks at the edge; the best one never does.
+    """
     figure, axes = _axes(title)
     numbers = np.arange(1, len(rewards) + 1)
     best = np.maximum.accumulate(np.asarray(rewards, dtype=np.float64))
@@ -93,43 +99,56 @@ def progress_figure(rewards: Sequence[float], title: str = "") -> Figure:
     axes.plot(numbers, best, color=ACCENT, drawstyle="steps-post", label="best")
     peak = int(np.argmax(best))
     axes.plot(numbers[peak], best[peak], "o", color=SECOND, ms=7, mew=0, label="peak")
-    _name(axes, numbers[peak], best[peak], formatting.number(best[peak]), above=True)
+    name_point(axes, numbers[peak], best[peak], formatting.number(best[peak]), above=True)
     axes.set(xlabel="episode", ylabel="reward")
-    _count_along_x(axes, len(rewards))
+    count_along_x(axes, len(rewards))
     axes.margins(y=0.12)
+    leave_out_outliers(axes, numbers, rewards, ((), best[-1:]))
     return figure
 
 
 @styled
 def tradeoff_figure(
-    kept: Sequence[float],
+    costs: Mapping[str, Sequence[float]],
     quality: Sequence[float],
     best: int,
     *,
-    cost_label: str,
     quality_label: str,
     title: str = "",
     colorbar: bool = False,
 ) -> Figure:
-    """Quality against kept cost (a fraction), a dot an episode, later ones stronger.
+    """Quality against kept costs (fractions), a dot an episode, later ones stronger.
 
-    ``best`` is the index of the episode to mark. A quality in [0, 1] is shown in percent. With
-    ``colorbar``, a scale says which shade is which episode, counted from 1.
+    ``costs`` are by label: a panel each, the last one wide. ``best`` is the index of the episode to
+    mark. A quality in [0, 1] is shown in percent. With ``colorbar``, a scale says which shade is
+    which episode, counted from 1. Episodes that would flatten the rest lie outside, as marks at the
+    edge.
     """
-    figure, axes = _axes(title)
-    shades = to_rgba_array([ACCENT] * len(kept), np.linspace(0.2, 0.85, len(kept)))
-    axes.scatter(kept, quality, s=18, c=shades, lw=0, label="episode")
-    axes.plot(kept[best], quality[best], "o", color=SECOND, ms=7.5, mew=0, label="best")
-    _name(axes, kept[best], quality[best], "best plan", above=True)
-    axes.set(xlabel=cost_label, ylabel=quality_label)
-    axes.xaxis.set_major_formatter(_PERCENT)
+    figure = Figure((NARROW, 3.1), layout="constrained")
+    ratios = [1] * (len(costs) - 1) + [3]
+    (panels,) = figure.subplots(1, len(costs), sharey=True, squeeze=False, width_ratios=ratios)
+    *narrow, wide = panels
+    panels[0].set(title=title, ylabel=quality_label)
+    shades = to_rgba_array([ACCENT] * len(quality), np.linspace(0.2, 0.85, len(quality)))
+    for axes, (label, kept) in zip(panels, costs.items(), strict=True):
+        axes.scatter(kept, quality, s=18, c=shades, lw=0, label="episode")
+        axes.plot(kept[best], quality[best], "o", color=SECOND, ms=7.5, mew=0, label="best")
+        axes.set_xlabel(label)
+        axes.xaxis.set_major_formatter(PERCENT)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.margins(0.06, 0.1)
+    for axes in narrow:
+        low, high = axes.dataLim.intervalx
+        axes.set_xlim(low - _AROUND, high + _AROUND)
+        axes.set_xticks([high], [formatting.percent(high)])
     if min(quality) >= 0 and max(quality) <= 1:
-        axes.yaxis.set_major_formatter(_PERCENT)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.margins(0.06, 0.1)
+        wide.yaxis.set_major_formatter(PERCENT)
+    kept = costs[wide.get_xlabel()]
+    leave_out_outliers(wide, kept, quality, ([kept[best]], [max(quality), quality[best]]))
+    name_point(wide, kept[best], quality[best], "best plan", above=True)
     if colorbar:
         scale = ScalarMappable(Normalize(1, max(2, len(kept))), ListedColormap(shades))
-        bar = figure.colorbar(scale, ax=axes, label="episode", aspect=30, pad=0.02)
+        bar = figure.colorbar(scale, ax=list(panels), label="episode", aspect=30, pad=0.02)
         bar.outline.set_visible(False)
     return figure
 
@@ -154,38 +173,18 @@ def front_figure(
     axes.plot(*front, "o-", color=ACCENT, ms=4.5, mew=0, label="front")
     if dense_quality is not None:
         axes.plot(1.0, dense_quality, "*", color=SECOND, ms=12, mew=0, label="dense")
-        _name(axes, 1.0, dense_quality, "dense", above=False)
     axes.set(xlabel=cost_label, ylabel=quality_label)
-    axes.xaxis.set_major_formatter(_PERCENT)
+    axes.xaxis.set_major_formatter(PERCENT)
     shown = [*episodes[1], dense_quality or 0.0]
     if min(shown) >= 0 and max(shown) <= 1:
-        axes.yaxis.set_major_formatter(_PERCENT)
+        axes.yaxis.set_major_formatter(PERCENT)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.margins(0.06, 0.1)
-    return figure
-
-
-@styled
-def finetune_figure(accuracies: Sequence[float], dense: float | None, title: str = "") -> Figure:
-    """Test accuracy after each epoch of finetuning, and the dense network's as a line."""
-    figure, axes = _axes(title)
-    numbers = np.arange(1, len(accuracies) + 1)
-    if dense is not None:
-        axes.axhline(dense, color=MUTED, lw=1.1, ls=(0, (4, 3)), label="dense")
-        axes.annotate(
-            f"dense {dense:.1%}",
-            (0, dense),
-            (0, 4),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-        )
-    axes.plot(numbers, accuracies, "o-", color=ACCENT, ms=4, mew=0, label="finetuned")
-    axes.plot(numbers[-1], accuracies[-1], "o", color=SECOND, ms=7, mew=0, label="last")
-    _name(axes, numbers[-1], accuracies[-1], f"{accuracies[-1]:.1%}", above=False)
-    axes.set(xlabel="epoch", ylabel="test accuracy")
-    _count_along_x(axes, len(accuracies))
-    axes.yaxis.set_major_formatter(_PERCENT)
-    axes.margins(y=0.15)
+    kept, quality = front
+    star = ([1.0], [dense_quality]) if dense_quality is not None else ([], [])
+    leave_out_outliers(axes, *episodes, ([*kept, *star[0]], [*quality, *star[1]]))
+    if dense_quality is not None:
+        name_point(axes, 1.0, dense_quality, "dense", above=False)
     return figure
 
 
@@ -234,7 +233,7 @@ def comparison_figure(curves: Mapping[str, np.ndarray], quality: str, title: str
             low, high = np.quantile(values, (0.25, 0.75), axis=0)
             axes.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
     axes.set(xlabel="evaluated plans", ylabel=quality)
-    _count_along_x(axes, longest)
+    count_along_x(axes, longest)
     early = max(1, longest // 15)
     shown = np.concatenate(
         [values[:, min(early, values.shape[1]) - 1 :].ravel() for values in curves.values()]
@@ -245,7 +244,7 @@ def comparison_figure(curves: Mapping[str, np.ndarray], quality: str, title: str
     return figure
 
 
-def _axes(title: str, width: float = _NARROW, height: float = 3.1) -> tuple[Figure, Axes]:
+def _axes(title: str, width: float = NARROW, height: float = 3.1) -> tuple[Figure, Axes]:
     figure = Figure((width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title)
@@ -272,13 +271,13 @@ def _label_lying(axes: Axes, names: Sequence[str], length: float) -> None:
     axes.spines["bottom"].set_visible(False)
 
 
-def _count_along_x(axes: Axes, most: int) -> None:
+def count_along_x(axes: Axes, most: int) -> None:
     """Whole numbers from 1 to ``most``, also where there is only one."""
     axes.set_xlim(1 - max(0.5, 0.04 * most), most + max(0.5, 0.04 * most))
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
 
 
-def _name(axes: Axes, x: float, y: float, label: str, *, above: bool) -> None:
+def name_point(axes: Axes, x: float, y: float, label: str, *, above: bool) -> None:
     """Write ``label`` at a point, on the side where the picture has room."""
     low, high = axes.get_xlim()
     left = x > (low + high) / 2

@@ -10,14 +10,18 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.text import Text
 
 from amc.records.episode import Episode
-from amc.task import Epoch
+from amc.reporting.outcome import measured
+from amc.task import Epoch, Step
+from amc.utils import formatting
 
 
 class Bar:
@@ -29,8 +33,7 @@ class Bar:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            _TimeLeft(),
             TextColumn("{task.fields[note]}"),
             console=Console(stderr=True),
             disable=quiet,
@@ -70,18 +73,40 @@ class Bar:
         """Something that the user should know."""
         self._progress.console.print(f"note        {text}", highlight=False, soft_wrap=True)
 
-    def step(self, name: str) -> Callable[[int, int], None]:
-        """A callback for the steps done and their total."""
-        return lambda done, total: self._update(name, done, total)
+    def step(self, name: str) -> Callable[[Step], None]:
+        """A callback for the steps of a training: how many there are, and the loss that was last
+        known."""
+        note = ""
+
+        def show(step: Step) -> None:
+            nonlocal note
+            if step.loss is not None:
+                note = f"loss {step.loss:.4f}"
+            self._update(name, step.done, step.total, note)
+
+        return show
 
     def epoch(self, epoch: Epoch) -> None:
         """An epoch of finetuning ended."""
         self._progress.console.print(
-            f"epoch {epoch.number:<5} loss {epoch.train_loss:.4f}, test {epoch.test_accuracy:.4f}",
-            highlight=False,
+            f"epoch {epoch.number:<5} {measured(epoch)}", highlight=False, soft_wrap=True
         )
 
     def _update(self, name: str, done: int, total: int | None, note: str = "") -> None:
         if name not in self._lines:
             self._lines[name] = self._progress.add_task(name, total=total, note=note)
         self._progress.update(self._lines[name], completed=done, total=total, note=note)
+
+
+class _TimeLeft(ProgressColumn):
+    """The time left as people say it: ``12 min 3 s left``."""
+
+    max_refresh = 0.5  # otherwise it flickers
+
+    def render(self, task: Task) -> Text:
+        """Empty where nothing is known, and at the end."""
+        seconds = task.time_remaining
+        if seconds is None or task.finished:
+            return Text()
+        rough = f"{seconds:.0f} s" if seconds < 59.5 else formatting.duration(seconds)
+        return Text(f"{rough} left", style="progress.remaining")

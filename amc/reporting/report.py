@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
-
-from matplotlib.figure import Figure
 
 from amc.config import FinetuneConfig
 from amc.cost import quantities
 from amc.pruning.plan import Plan
-from amc.records.episode import Episode
 from amc.records.pareto_front import Front
 from amc.records.results import Results
 from amc.records.run_folder import RunFolder
 from amc.records.run_record import Record
-from amc.registry import AGENTS, REWARDS
+from amc.registry import AGENTS
 from amc.reporting import figure_style, figures
 from amc.reporting.command_line import command_line, flatten, without_option
 from amc.reporting.html import Html, join, page, table, tag
+from amc.reporting.outcome import outcome, used_images
+from amc.reporting.report_pictures import pictures_section
 from amc.reporting.tables import compare, front_rows, measured_in
-from amc.reporting.tradeoff import draw_tradeoff
 from amc.tracing.units import dense_widths
 from amc.utils import formatting
 from amc.utils.atomic_files import replacing
@@ -59,7 +56,7 @@ def _render(run: Record) -> str:
         _results_section(run.results) if run.results else _NOTHING,
         _front_section(run, run.front) if run.front else _NOTHING,
         _plan_section(run.plan) if run.plan else _NOTHING,
-        _search_section(run),
+        pictures_section(run),
         _reproduce_section(run),
     )
     return page(f"{run.network}, {budget}", body)
@@ -142,9 +139,24 @@ def _results_section(results: Results) -> Html:
     note = (
         "Changes are relative to the dense network. Latency: median and interquartile range of one"
         f" forward, the networks in turns, in {measured_in(results)}. The sliced network equals its"
-        f" masked twin to a relative error of {results.verified_error:.1e}."
+        f" masked twin to a relative error of {results.verified_error:.1e}. {used_images(results)}"
     )
-    return join(tag("h2", "Result"), table(head, rows, "results"), tag("p", note, class_="note"))
+    return join(
+        tag("h2", "Result"),
+        table(head, rows, "results"),
+        tag("p", note.strip(), class_="note"),
+        _outcome(results),
+    )
+
+
+def _outcome(results: Results) -> Html:
+    """What came of the finetuning, and what was chosen for the user."""
+    said = [
+        join(tag("strong", name.capitalize()), f": {text}.")
+        for name, text in outcome(results).items()
+    ]
+    said += [join(tag("strong", "Note"), f": {text}") for text in results.notes]
+    return tag("ul", *(tag("li", one) for one in said), class_="notes") if said else _NOTHING
 
 
 def _plan_section(plan: Plan) -> Html:
@@ -185,103 +197,11 @@ def _plan_section(plan: Plan) -> Html:
     )
 
 
-def _search_section(run: Record) -> Html:
-    parts = [*_search_figures(run), *_recovery_figures(run)] if run.episodes else []
-    if not parts:
-        return _NOTHING
-    return join(tag("h2", "How it got there"), tag("div", *parts, class_="grid"))
-
-
-def _search_figures(run: Record) -> list[Html]:
-    progress = _figure(
-        "Reward by episode",
-        f"Each dot is a plan; the line is the best so far. Reward: {_reward(run)}.",
-        "progress",
-        figures.progress_figure([episode.reward for episode in run.episodes]),
-    )
-    if run.front is not None:
-        return [progress, _front(run, run.front)]
-    return [progress, _tradeoff(run.episodes, run.best)]
-
-
-def _front(run: Record, front: Front) -> Html:
-    cost, scored = run.config.costs[0], "accuracy" in front.dense_quality
-    name = "accuracy" if scored else run.config.signal
-    plans = [(plan.kept[cost], plan.quality[name]) for plan in front.plans]
-    drawn = figures.front_figure(
-        (
-            [e.kept[cost] for e in run.episodes],
-            [e.quality[name] for e in run.episodes],
-        ),
-        ([kept for kept, _ in plans], [quality for _, quality in plans]),
-        front.dense_quality.get(name),
-        cost_label=f"{quantities.word(cost)} kept",
-        quality_label=f"search-val {name.replace('_', '-')}",
-    )
-    caption = (
-        "Every plan before finetuning, and those that no other beats in both cost and "
-        f"{run.config.signal.replace('_', '-')}; the star is the dense network. "
-    )
-    return _figure("Cost against quality", caption, "front", drawn)
-
-
 def _front_section(run: Record, front: Front) -> Html:
     head, rows = front_rows(front)
     command = tag("code", shlex.join(["amc", "finetune", str(run.path), "--budget", "flops=0.42"]))
     note = join("Before finetuning. ", command, " takes the best of them within a budget.")
     return join(tag("h2", "Plans to choose from"), table(head, rows, "front"), tag("p", note))
-
-
-def _reward(run: Record) -> str:
-    floor = run.config.min_accuracy
-    if floor is None:
-        return REWARDS.entry(run.config.reward).summary
-    cost = quantities.word(run.config.minimise)
-    return (
-        f"1 minus the share of {cost} kept; below an accuracy of {floor:g}, minus what is missing"
-    )
-
-
-def _tradeoff(episodes: Sequence[Episode], best: int) -> Html:
-    drawn = draw_tradeoff(episodes, best)
-    low, high = formatting.percent(drawn.low), formatting.percent(drawn.high)
-    caption = (
-        f"Every plan before finetuning, later ones stronger. They keep "
-        f"{low if low == high else f'{low} to {high}'} of the {quantities.word(drawn.pinned)}. "
-        f"The best is episode {episodes[best].number}."
-    )
-    return _figure("Cost against quality", caption, "tradeoff", drawn.figure)
-
-
-def _recovery_figures(run: Record) -> list[Html]:
-    results = run.results
-    parts = []
-    if results and results.epochs:
-        dense, pruned = results.row("dense"), results.row("pruned")
-        start = pruned.test_accuracy if pruned else None
-        begun = f" It began at {formatting.percent(start)}." if start is not None else ""
-        drawn = figures.finetune_figure(
-            [epoch.test_accuracy for epoch in results.epochs],
-            dense.test_accuracy if dense else None,
-        )
-        caption = f"Test accuracy after each epoch.{begun}"
-        parts.append(_figure("Finetuning", caption, "finetune", drawn))
-    phases = _phases(run)
-    total = formatting.duration(sum(phases.values()))
-    drawn = figures.seconds_figure(phases)
-    parts.append(_figure("Time", f"Wall time by phase, {total} in all.", "seconds", drawn))
-    return parts
-
-
-def _phases(run: Record) -> dict[str, float]:
-    """Seconds: what episodes spent, and the finetuning."""
-    sums: dict[str, float] = {}
-    for episode in run.episodes:
-        for name, value in episode.seconds.items():
-            sums[name] = sums.get(name, 0.0) + value
-    if run.results is not None and run.results.epochs:
-        sums["finetune"] = sum(epoch.seconds for epoch in run.results.epochs)
-    return sums
 
 
 def _reproduce_section(run: Record) -> Html:
@@ -311,11 +231,6 @@ def _reproduce_section(run: Record) -> Html:
 
 def _recipe(results: Results) -> FinetuneConfig:
     return results.recipe or FinetuneConfig(epochs=len(results.epochs))
-
-
-def _figure(title: str, caption: str, name: str, drawn: Figure) -> Html:
-    svg = Html(figure_style.to_svg(drawn, name, f"{title}: {caption}"))
-    return tag("figure", tag("figcaption", tag("strong", title), tag("p", caption)), svg)
 
 
 def _bar(kept: int, dense: int) -> Html:

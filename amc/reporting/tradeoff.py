@@ -11,34 +11,44 @@ from amc.cost import quantities
 from amc.records.episode import Episode
 from amc.reporting import figures
 
+_APART = 0.02
+"""Kept fractions that differ by less do not tell plans apart."""
+
 
 class Tradeoff(NamedTuple):
-    """The picture, and the quantity that the budget holds all plans to."""
+    """The picture, and the kept fractions of the quantity that the budget bounds."""
 
     figure: Figure
-    pinned: str
     low: float
-    """Least kept fraction of it."""
     high: float
 
 
 def draw_tradeoff(
-    episodes: Sequence[Episode], best: int, *, title: str = "", colorbar: bool = False
+    episodes: Sequence[Episode],
+    best: int,
+    bounded: str,
+    *,
+    title: str = "",
+    colorbar: bool = False,
 ) -> Tradeoff:
-    """All episodes; ``best`` is the index of the one that is marked.
+    """All episodes by cost and quality; ``best`` is the index of the one that is marked.
 
-    A budget pins its own quantity to one value: the cost that tells plans apart is drawn.
+    ``bounded`` is the quantity that the budget bounds (:attr:`amc.config.SearchConfig.costs`). A
+    budget may pin it to one value; the cost that then tells plans apart is drawn beside it.
     """
     kept = {name: [episode.kept[name] for episode in episodes] for name in episodes[0].kept}
-    pinned, *_, free = sorted(kept, key=lambda name: max(kept[name]) - min(kept[name]))
+    shown = [bounded if bounded in kept else next(iter(kept))]
+    low, high = min(kept[shown[0]]), max(kept[shown[0]])
+    if high - low < _APART and len(kept) > 1:
+        others = kept.keys() - set(shown)
+        shown.append(max(sorted(others), key=lambda name: max(kept[name]) - min(kept[name])))
     scored = all("accuracy" in episode.quality for episode in episodes)
     figure = figures.tradeoff_figure(
-        kept[free],
+        {f"{quantities.word(name)} kept": kept[name] for name in shown},
         [e.quality["accuracy"] if scored else e.reward for e in episodes],
         best,
-        cost_label=f"{quantities.word(free)} kept",
         quality_label="search-val accuracy" if scored else "reward",
         title=title,
         colorbar=colorbar,
     )
-    return Tradeoff(figure, pinned, min(kept[pinned]), max(kept[pinned]))
+    return Tradeoff(figure, low, high)

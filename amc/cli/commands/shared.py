@@ -192,6 +192,7 @@ def recover_plan(
     """Slice the folder's plan, finetune and report, unless that is ``done``; show the outcome."""
     from amc.pipeline.recovery import recover
     from amc.pruning.plan import Plan
+    from amc.reporting.outcome import outcome
     from amc.reporting.terminal import results_table
 
     if done is None:
@@ -206,13 +207,8 @@ def recover_plan(
                 on_step=bar.step("finetune"),
             )
     console.print(results_table(done))
-    if done.epochs:
-        last, best = done.epochs[-1], max(done.epochs, key=lambda e: e.test_accuracy)
-        console.print(
-            f"finetuned   {last.test_accuracy:.2%} after the last epoch (kept), "
-            f"{best.test_accuracy:.2%} after the best, {best.number}",
-            highlight=False,
-        )
+    for name, text in outcome(done).items():
+        console.print(f"{name:<11} {text}", highlight=False, soft_wrap=True)
     console.print(f"network     {folder.finetuned if done.epochs else folder.pruned}")
     console.print(f"report      {folder.report}")
     dense, last_row = done.row("dense"), done.rows[-1]

@@ -20,17 +20,29 @@ _SEARCH = {
     "exploration": "exploration/.*",
     "losses": "losses/.*",
 }
+_FINETUNING = {
+    "loss": "finetune/loss.*",
+    "accuracy": "finetune/accuracy_.*",
+    "learning rate": "finetune/learning_rate",
+    "images per second": "finetune/images_per_second",
+}
 _PHASES = {"seconds of every phase": "seconds/.*"}
 _LINES_A_CHART = 4
 """A run's lines have one colour in TensorBoard, and differ by their marks only."""
 
 
 def write_layout(writer: SummaryWriter, units: Sequence[str]) -> None:
-    """Describe the tab "Custom Scalars": charts of the search, its units, and where time goes.
+    """Describe the tab "Custom Scalars": charts of the search, its units, the finetuning, and where
+    time goes; without ``units``, of the finetuning only.
 
-    TensorBoard merges the pages of all runs; a chart that two of them share is there once.
+    TensorBoard merges the pages of all runs; a chart that two of them share is there once. What has
+    a name of Stable-Baselines3 as well (:mod:`amc.reporting.tensorboard.sb3_names`) is here by
+    ours.
     """
-    pages = {"Search": _SEARCH, "Kept fraction of units": _unit_charts(units), "Time": _PHASES}
+    pages = {"Finetuning": _FINETUNING}
+    if units:
+        keeps = _unit_charts(units)
+        pages = {"Search": _SEARCH, "Kept fraction of units": keeps, **pages, "Time": _PHASES}
     writer.add_custom_scalars(
         {
             page: {title: ["Multiline", [f"^{tags}$"]] for title, tags in charts.items()}

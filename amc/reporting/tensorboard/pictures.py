@@ -29,11 +29,12 @@ class Pictures:
 
     A picture takes 0.05 to 0.2 s. It waits until this, and drawing once more at the end, is no more
     than 1% of the time that the search has taken; but the first plan and the last pictures are
-    drawn in any case. The step of a picture is the episode after which it was drawn.
+    drawn in any case. The step of a picture is the episode after which it was drawn. ``cost`` is
+    the quantity that the budget bounds.
     """
 
-    def __init__(self, writer: SummaryWriter, units: Sequence[Unit]) -> None:
-        self._writer = writer
+    def __init__(self, units: Sequence[Unit], cost: str) -> None:
+        self._cost = cost
         self._names = [unit.name for unit in units]
         self._dense = dense_widths(units)
         self._plan: Episode | None = None
@@ -42,18 +43,20 @@ class Pictures:
         """How many there were when all of them were drawn last."""
         self._search_seconds = self._drawing_seconds = self._last_drawing_seconds = 0.0
 
-    def update(self, episodes: Sequence[Episode], best: Episode) -> None:
+    def update(self, writer: SummaryWriter, episodes: Sequence[Episode], best: Episode) -> None:
         """Draw what is due after the last of ``episodes``, if there is time for it."""
         self._search_seconds += sum(episodes[-1].seconds.values())
         expected_seconds = self._drawing_seconds + 2 * self._last_drawing_seconds
         if expected_seconds <= _DRAWING_SHARE * self._search_seconds:
-            self._draw(episodes, best, _EVERY_EPISODES)
+            self._draw(writer, episodes, best, _EVERY_EPISODES)
 
-    def finish(self, episodes: Sequence[Episode], best: Episode) -> None:
+    def finish(self, writer: SummaryWriter, episodes: Sequence[Episode], best: Episode) -> None:
         """Draw what has changed since it was drawn last."""
-        self._draw(episodes, best, 1)
+        self._draw(writer, episodes, best, 1)
 
-    def _draw(self, episodes: Sequence[Episode], best: Episode, every: int) -> None:
+    def _draw(
+        self, writer: SummaryWriter, episodes: Sequence[Episode], best: Episode, every: int
+    ) -> None:
         started = time.perf_counter()
         drawn: dict[str, Figure] = {}
         if best is not self._plan:
@@ -67,11 +70,12 @@ class Pictures:
             drawn["episodes/tradeoff"] = draw_tradeoff(
                 episodes,
                 episodes.index(best),
+                self._cost,
                 title="Cost against quality of every episode",
                 colorbar=True,
             ).figure
         for tag, figure in drawn.items():
-            self._writer.add_figure(tag, figure, episodes[-1].number, close=False)
+            writer.add_figure(tag, figure, episodes[-1].number, close=False)
         if drawn:
             self._last_drawing_seconds = time.perf_counter() - started
             self._drawing_seconds += self._last_drawing_seconds

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from amc.agents.policy import Policy, Reached
 from amc.comparison.jobs import read_outcomes
+from amc.config import FinetuneConfig
 from amc.pruning.plan import Plan
 from amc.records.episode import Episode, read_episodes
 from amc.records.results import Results
+from amc.task import Epoch
 
 ROOT = Path(__file__).parents[3]
 EPISODE = {
@@ -70,6 +72,23 @@ def test_results(tmp_path):
     )
     (found,) = Results.load(path).rows
     assert (found.costs, found.latency_ms) == ({"macs": 1000, "params": 400}, 1.5)
+
+
+def test_results_of_a_finetuning_before_it_chose_the_best_weights(tmp_path):
+    path = tmp_path / "results.json"
+    row = {"name": "finetuned", "test_accuracy": 0.9, "costs": {"macs": 1000, "params": 400}}
+    epoch = {"number": 1, "train_loss": 0.5, "test_accuracy": 0.9, "lr": 0.01, "seconds": 2.0}
+    recipe = {"epochs": 1, "lr": 0.05, "bf16": True, "distill_temperature": 4.0}
+    values = {"format": "amc.results/1", "rows": [row], "device": "cpu", "verified_error": 0}
+    path.write_text(json.dumps(values | {"epochs": [epoch], "recipe": recipe}))
+    found = Results.load(path)
+    assert found.epochs == (Epoch(1, 0.5, 0.9, 0.01, 2.0),)
+    assert found.recipe == FinetuneConfig(
+        epochs=1, lr=0.05, precision="bf16", distill_temperature=(4.0,)
+    )
+    assert (found.kept, found.accuracies, found.notes, found.images) == (None, {}, (), {})
+    found.save(path)
+    assert Results.load(path) == found
 
 
 def test_policies_and_comparisons():

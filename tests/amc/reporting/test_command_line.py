@@ -49,7 +49,20 @@ def test_command_says_every_setting_that_an_option_has() -> None:
         device="cuda",
         threads=2,
     )
-    recipe = FinetuneConfig(epochs=7, lr=0.02, seed=3, bf16=False)
+    recipe = FinetuneConfig(
+        epochs=7,
+        lr=0.02,
+        batch_size=64,
+        precision="fp32",
+        freeze=("stem", "layer1.*"),
+        mix=(0.5, 0.25),
+        augment=("crop", "flip"),
+        distill=("kd", "dkd"),
+        distill_temperature=(10.0, 2.0),
+        stages=3,
+        compile=True,
+        seed=3,
+    )
     values = parse(command_line(config, recipe))
     expected = {
         "model": "my nets/net.py:make",
@@ -82,6 +95,15 @@ def test_command_says_every_setting_that_an_option_has() -> None:
         "threads": 2,
         "epochs": 7,
         "lr": 0.02,
+        "batch_size": 64,
+        "precision": "fp32",
+        "freeze": ["stem", "layer1.*"],
+        "mix": "0.5,0.25",
+        "augment": "crop,flip",
+        "distill": "kd,dkd",
+        "distill_temperature": "10.0,2.0",
+        "stages": 3,
+        "compile": True,
     }
     assert {key: values[key] for key in expected} == expected
     assert parse_multiples(values["round_to"]) == config.round_to
@@ -105,6 +127,24 @@ def test_defaults_are_left_out_and_no_budget_is_said() -> None:
     ]
 
 
+def test_what_was_chosen_in_a_finetuning_is_said() -> None:
+    """Of a recipe with nothing left open: what its defaults leave open, and nothing else."""
+    config = SearchConfig(model=ModelConfig(spec="amc:resnet20"), data=DataConfig(), seed=3)
+    recipe = FinetuneConfig(epochs=9, lr=0.0125, ema=0.0, batch_size=128, augment=(), seed=3)
+    command = command_line(config, recipe)
+    assert command is not None
+    after = command.split(" \\\n  ")
+    assert after[after.index("--epochs 9") + 1 :] == [
+        "--batch-size 128",
+        "--lr 0.0125",
+        "--ema 0.0",
+        "--augment none",
+    ]
+    assert not without_option(config, recipe)
+    recipe = FinetuneConfig(epochs=0, lr=0.5)
+    assert "--lr" not in (command_line(config, recipe) or "")
+
+
 def test_a_floor_needs_no_budget() -> None:
     config = SearchConfig(
         model=ModelConfig(spec="amc:resnet20"),
@@ -124,11 +164,12 @@ def test_what_no_option_says_is_listed() -> None:
         data=DataConfig(seed=4),
         agent_settings={"expert": ExpertConfig(optimism=0.5)},
     )
-    recipe = FinetuneConfig(batch_size=64)
+    recipe = FinetuneConfig(check_images=64, seed=5)
     assert without_option(config, recipe) == {
         "data.seed": 4,
         "agent_settings.expert.optimism": 0.5,
-        "finetune.batch_size": 64,
+        "finetune.check_images": 64,
+        "finetune.seed": 5,
     }
 
 

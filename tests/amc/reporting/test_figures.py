@@ -53,7 +53,7 @@ def test_progress_draws_rewards_and_their_running_maximum() -> None:
 
 def test_tradeoff_draws_every_episode_and_marks_the_best() -> None:
     kept, quality = [0.3, 0.5, 0.4], [0.6, 0.7, 0.65]
-    figure = figures.tradeoff_figure(kept, quality, 1, cost_label="MACs", quality_label="accuracy")
+    figure = figures.tradeoff_figure({"MACs": kept}, quality, 1, quality_label="accuracy")
     (dots,) = axes_of(figure).collections
     np.testing.assert_array_equal(dots.get_offsets(), np.stack([kept, quality], axis=1))
     assert line(figure, "best") == ([0.5], [0.7])
@@ -62,7 +62,7 @@ def test_tradeoff_draws_every_episode_and_marks_the_best() -> None:
 
 def test_tradeoff_names_the_episodes_on_request() -> None:
     figure = figures.tradeoff_figure(
-        [0.3, 0.5, 0.4], [0.6, 0.7, 0.65], 1, cost_label="c", quality_label="q", colorbar=True
+        {"c": [0.3, 0.5, 0.4]}, [0.6, 0.7, 0.65], 1, quality_label="q", colorbar=True
     )
     axes, bar = figure.axes
     assert bar.get_ylabel() == "episode"
@@ -84,13 +84,42 @@ def test_front_draws_all_plans_the_front_as_a_line_and_the_dense_network() -> No
     assert "dense" not in {one.get_label() for one in axes_of(unknown).lines}
 
 
-def test_finetuning_draws_accuracies_and_the_dense_line() -> None:
-    figure = figures.finetune_figure([0.8, 0.9, 0.91], 0.92)
-    assert line(figure, "finetuned") == ([1, 2, 3], [0.8, 0.9, 0.91])
-    assert line(figure, "dense")[1] == [0.92, 0.92]
-    assert "dense" not in {
-        one.get_label() for one in axes_of(figures.finetune_figure([0.8], None)).lines
-    }
+def test_a_pinned_cost_is_a_narrow_panel_beside_the_one_that_tells_plans_apart() -> None:
+    costs = {"MACs": [0.499, 0.5, 0.498], "parameters": [0.3, 0.6, 0.4]}
+    figure = figures.tradeoff_figure(costs, [0.6, 0.7, 0.65], 1, quality_label="q")
+    narrow, wide = figure.axes
+    assert [axes.get_xlabel() for axes in (narrow, wide)] == ["MACs", "parameters"]
+    assert narrow.get_xlim() == pytest.approx((0.448, 0.55))
+    assert narrow.get_ylim() == wide.get_ylim()
+    assert narrow.get_position().width < wide.get_position().width / 2
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_an_outlier_does_not_flatten_and_is_marked(side: int) -> None:
+    rewards = list(np.linspace(-1.2, -0.4, 60))
+    rewards[7] = -42.0
+    figure = figures.progress_figure(rewards)
+    axes = axes_of(figure)
+    low, high = axes.get_ylim()
+    assert -1.5 < low < -1.2
+    assert -0.4 < high < -0.2
+    assert line(figure, "outside") == ([8.0], [low])  # of the eighth episode, at the lower edge
+    assert axes.get_xlabel() == "episode\n1 of 60 lie outside"
+    assert line(figure, "episode")[1] == rewards
+    # The best is never outside.
+    rewards[7] = 42.0
+    assert axes_of(figures.progress_figure(rewards)).get_ylim()[1] > 42
+    # Of the costs, either side; the front and the dense network are never outside.
+    kept = [*np.linspace(0.4, 0.6, 60), 0.5 + 10 * side]
+    quality = [*np.linspace(0.5, 0.9, 60), 0.8]
+    figure = figures.tradeoff_figure({"MACs kept": kept}, quality, 59, quality_label="q")
+    low, high = axes_of(figure).get_xlim()
+    assert 0.3 < low < 0.4
+    assert 0.6 < high < 0.7
+    assert line(figure, "outside") == ([low if side < 0 else high], [0.8])
+    labels = {"cost_label": "c", "quality_label": "q"}
+    figure = figures.front_figure((kept, quality), ([0.4, 0.6], [0.5, 0.9]), 0.95, **labels)
+    assert 1.0 < axes_of(figure).get_xlim()[1] < 1.1
 
 
 def test_seconds_are_bars_in_the_given_order() -> None:

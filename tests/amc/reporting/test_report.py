@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,43 @@ def test_latency_says_in_what_and_by_which_clock(tmp_path: Path) -> None:
     assert cpu[0] == "CPU time, batch 1"
     assert [quantity(cell) for cell in cpu[1:]] == [2.0, 1.5, 1.0]
     assert cpu[2].endswith("−25.0%")
+
+
+def test_a_finetuning_is_told_and_what_was_chosen(tmp_path: Path) -> None:
+    results = make_run(tmp_path / "run")
+    assert results is not None
+    epochs = tuple(
+        replace(epoch, test_accuracy=None, search_val_accuracy=0.5, ema_accuracy=0.6)
+        for epoch in results.epochs
+    )
+    dense, *_, last = results.rows
+    told = {
+        "rows": (dense, last.model_copy(update={"test_accuracy": 0.8})),
+        "epochs": epochs,
+        "kept": "ema",
+        "accuracies": {"ema": 0.6, "last": 0.5},
+        "notes": ("lr 0.02 lost least on 200 steps; --lr <x> takes another",),
+        "images": {"train": 45_000, "test": 10_000},
+    }
+    results.model_copy(update=told).save(tmp_path / "run" / "results.json")
+    page = Page(write_report(tmp_path / "run"))
+    assert "Kept: the moving average (search-val 60.0%; last epoch 50.0%)." in page.text
+    assert "Note: lr 0.02 lost least on 200 steps; --lr <x> takes another" in page.text
+    assert "Images used: train 45,000, test 10,000." in page.text
+    assert "Lost: 11.8 points against dense; what helps: longer (--epochs 60)" in page.text
+    assert "search-val, average" in page.text  # in the picture
+
+
+def test_what_the_budget_bounds_is_drawn(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", config=make_config(budget={"params": 0.7}))
+    page = Page(write_report(tmp_path / "run"))
+    assert "of the parameters. The best is episode" in page.text
+    assert "parameters kept" in page.text
+    assert "MACs kept" not in page.text  # the parameters tell plans apart
+    make_run(tmp_path / "pinned", config=make_config(budget={"macs": 0.5}))
+    page = Page(write_report(tmp_path / "pinned"))
+    assert "MACs kept" in page.text
+    assert "parameters kept" in page.text
 
 
 def test_headline_says_the_result_in_words(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ import pytest
 
 from amc.records.episode import Episode
 from amc.reporting.tensorboard.monitor import TensorBoardMonitor
+from amc.reporting.tensorboard.training import TrainingMonitor
+from amc.task import Epoch, Step
 from tests.fakes import fake_problem, rollout
 
 pytestmark = pytest.mark.slow
@@ -73,6 +75,12 @@ def logs(runs: dict[str, list[Episode]], tmp_path_factory: pytest.TempPathFactor
         for episode in runs[name]:
             monitor(episode)
         monitor.close()
+    time.sleep(1.1)
+    for name in runs:
+        training = TrainingMonitor(folder / name / "tb", offset=EPISODES)
+        training.step(Step(9, 9, 0.5, {"kd": 0.25}, 0.1))
+        training.epoch(Epoch(1, 0.5, 0.9, 0.1, 9.0, 0.8, 0.85, 0.95, {}, 2000.0, 9))
+        training.close()
     return folder
 
 
@@ -157,6 +165,10 @@ def test_custom_scalars(show: Any) -> None:
         "conv0 to conv2": 3,
         "conv3 to conv5": 3,
         "conv6 to conv8": 3,
+        "loss": 2,
+        "accuracy": 4,
+        "learning rate": 1,
+        "images per second": 1,
         "seconds of every phase": 2,
     }
     page = show("custom_scalars", *lines)

@@ -51,7 +51,7 @@ def test_each_unit_is_in_one_chart_of_a_few(tmp_path: Path, count: int) -> None:
     with SummaryWriter(str(tmp_path)) as writer:
         write_layout(writer, names)
     pages = charts(tmp_path)
-    assert list(pages) == ["Search", "Kept fraction of units", "Time"]
+    assert list(pages) == ["Search", "Kept fraction of units", "Finetuning", "Time"]
     matched = [
         [name for name in names if re.match(pattern, f"keep/{name}")]
         for (pattern,) in pages["Kept fraction of units"].values()
@@ -82,6 +82,22 @@ def test_the_first_page_shows_the_search(tmp_path: Path) -> None:
         "exploration": ["exploration/std"],
         "losses": ["losses/critic"],
     }
+
+
+def test_each_number_has_one_chart_and_those_of_a_finetuning_a_page(tmp_path: Path) -> None:
+    parts = ("loss", "loss_kd", "learning_rate", "images_per_second", "accuracy_test")
+    parts += ("accuracy_search_val", "accuracy_search_val_ema", "accuracy_train")
+    with SummaryWriter(str(tmp_path / "with a search")) as writer:
+        write_layout(writer, ["conv"])
+    with SummaryWriter(str(tmp_path / "alone")) as writer:
+        write_layout(writer, [])
+    pages = charts(tmp_path / "with a search")
+    assert charts(tmp_path / "alone") == {"Finetuning": pages["Finetuning"]}
+    patterns = [(page, x) for page, found in pages.items() for (x,) in found.values()]
+    for tag in [f"finetune/{part}" for part in parts]:
+        assert [page for page, x in patterns if re.match(x, tag)] == ["Finetuning"]
+    for tag in ("rollout/ep_rew_mean", "train/actor_loss", "time/fps"):  # charts have them by ours
+        assert not [x for _, x in patterns if re.match(x, tag)]
 
 
 def test_a_row_for_each_run_and_what_differs_first(tmp_path: Path) -> None:

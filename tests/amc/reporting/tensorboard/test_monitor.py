@@ -76,6 +76,45 @@ def test_scalars(events: EventAccumulator, episodes: list[Episode]) -> None:
     assert read("my own/ta-g (%)") == [0.5] * 6
 
 
+def test_names_of_stable_baselines3(tmp_path: Path, episodes: list[Episode]) -> None:
+    """105 episodes of 9 units, half a second each: means are of the last 100."""
+    rewards = np.random.default_rng(0).normal(size=105)
+    told = {"losses/actor": 0.25, "losses/critic": 4.0, "train/n_updates": 7.0}
+    with contextlib.closing(
+        TensorBoardMonitor(tmp_path, fake_problem().units, lambda: told)
+    ) as monitor:
+        for number, reward in enumerate(rewards, 1):
+            phases = {"evaluate": 0.375, "agent": 0.125}
+            monitor(replace(episodes[0], number=number, reward=float(reward), seconds=phases))
+    found = read(tmp_path)
+    last = {tag: found.Scalars(tag)[-1].value for tag in found.Tags()["scalars"]}
+    expected = {
+        "rollout/ep_rew_mean": rewards[5:].mean(),
+        "rollout/ep_len_mean": 9,
+        "train/actor_loss": 0.25,
+        "train/critic_loss": 4.0,
+        "train/n_updates": 7,
+        "time/iterations": 105,
+        "time/total_timesteps": 945,
+        "time/time_elapsed": 52.5,
+        "time/fps": 18,
+    }
+    assert {tag: last[tag] for tag in expected} == pytest.approx(expected, rel=1e-6)
+    means = [point.value for point in found.Scalars("rollout/ep_rew_mean")]
+    assert means[:3] == pytest.approx([rewards[: n + 1].mean() for n in range(3)])
+
+
+def test_what_the_budget_bounds_is_shown(tmp_path: Path, episodes: list[Episode]) -> None:
+    timed = replace(episodes[0], kept={"macs": 0.5, "params": 0.25, "latency_us": 0.75})
+    monitor = TensorBoardMonitor(tmp_path, fake_problem().units, cost="latency_us")
+    monitor(timed)
+    monitor.close()
+    assert "75.0% of the latency" in monitor.table(timed)
+    found = read(tmp_path)
+    assert found.Scalars("best/kept_latency")[0].value == 0.75
+    assert found.Scalars("best/kept_macs")[0].value == 0.5
+
+
 def test_best_plan_is_told_when_it_improves(
     events: EventAccumulator, episodes: list[Episode]
 ) -> None:
@@ -112,7 +151,7 @@ def test_a_killed_run_has_left_everything_but_its_end(
     assert "_hparams_/session_end_info" in read(tmp_path).summary_metadata
 
 
-@pytest.mark.parametrize("recorded", [[2, 4], [6]])
+@pytest.mark.parametrize("recorded", [[2, 4], [5]])
 def test_a_resumed_search_is_one_curve(
     tmp_path: Path, episodes: list[Episode], recorded: list[int]
 ) -> None:

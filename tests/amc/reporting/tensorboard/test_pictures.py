@@ -45,7 +45,7 @@ class Writer:
 def search(rewards: list[float], seconds: float) -> tuple[Writer, list[Episode]]:
     """Episodes of as many seconds each, watched to the end."""
     writer: Any = Writer()
-    drawing, episodes, best = Pictures(writer, UNITS), [], PLAN
+    drawing, episodes, best = Pictures(UNITS, "macs"), [], PLAN
     for number, reward in enumerate(rewards, 1):
         phases = {"evaluate": 0.75 * seconds, "agent": 0.25 * seconds}
         episodes.append(
@@ -59,8 +59,8 @@ def search(rewards: list[float], seconds: float) -> tuple[Writer, list[Episode]]
         )
         if number == 1 or reward > best.reward:
             best = episodes[-1]
-        drawing.update(episodes, best)
-    drawing.finish(episodes, best)
+        drawing.update(writer, episodes, best)
+    drawing.finish(writer, episodes, best)
     return writer, episodes
 
 
@@ -77,10 +77,11 @@ def test_plans_when_they_improve_and_all_episodes_now_and_then() -> None:
     _, progress = writer.drawn["episodes/reward"][1]
     assert list(progress.axes[0].lines[0].get_ydata()) == rewards[:50]
     _, tradeoff = writer.drawn["episodes/tradeoff"][1]
-    (dots,) = [one for one in tradeoff.axes[0].collections if one.get_label() == "episode"]
-    # The MACs are the same for all: the parameters tell plans apart.
-    expected = [(episode.kept["params"], 0.7) for episode in episodes[:50]]
-    np.testing.assert_array_equal(dots.get_offsets(), expected)
+    # The budget holds all to the same MACs: beside them, the parameters tell plans apart.
+    for name, axes in zip(("macs", "params"), tradeoff.axes, strict=False):
+        (dots,) = [one for one in axes.collections if one.get_label() == "episode"]
+        expected = [(episode.kept[name], 0.7) for episode in episodes[:50]]
+        np.testing.assert_array_equal(dots.get_offsets(), expected)
 
 
 def test_what_waited_is_drawn_at_the_end_and_once() -> None:

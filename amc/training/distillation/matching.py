@@ -27,7 +27,7 @@ def matched_ends(
     """
     mine, wanted = (_by_size(find_ends(model, example)) for model in (student, teacher))
     chosen: tuple[list[End], list[End]] = [], []
-    for size in mine:
+    for size in (size for size in mine if size in wanted):
         count = min(len(mine[size]), len(wanted[size]), MOST_PAIRS)
         chosen[0].extend(_spread(mine[size], count))
         chosen[1].extend(_spread(wanted[size], count))

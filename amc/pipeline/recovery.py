@@ -49,6 +49,7 @@ def open_task(
             f"{folder.path} was made from Python objects; apply its plan, or resume it, from Python"
         )
     check_allowed(config.model, folder.config, allow_factory)
+    check_allowed(config.data.spec, folder.config, allow_factory)
     return image_task(
         config.model,
         config.data,

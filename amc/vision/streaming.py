@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
@@ -142,8 +143,9 @@ class StreamedSplit:
         Raises :class:`DataError` for too many unreadable images, and where a process dies.
         """
         stored = [self.indices[indices] for indices in order]
-        reading = iter(
-            DataLoader(
+        with warnings.catch_warnings():  # more processes than cores are fine where files are slow
+            warnings.filterwarnings("ignore", "This DataLoader will create")
+            loader = DataLoader(
                 self.reader,
                 batch_size=None,  # an item is a batch
                 sampler=stored,
@@ -151,7 +153,7 @@ class StreamedSplit:
                 # Otherwise PyTorch's global generator is drawn from.
                 generator=torch.Generator().manual_seed(0),
             )
-        )
+            reading = iter(loader)
         for indices in order:
             try:
                 loaded = next(reading)

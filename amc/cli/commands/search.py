@@ -194,7 +194,8 @@ def run_search(
 
     folder = RunFolder(path)
     command = shlex.join(["amc", "search", "--resume", str(path)])
-    if (config.model is not None and in_file(config.model.spec)) or in_file(config.agent):
+    named = [config.agent, *(one.spec for one in (config.model, config.data) if one is not None)]
+    if any(in_file(name) for name in named):
         command += " --allow-factory"
     begin: dict[str, Any] = {"config": config, "start": start}
     given = {"resume": True, "episodes": episodes} if resume else begin

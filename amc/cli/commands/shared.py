@@ -76,10 +76,17 @@ def model_arguments(texts: list[str]) -> dict[str, Any]:
 
 
 def images(given: Given) -> DataConfig:
-    """The images."""
+    """The images; a Python file that would be run for them must have been typed."""
     from amc.config import DataConfig
+    from amc.presets import in_file
 
-    return DataConfig.parse(given.settings().get("data") or {})
+    config = DataConfig.parse(given.settings().get("data") or {})
+    if in_file(config.spec) and "data.spec" not in given.typed:
+        raise ConfigError(
+            f"--config names {config.spec}, a Python file that would be run; if you trust it, name "
+            f"it: --data {config.spec}"
+        )
+    return config
 
 
 def budget_texts(given: Given, default: list[str]) -> list[str]:

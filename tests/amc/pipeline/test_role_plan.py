@@ -101,7 +101,7 @@ def test_a_plan_without_its_network_is_refused(source):
     with pytest.raises(PlanError, match="names no factory"):
         RolePlan.traced(plan.model_copy(update={"model": None}), "mine.json")
     foreign = plan.model_copy(update={"model": ModelConfig(spec="nets/evil.py:make")})
-    with pytest.raises(ModelError, match=r"mine\.json is built by nets/evil\.py:make"):
+    with pytest.raises(ModelError, match=r"mine\.json names nets/evil\.py:make"):
         RolePlan.traced(foreign, "mine.json")
     other = plan.model_copy(update={"model": ModelConfig(spec="amc:vgg11_bn")})
     with pytest.raises(PlanError, match="'conv1' is none of its network's"):

@@ -48,14 +48,14 @@ def main() -> None:
         model = copy.deepcopy(task.model)
         before = task.test(model)
         recipe = FinetuneConfig(epochs=arguments.epochs, seed=seed)
-        history = task.train(model, recipe, on_epoch=_say)
+        trained = task.train(model, recipe, on_epoch=_say)
         result = {
             "seed": seed,
             "epochs": arguments.epochs,
             "test_before": before,
-            "test_after": history[-1].test_accuracy,
-            "seconds": sum(epoch.seconds for epoch in history),
-            "recipe": recipe.model_dump(),
+            "test_after": task.test(model),
+            "seconds": sum(epoch.seconds for epoch in trained.epochs),
+            "recipe": trained.recipe.model_dump(),
         }
         append_line(path, result)
     dense = [line for line in read_lines(path) if line["epochs"] == arguments.epochs]

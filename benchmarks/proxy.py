@@ -98,7 +98,7 @@ def tune_missing(
         quality = task.evaluate(small)  # recalibrates
         start = time.perf_counter()
         teacher.rewind()
-        history = finetune(small, data, recipe, teacher=teacher)
+        history = finetune(small, data, recipe, teacher=teacher).epochs
         line = {
             "source": source,
             "widths": widths,

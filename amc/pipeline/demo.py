@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from amc.config import DataConfig, EvaluateConfig, FinetuneConfig, ModelConfig
 from amc.models.factory import build_model
+from amc.task import Step
 from amc.training.finetune import finetune
 from amc.vision.sources import load_data
 
@@ -22,7 +23,7 @@ DEMO_RECIPE = FinetuneConfig(epochs=15, lr=0.02, batch_size=64)
 
 
 def train_dense(
-    folder: Path, seed: int, on_step: Callable[[int, int], None] | None = None
+    folder: Path, seed: int, on_step: Callable[[Step], None] | None = None
 ) -> ModelConfig:
     """Train ``amc:smallcnn`` on the digits and save its weights in ``folder``."""
     data = load_data(DEMO_DATA, progress=False)

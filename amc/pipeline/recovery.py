@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -23,12 +24,17 @@ from amc.models.weights import weights_sha256
 from amc.pruning.apply import apply_plan, cut
 from amc.pruning.checkpoint import read_card, save_model
 from amc.pruning.plan import Plan
+from amc.records.episode import read_log
 from amc.records.pareto_front import Front
 from amc.records.results import Results, Row
 from amc.records.run_folder import RunFolder
 from amc.reporting.report import write_report
+from amc.reporting.tensorboard.training import TrainingMonitor
 from amc.task import Epoch, Step, Task
+from amc.training.finetune import unfinished
 from amc.vision.task import image_task
+
+Told = TypeVar("Told")
 
 
 def open_task(
@@ -143,16 +149,22 @@ def recover(
         if task.train is None:
             raise ConfigError("this task has no training; give Task.train, or finetune 0 epochs")
         say("finetuning")
+        notes: list[str] = []
         tuned = networks["finetuned"] = copy.deepcopy(applied.model)
-        trained = task.train(
-            tuned,
-            recipe,
-            folder=folder.finetuning,
-            resume=resume,
-            on_epoch=on_epoch,
-            on_step=on_step,
-            on_note=on_note,
+        left = unfinished(folder.finetuning) if resume else None
+        monitor = TrainingMonitor(
+            folder.tensorboard, offset=_episodes(folder), resumed_steps=left.steps if left else 0
         )
+        with contextlib.closing(monitor):
+            trained = task.train(
+                tuned,
+                recipe,
+                folder=folder.finetuning,
+                resume=left is not None,
+                on_epoch=_both(monitor.epoch, on_epoch),
+                on_step=_both(monitor.step, on_step),
+                on_note=_both(notes.append, on_note),
+            )
         if plan.model is not None:
             save_model(tuned, plan, folder.finetuned, finetuned_epochs=len(trained.epochs))
         measured = _measured(networks, plan, task, folder)
@@ -161,6 +173,7 @@ def recover(
             "recipe": trained.recipe,
             "kept": trained.kept,
             "accuracies": dict(trained.accuracies),
+            "notes": tuple(notes),
         }
         results = results.model_copy(update={**measured, **told})
         results.save(folder.results)
@@ -182,6 +195,24 @@ def recovered(folder: RunFolder, plan: Plan, recipe: FinetuneConfig) -> Results 
     row = results.row(name)
     measured = row is not None and row.costs == plan.costs
     return results if measured and card.plan == plan else None
+
+
+def _both(
+    one: Callable[[Told], None], other: Callable[[Told], None] | None
+) -> Callable[[Told], None]:
+    """Tells both."""
+
+    def tell(what: Told) -> None:
+        one(what)
+        if other is not None:
+            other(what)
+
+    return tell
+
+
+def _episodes(folder: RunFolder) -> int:
+    """How many the search had: its curves end there."""
+    return len(read_log(folder.episodes).episodes) if folder.episodes.exists() else 0
 
 
 def _search_val(task: Task, model: nn.Module) -> float | None:

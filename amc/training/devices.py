@@ -17,6 +17,8 @@ class Devices:
 
     rank = 0
     count = 1
+    device: str | None = None
+    """Where this process trains; None: where the task says."""
 
     @property
     def first(self) -> bool:
@@ -39,7 +41,7 @@ class Devices:
 
     def scale(self, part: slice, images: int) -> float:
         """Factor on the mean loss of a part, so that the mean over processes is the whole's."""
-        return (part.stop - part.start) * self.count / images
+        return float(part.stop - part.start) * self.count / images
 
     def total(self, value: Tensor) -> Tensor:
         """The sum over all processes."""
@@ -67,15 +69,19 @@ class SeveralDevices(Devices):
         self.device = str(self._accelerator.device)
 
     def wrap(self, model: nn.Module) -> nn.Module:
+        """``model`` for this process: gradients are averaged over all."""
         wrapped: nn.Module = self._accelerator.prepare_model(model)
         return wrapped
 
     def synchronised(self, model: nn.Module) -> nn.Module:
-        if self.device.startswith("cuda"):  # there is none for CPUs: each has its own statistics
-            return nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))
+        """On GPUs, a copy with synchronised BatchNorm."""
+        if str(self.device).startswith("cuda"):  # there is none for CPUs: each has its own statistics
+            synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))
+            return synchronised
         return model
 
     def total(self, value: Tensor) -> Tensor:
+        """The sum over all processes."""
         summed: Tensor = self._accelerator.reduce(value, reduction="sum")
         return summed
 

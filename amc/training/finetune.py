@@ -6,7 +6,7 @@ import contextlib
 import copy
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -105,6 +105,24 @@ def finetune(
     saved = Checkpoints(folder, training.note).load() if resume else None
     with training.ready(safe):
         return training.run(checkpoints, saved)
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A training that was interrupted, as its newest checkpoint has it."""
+
+    recipe: FinetuneConfig
+    """As it was asked for."""
+    steps: int
+    """How many are done."""
+
+
+def unfinished(folder: Path, on_note: Callable[[str], None] | None = None) -> Unfinished | None:
+    """What there is in ``folder`` to go on from; None where there is nothing sound."""
+    saved = Checkpoints(folder, on_note or (lambda _: None)).load()
+    if saved is None:
+        return None
+    return Unfinished(FinetuneConfig.model_validate_json(saved["asked"]), saved["done"])
 
 
 class _Finetuning:
@@ -219,10 +237,12 @@ class _Finetuning:
         started, number, before = time.perf_counter(), trainer.epoch, trainer.done
         means = trainer.run_epoch(self.on_step, pause)
         trained = time.perf_counter() - started
-        average = trainer.average
+        average = trainer.average.module if trainer.average is not None else None
         raw = check.score(self.model)
-        averaged = check.score(average.module) if average is not None else None
-        kept = average.module if averaged is not None and averaged > raw else self.model
+        averaged = check.score(average) if average is not None else None
+        kept = self.model
+        if average is not None and averaged is not None and averaged > raw:
+            kept = average
         images = len(self.data.train) * (trainer.done - before) / trainer.epoch_steps
         return Epoch(
             number=number,

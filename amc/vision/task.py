@@ -48,9 +48,8 @@ def image_task(
 ) -> Task:
     """Image classification: ``image_task("amc:resnet20", "imagefolder:DIR", weights="x.pth")``.
 
-    ``seed`` draws the images that score, recalibrate and rank channels; ``optimizer`` takes the place of
-    the recipe's when networks are finetuned. How images are prepared is
-    as ``data`` says, otherwise as the network or the data set does
+    ``seed`` draws the images that score, recalibrate and rank channels; ``optimizer`` takes the
+    place of the recipe's when networks are finetuned. How images are prepared is as ``data`` says, otherwise as the network or the data set does
     (:mod:`amc.vision.preprocessing`): ``Task.notes`` says what it is, and ``Task.data`` has it
     filled in. With ``check`` the notes also warn of what does not look right
     (:mod:`amc.vision.checks`), which takes about as long as scoring one plan. ``recorded``:
@@ -81,7 +80,7 @@ def image_task(
         return Evaluator.from_data(dense, seen, few, seed + 1, device)
 
     @cache
-    def check() -> Sample:
+    def looked_at() -> Sample:
         count = FinetuneConfig().check_images
         return Sample(images, images.search_val, count, 0, torch.device(device), "auto")
 
@@ -120,7 +119,7 @@ def image_task(
             candidate, images, images.test, bf16=settings.bf16, device=device
         ),
         train=train,
-        validate=lambda candidate: check().score(candidate.to(device)).accuracy,
+        validate=lambda candidate: looked_at().score(candidate.to(device)).accuracy,
         calibration=ranking,
         loss=ranking.losses,
         probe=lambda candidate: prober()(candidate).kl,

@@ -2,30 +2,128 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
 from amc.cli import options as opt
-from amc.cli.commands.shared import print_notes, recover_plan, set_threads
-from amc.cli.from_settings import settings_command
+from amc.cli.commands.shared import console, print_notes, recover_plan, set_threads
+from amc.cli.from_settings import is_typed, settings_command
 from amc.cli.given import Given
 from amc.config import FinetuneConfig, SearchConfig
+from amc.errors import ConfigError
+from amc.presets import in_file
+from amc.utils.options import RUN
+
+if TYPE_CHECKING:
+    from amc.records.run_folder import RunFolder
 
 
 @settings_command(SearchConfig)
 def finetune(
-    context: typer.Context,  # noqa: ARG001
+    context: typer.Context,
     given: Given,
     run: opt.Run,
     budget: opt.Choice = [],  # noqa: B006 (typer reads the default)
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the finetuning that was interrupted here, by its own recipe",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
     allow_factory: opt.AllowFactory = False,
 ) -> None:
-    """Slice a run's best plan and recover its accuracy, with the dense network as teacher."""
+    """Slice a run's best plan and recover its accuracy, with the dense network as teacher.
+
+    The recipe is the run's, with the options below in the place of its own; what neither says is
+    chosen for the damage and the data, and printed. The weights that are kept are the best on
+    search-val: of the last step, their moving average, or the pruned network's own.
+
+        amc finetune runs/NAME --epochs 60 --teacher amc:resnet56@big.safetensors
+
+    However it was interrupted, this goes on as if it had not been:
+
+        amc finetune runs/NAME --resume
+
+    On several GPUs (pip install amc-agent[distributed]):
+
+        accelerate launch -m amc finetune runs/NAME
+    """
     from amc.pipeline.recovery import choose, open_task
     from amc.records.run_folder import RunFolder
+    from amc.training.devices import devices
 
     set_threads(given["threads"])
-    recipe = FinetuneConfig.parse(given.settings().get("finetune") or {})
     folder = choose(RunFolder.open(run), budget)
-    task = open_task(folder, allow_factory=allow_factory)
-    print_notes(task)
-    recover_plan(task, folder, recipe)
+    recipe = _recipe(context, given, folder, resume=resume)
+    if in_file(recipe.optimizer) and "finetune.optimizer" not in given.typed and not allow_factory:
+        raise ConfigError(
+            f"{folder.config} names the optimizer {recipe.optimizer}, a Python file that would be "
+            "run; if you trust it, allow it (--allow-factory)"
+        )
+    team = devices()
+    with _own_folder(folder, first=team.first) as writable:
+        console.quiet = not team.first
+        task = open_task(
+            folder, device=team.device, allow_factory=allow_factory, progress=team.first
+        )
+        print_notes(task)
+        recover_plan(task, writable, recipe, resume=resume, quiet=not team.first)
+
+
+def _recipe(
+    context: typer.Context, given: Given, folder: RunFolder, *, resume: bool
+) -> FinetuneConfig:
+    """That of the interrupted training, or of the run with what is typed in its place."""
+    from amc.training.finetune import unfinished
+
+    left = unfinished(folder.finetuning, lambda text: console.print(f"note        {text}"))
+    if resume:
+        fine = {"run", "resume", "budget", "threads", "allow_factory"}
+        names = {parameter.name: parameter for parameter in context.command.params}
+        others = [
+            names[name].opts[0]
+            for name in context.params
+            if name not in fine and is_typed(context, name)
+        ]
+        if others:
+            raise ConfigError(
+                f"--resume with {', '.join(others)}: a finetuning goes on by the recipe that it "
+                "began with"
+            )
+        if left is None:
+            raise ConfigError(
+                f"{folder.path} holds no interrupted finetuning; begin one: amc finetune "
+                f"{folder.path}"
+            )
+        return left.recipe
+    if left is not None:
+        raise ConfigError(
+            f"{folder.finetuning} holds a finetuning that was interrupted after {left.steps} "
+            f"steps; go on with it (--resume), or remove that folder to begin anew"
+        )
+    recorded = folder.load_config().finetune
+    table = recorded.model_dump() if recorded is not None and recorded.epochs else {}
+    return FinetuneConfig.parse({**table, **(given.settings().get("finetune") or {})})
+
+
+@contextlib.contextmanager
+def _own_folder(folder: RunFolder, *, first: bool) -> Iterator[RunFolder]:
+    """``folder`` for the first of several processes; for the others a copy that is thrown away.
+
+    The copy has the checkpoints, too: all processes go on from the same one.
+    """
+    if first:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / folder.path.name
+        shutil.copytree(folder.path, path)
+        yield type(folder)(path)

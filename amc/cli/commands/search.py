@@ -243,7 +243,7 @@ def run_search(
         done = recovered(folder, result.plan, recipe) if resume else None
         if done is not None:
             write_report(path)  # of more episodes, perhaps
-        recover_plan(task, folder, recipe, done)
+        recover_plan(task, folder, recipe, done, resume=resume)
     except KeyboardInterrupt:
         if folder.config.is_file():
             console.print(f"go on: {command}")

@@ -194,7 +194,13 @@ def print_notes(task: Task) -> None:
 
 
 def recover_plan(
-    task: Task, folder: RunFolder, recipe: FinetuneConfig, done: Results | None = None
+    task: Task,
+    folder: RunFolder,
+    recipe: FinetuneConfig,
+    done: Results | None = None,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
 ) -> None:
     """Slice the folder's plan, finetune and report, unless that is ``done``; show the outcome."""
     from amc.pipeline.recovery import recover
@@ -203,15 +209,17 @@ def recover_plan(
     from amc.reporting.terminal import results_table
 
     if done is None:
-        with progress_bar() as bar:
+        with progress_bar(quiet=quiet) as bar:
             done = recover(
                 task,
                 Plan.load(folder.plan),
                 recipe,
                 folder,
+                resume=resume,
                 on_stage=bar.stage,
                 on_epoch=bar.epoch,
                 on_step=bar.step("finetune"),
+                on_note=bar.note,
             )
     console.print(results_table(done))
     for name, text in outcome(done).items():

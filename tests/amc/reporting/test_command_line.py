@@ -101,7 +101,7 @@ def test_command_says_every_setting_that_an_option_has() -> None:
         "mix": "0.5,0.25",
         "augment": "crop,flip",
         "distill": "kd,dkd",
-        "distill_temperature": "10.0,2.0",
+        "distill_temperature": "10,2",
         "stages": 3,
         "compile": True,
     }

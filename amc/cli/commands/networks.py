@@ -104,7 +104,9 @@ def _train(tasks: dict[str, Task], path: Path, total: int, **given: Any) -> None
 
 def _names(models: list[str]) -> list[str]:
     """What stands behind the last colon of each network's specification, all different."""
-    names = [text.partition("@")[0].rpartition(":")[2] for text in models]
+    from amc.config import ModelConfig
+
+    names = [ModelConfig.of(text).spec.rpartition(":")[2] for text in models]
     if len(set(names)) < len(names):
         names = [f"{name}-{number}" for number, name in enumerate(names, start=1)]
     for name in names:

@@ -55,7 +55,8 @@ def make_optimizer(
             lr=config.lr,
             momentum=config.momentum,
             nesterov=config.momentum > 0,
-            fused=True,
+            # The fused kernel cannot begin with some parameters later than with others.
+            fused=config.unfreeze_epoch is None,
         )
     if config.optimizer == "adamw":
         return AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999), fused=True)

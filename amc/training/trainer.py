@@ -178,7 +178,7 @@ class Trainer:
             epoch=epoch,
             total=whole,
             first=part.start,
-            indices=indices if len(batch) == part.stop - part.start else None,
+            indices=indices[part][: len(batch)],
         )
         labels = batch.labels.to(self.device)
         images, targets = self._mix(self.data.normalise(changed), labels, self.generator)
@@ -188,6 +188,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         share = self.devices.scale(part, whole)
         self._scaler.scale(loss * share).backward()
+        self._share_taught()
         if self.config.clip_norm is not None:
             self._scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
@@ -199,6 +200,14 @@ class Trainer:
             self.average.update_parameters(self.model)
         accuracy = (logits.argmax(1) == labels).float().mean()
         self._add({**losses, "loss": loss, "accuracy": accuracy}, share)
+
+    def _share_taught(self) -> None:
+        """The gradients of what is learned beside the model are averaged over all processes, too."""
+        if self._teaching is None or self.devices.count == 1:
+            return
+        for parameter in self._teaching.parameters():
+            if parameter.grad is not None:
+                parameter.grad = self.devices.total(parameter.grad) / self.devices.count
 
     def _losses(self, images: Tensor, targets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Each part of the loss, before its weight, and the logits (N, classes)."""

@@ -1,22 +1,27 @@
-"""Recovery training: its loss and schedule by hand, the same seed the same bits, real learning."""
+"""Recovery training: real learning, never worse than its beginning, and exact when resumed."""
+
+from __future__ import annotations
 
 import copy
 import math
-from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from amc.config import DataConfig, FinetuneConfig
-from amc.errors import EvaluationError
+from amc.errors import DataError, EvaluationError, RunError
 from amc.models.architectures import NETWORKS
-from amc.task import Epoch
-from amc.training.finetune import distillation_loss, finetune, learning_rate, make_optimizer
+from amc.task import Epoch, Finetuned, Step
+from amc.training import finetune as module
+from amc.training.finetune import finetune, unfinished
 from amc.vision.data import ImageData, Split
-from amc.vision.evaluator import accuracy
+from amc.vision.inference import accuracy
 from amc.vision.sources import load_data
+
+State = dict[str, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -30,138 +35,261 @@ def few(digits: ImageData) -> ImageData:
     return ImageData(**{**vars(digits), "train": digits.train.take(torch.arange(200))})
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def fresh(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return NETWORKS["smallcnn"]()
 
 
-def gaussian(*shape: int, seed: int) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+def state_of(model: nn.Module) -> State:
+    return copy.deepcopy(model.state_dict())
+
+
+def same(one: State, other: State) -> bool:
+    return all(torch.equal(one[name], tensor) for name, tensor in other.items())
+
+
+def mislabelled(data: ImageData) -> ImageData:
+    wrong = data.train.take(torch.arange(len(data.train)))
+    return ImageData(**{**vars(data), "train": Split(wrong.images, (wrong.labels + 1) % 10)})
+
+
+@pytest.fixture(scope="module")
+def trained(digits: ImageData) -> nn.Module:
+    model = fresh()
+    finetune(model, digits, FinetuneConfig(epochs=6, lr=0.1, batch_size=64), teacher=None)
+    return model
 
 
 def test_training_learns_the_digits(digits: ImageData) -> None:
-    model = fresh()
-    epochs: list[Epoch] = []
-    steps: list[tuple[int, int]] = []
-    config = FinetuneConfig(epochs=4, batch_size=32, distill_weight=0)
-    history = finetune(
+    model, epochs, steps = fresh(), [], []
+    told: list[str] = []
+    found = finetune(
         model,
         digits,
-        config,
+        FinetuneConfig(epochs=6),
         teacher=None,
         on_epoch=epochs.append,
-        on_step=lambda done, total: steps.append((done, total)),
+        on_step=steps.append,
+        on_note=told.append,
     )
-    assert history == epochs
-    assert [epoch.number for epoch in history] == [1, 2, 3, 4]
-    assert history[-1].test_accuracy > 0.94
-    assert history[-1].test_accuracy == accuracy(model, digits, digits.test)
-    assert history[-1].train_loss < 0.3 * history[0].train_loss
-    total = 4 * math.ceil(len(digits.train) / 32)
-    assert steps == [(done, total) for done in range(1, total + 1)]
+    assert found.epochs == tuple(epochs)
+    assert [epoch.number for epoch in epochs] == [1, 2, 3, 4, 5, 6]
+    assert found.kept in ("last", "ema")
+    assert accuracy(model, digits, digits.test) > 0.94
+    assert accuracy(model, digits, digits.search_val) == max(found.accuracies.values())
+    assert epochs[-1].train_loss < 0.3 * epochs[0].train_loss
+    assert epochs[-1].train_accuracy is not None
+    total = 6 * math.ceil(len(digits.train) / (found.recipe.batch_size or 0))
+    assert [(step.done, step.total) for step in steps] == [(n + 1, total) for n in range(total)]
+    assert any(text.startswith("learning rate") for text in told)
+    assert any(text.startswith("batches of") for text in told)
+    assert found.recipe.lr is not None
     assert not model.training
     assert all(p.is_contiguous() for p in model.parameters())
 
 
-def test_a_student_learns_from_its_teacher_alone(digits: ImageData) -> None:
-    teacher = fresh()
-    config = FinetuneConfig(epochs=4, batch_size=32)
-    finetune(teacher, digits, config, teacher=None)
-    before = copy.deepcopy(teacher.state_dict())
+def test_a_student_learns_from_its_teacher_alone(digits: ImageData, trained: nn.Module) -> None:
     # Labels of the wrong class everywhere: with weight 1 only the teacher counts.
-    wrong = Split(digits.train.images, (digits.train.labels + 1) % 10)
-    student = fresh(1)
-    config = FinetuneConfig(epochs=4, batch_size=32, distill_weight=1)
-    data = ImageData(**{**vars(digits), "train": wrong})
-    history = finetune(student, data, config, teacher=teacher)
-    assert history[-1].test_accuracy > 0.9
-    assert all(torch.equal(before[name], t) for name, t in teacher.state_dict().items())
+    before, student = state_of(trained), fresh(1)
+    config = FinetuneConfig(epochs=6, lr=0.1, batch_size=32, distill_weight=1)
+    found = finetune(student, mislabelled(digits), config, teacher=trained)
+    assert max(found.accuracies.values()) > 0.9
+    assert set(found.epochs[-1].losses) == {"labels", "kd"}
+    assert same(before, trained.state_dict())
+
+
+@pytest.mark.parametrize("lr", [None, 0.05, 2.0])
+def test_what_harms_is_not_kept(digits: ImageData, trained: nn.Module, lr: float | None) -> None:
+    model = copy.deepcopy(trained)
+    found = finetune(
+        model, mislabelled(digits), FinetuneConfig(epochs=2, lr=lr, batch_size=64), teacher=None
+    )
+    assert found.kept == "pruned"
+    assert found.accuracies["pruned"] == max(found.accuracies.values())
+    assert same(trained.state_dict(), model.state_dict())
 
 
 def test_same_seed_same_bits(few: ImageData) -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        states = []
-        for seed, noise in ((0, 1), (0, 2), (1, 1)):
-            # The dropout draws from PyTorch's global generator.
-            model, teacher = nn.Sequential(nn.Dropout(0.2), fresh()), fresh(5)
-            torch.manual_seed(noise)
-            state = torch.random.get_rng_state()
-            config = FinetuneConfig(epochs=2, batch_size=50, seed=seed)
-            finetune(model, few, config, teacher=teacher)
-            assert torch.equal(torch.random.get_rng_state(), state)
-            states.append(model.state_dict())
-    finally:
-        torch.set_num_threads(threads)
-    assert all(torch.equal(states[0][name], t) for name, t in states[1].items())
+    states = []
+    for seed, noise in ((0, 1), (0, 2), (1, 1)):
+        # The dropout draws from PyTorch's global generator.
+        model, teacher = nn.Sequential(nn.Dropout(0.2), fresh()), fresh(5)
+        torch.manual_seed(noise)
+        state = torch.random.get_rng_state()
+        finetune(model, few, FinetuneConfig(epochs=2, batch_size=50, seed=seed), teacher=teacher)
+        assert torch.equal(torch.random.get_rng_state(), state)
+        states.append(model.state_dict())
+    assert same(states[0], states[1])
     assert not torch.equal(states[0]["1.conv1.weight"], states[2]["1.conv1.weight"])
 
 
 def test_no_epochs_change_nothing(few: ImageData) -> None:
     model = fresh()
-    before = copy.deepcopy(model.state_dict())
-    assert finetune(model, few, FinetuneConfig(epochs=0), teacher=None) == []
-    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+    before = state_of(model)
+    found = finetune(model, few, FinetuneConfig(epochs=0), teacher=None)
+    assert (found.epochs, found.kept) == ((), "pruned")
+    assert same(before, model.state_dict())
 
 
-def test_a_loss_that_is_not_finite_names_the_remedy(few: ImageData) -> None:
+def test_steps_end_where_they_are_told_to(few: ImageData) -> None:
+    steps: list[Step] = []
+    config = FinetuneConfig(epochs=9, max_steps=7, batch_size=50, lr=0.01)
+    found = finetune(fresh(), few, config, teacher=None, on_step=steps.append)
+    assert [step.done for step in steps] == list(range(1, 8))
+    assert [epoch.steps for epoch in found.epochs] == [4, 7]
+
+
+def test_a_rate_that_was_asked_for_and_diverges_is_an_error(few: ImageData) -> None:
+    model = fresh()
+    before = state_of(model)
     config = FinetuneConfig(epochs=2, lr=1e30, warmup_epochs=0, batch_size=20)
     with pytest.raises(EvaluationError, match="lower lr"):
-        finetune(fresh(), few, config, teacher=None)
+        finetune(model, few, config, teacher=None)
+    assert same(before, model.state_dict())
 
 
-def test_distillation_loss_by_hand() -> None:
-    logits, teacher = gaussian(6, 4, seed=0), gaussian(6, 4, seed=1)
-    labels = torch.tensor([0, 1, 2, 3, 0, 1])
-
-    def soften(z: torch.Tensor, temperature: float) -> np.ndarray:
-        e = np.exp(z.double().numpy() / temperature)
-        return e / e.sum(1, keepdims=True)
-
-    p, q, hard = soften(teacher, 3), soften(logits, 3), soften(logits, 1)
-    kl = (p * np.log(p / q)).sum(1).mean()
-    cross_entropy = -np.log(hard[np.arange(6), labels]).mean()
-    found = distillation_loss(logits, teacher, labels, weight=0.6, temperature=3)
-    assert found.item() == pytest.approx(0.6 * 9 * kl + 0.4 * cross_entropy, rel=1e-5)
+def test_a_rate_of_ours_that_diverges_is_lowered(
+    few: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "choose_rate", lambda *_: (1e30, []))
+    monkeypatch.setattr(module, "_RETRY_FACTOR", 1e-32)
+    notes: list[str] = []
+    config = FinetuneConfig(epochs=2, warmup_epochs=0, batch_size=20)
+    found = finetune(fresh(), few, config, teacher=None, on_note=notes.append)
+    assert found.recipe.lr == pytest.approx(0.01)
+    assert any("diverged; it begins again with learning rate 0.01" in note for note in notes)
 
 
-def test_at_high_temperature_distillation_matches_logits() -> None:
-    # Hinton et al. 2015, equation 4: for zero-mean logits the gradient becomes (z - v) / N.
-    logits, teacher = gaussian(8, 5, seed=0), gaussian(8, 5, seed=1)
-    logits, teacher = logits - logits.mean(1, True), teacher - teacher.mean(1, True)
-    logits.requires_grad_()
-    labels = torch.zeros(8, dtype=torch.int64)
-    distillation_loss(logits, teacher, labels, weight=1, temperature=200).backward()
-    expected = (logits.detach() - teacher) / 5 / 8
-    torch.testing.assert_close(logits.grad, expected, rtol=0.05, atol=2e-4)
+def test_one_image_is_too_few(few: ImageData) -> None:
+    one = ImageData(**{**vars(few), "train": few.train.take(torch.arange(1))})
+    with pytest.raises(DataError, match="at least two"):
+        finetune(fresh(), one, FinetuneConfig(epochs=1), teacher=None)
 
 
-def test_schedule_warms_up_and_falls_to_zero() -> None:
-    rates = [learning_rate(step, 100, 10, 0.5) for step in range(100)]
-    assert rates[:10] == pytest.approx([0.05 * (step + 1) for step in range(10)])
-    assert rates[10] == 0.5
-    assert rates[55] == pytest.approx(0.25)
-    assert all(a > b for a, b in pairwise(rates[10:]))
-    assert 0 < rates[-1] < 0.001
-    assert learning_rate(0, 5, 0, 0.1) == 0.1
+def test_patience_ends_with_the_best_epoch(digits: ImageData, trained: nn.Module) -> None:
+    # What is learned from wrong labels gets worse, epoch by epoch.
+    model = fresh(3)
+    data = ImageData(**{**vars(digits), "train": mislabelled(digits).train})
+    config = FinetuneConfig(epochs=40, lr=0.05, batch_size=64, patience=2)
+    found = finetune(model, data, config, teacher=None)
+    seen = [max(e.search_val_accuracy or 0, e.ema_accuracy or 0) for e in found.epochs]
+    assert len(seen) < 40
+    assert max(seen[-2:]) <= max(seen[:-2])
+    assert found.accuracies["best"] == max(seen)
+    assert max(found.accuracies.values()) == pytest.approx(
+        accuracy(model, digits, digits.search_val)
+    )
+    assert trained is not model
 
 
-def test_only_matrices_decay() -> None:
-    model = fresh()
-    optimizer = make_optimizer(model, FinetuneConfig(weight_decay=0.01))
-    decayed, free = optimizer.param_groups
-    names = {id(p): name for name, p in model.named_parameters()}
-    assert (decayed["weight_decay"], free["weight_decay"]) == (0.01, 0)
-    assert {names[id(p)].rsplit(".")[-2][:2] for p in free["params"]} == {"bn", "li"}
-    assert "linear.bias" in {names[id(p)] for p in free["params"]}
-    assert all(names[id(p)].endswith("weight") for p in decayed["params"])
-    assert len(decayed["params"]) + len(free["params"]) == len(names)
-    frozen = fresh()
-    frozen.conv1.weight.requires_grad_(False)
-    kept = [
-        p
-        for group in make_optimizer(frozen, FinetuneConfig()).param_groups
-        for p in group["params"]
-    ]
-    assert all(p is not frozen.conv1.weight for p in kept)
+class _StopError(Exception):
+    pass
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "adamw": {"optimizer": "adamw", "lr": 0.002, "schedule": "one-cycle"},
+    "everything": {
+        "lr": 0.05,
+        "schedule": "linear",
+        "label_smoothing": 0.1,
+        "clip_norm": 1.0,
+        "patience": 3,
+        "augment": ("crop", "rotation", "alternating-flip"),
+        "mix": (0.3, 0.3),
+        "distill": ("dkd", "features"),
+        "distill_temperature": (10, 2),
+        "freeze": ("1.conv1",),
+        "unfreeze_epoch": 1,
+    },
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("damage", ["none", "torn", "garbage"])
+def test_an_interrupted_training_ends_with_the_same_bits(
+    few: ImageData, trained: nn.Module, tmp_path: Path, recipe: dict[str, Any], damage: str
+) -> None:
+    config = FinetuneConfig(epochs=3, batch_size=40, checkpoint_minutes=1e-9, **recipe)
+
+    def run(stop: int | None, *, resume: bool) -> tuple[State, Finetuned | None]:
+        def on_step(step: Step) -> None:
+            if step.done == stop:
+                raise _StopError
+
+        model = nn.Sequential(nn.Dropout(0.1), fresh(2))
+        try:
+            found = finetune(
+                model,
+                few,
+                config,
+                teacher=copy.deepcopy(trained),
+                folder=tmp_path if stop is not None or resume else None,
+                resume=resume,
+                on_step=on_step,
+                on_note=lambda _: None,
+            )
+        except _StopError:
+            return {}, None
+        return state_of(model), found
+
+    whole, expected = run(None, resume=False)
+    run(2, resume=False)
+    for stop in (5, 6, 8, 12):
+        _damage(tmp_path, damage)
+        run(stop, resume=True)
+    state, found = run(None, resume=True)
+    assert expected is not None
+    assert found is not None
+    assert same(whole, state)
+    assert found.kept == expected.kept
+    assert [_timeless(e) for e in found.epochs] == [_timeless(e) for e in expected.epochs]
+
+
+def _damage(folder: Path, how: str) -> None:
+    newest = max(folder.glob("*.pt"), key=lambda path: path.stat().st_mtime_ns)
+    if how == "torn":
+        newest.write_bytes(newest.read_bytes()[:-100])
+    elif how == "garbage":
+        newest.write_bytes(b"no checkpoint")
+
+
+def _timeless(epoch: Epoch) -> dict[str, Any]:
+    return {k: v for k, v in vars(epoch).items() if k not in ("seconds", "images_per_second")}
+
+
+def test_another_recipe_or_network_is_not_resumed(few: ImageData, tmp_path: Path) -> None:
+    config = FinetuneConfig(epochs=2, batch_size=40, lr=0.01)
+    finetune(fresh(), few, config, teacher=None, folder=tmp_path)
+    left = unfinished(tmp_path)
+    assert left is not None
+    assert (left.recipe, left.steps) == (config, 10)
+    other = config.model_copy(update={"lr": 0.02})
+    with pytest.raises(RunError, match=r"another recipe \(lr\)"):
+        finetune(fresh(), few, other, teacher=None, folder=tmp_path, resume=True)
+    with pytest.raises(RunError, match="other weights"):
+        finetune(fresh(1), few, config, teacher=None, folder=tmp_path, resume=True)
+
+
+def test_a_full_disk_does_not_end_a_training(few: ImageData, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the place of a folder")
+    notes: list[str] = []
+    config = FinetuneConfig(epochs=2, batch_size=40, lr=0.01)
+    found = finetune(
+        fresh(),
+        few,
+        config,
+        teacher=None,
+        folder=tmp_path / "file",
+        on_note=notes.append,
+    )
+    assert len(found.epochs) == 2
+    assert sum("could not be written" in note for note in notes) == 2

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +22,8 @@ from amc.latency.device import with_batch
 from amc.latency.measurement import judge, measure
 from amc.models.factory import build_model, check_allowed
 from amc.models.weights import weights_sha256
-from amc.pruning.apply import apply_plan, cut
+from amc.pruning.apply import Applied, apply_plan
+from amc.pruning.apply import cut as cut_by
 from amc.pruning.checkpoint import read_card, save_model
 from amc.pruning.plan import Plan
 from amc.records.episode import read_log
@@ -108,7 +110,7 @@ def apply_file(
         )
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(plan.input_shape, generator=generator)
-    small, _, error = cut(plan, model, example)
+    small, _, error = cut_by(plan, model, example)
     save_model(small, plan, target)
     return error
 
@@ -119,6 +121,7 @@ def recover(
     recipe: FinetuneConfig,
     folder: RunFolder,
     *,
+    cut: Applied | None = None,
     resume: bool = False,
     on_stage: Callable[[str], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -129,13 +132,19 @@ def recover(
 
     What is on disk is sound at any moment: the sliced network is saved before its training starts,
     and an earlier finetuned network, with its results, stays until a new one has been trained.
-    Checkpoints of the training are in ``folder.finetuning``; with ``resume`` it goes on from there.
+    ``cut`` is the network that ``plan`` leaves where it was cut, and trained, in stages: its widths
+    are proven on the dense network all the same. Checkpoints of the training are in
+    ``folder.finetuning``; with ``resume`` it goes on from there.
+
     Raises what :func:`amc.pruning.apply.apply_plan` and :func:`amc.training.finetune.finetune`
     raise.
     """
     say = on_stage or (lambda _: None)
     say("slicing and verifying")
     applied = apply_plan(plan, task)
+    if cut is not None:
+        _check_same_sizes(applied.model, cut.model)
+        applied = replace(cut, verified_error=max(cut.verified_error, applied.verified_error))
     if plan.model is not None:
         save_model(applied.model, plan, folder.pruned)
     say("testing dense and pruned")
@@ -195,6 +204,12 @@ def recovered(folder: RunFolder, plan: Plan, recipe: FinetuneConfig) -> Results 
     row = results.row(name)
     measured = row is not None and row.costs == plan.costs
     return results if measured and card.plan == plan else None
+
+
+def _check_same_sizes(one: nn.Module, other: nn.Module) -> None:
+    sizes = [{k: v.shape for k, v in model.state_dict().items()} for model in (one, other)]
+    if sizes[0] != sizes[1]:
+        raise PlanError("the plan of all stages leaves other sizes than the stages did")
 
 
 def _both(

@@ -202,6 +202,9 @@ def run_search(
     print_notes(task)
     console.print(f"run folder  {path}   (watch it: tensorboard --logdir {path.parent})")
     try:
+        if config.finetune is not None and config.finetune.stages > 1:
+            _run_stages(task, path, config, command)
+            return
         with progress_bar(episodes=episodes or config.episodes or None) as bar:
             result = find_plan(
                 task,
@@ -248,6 +251,28 @@ def run_search(
         if folder.config.is_file():
             console.print(f"go on: {command}")
         raise
+
+
+def _run_stages(task: Task, path: Path, config: SearchConfig, command: str) -> None:
+    """Search, cut and finetune in stages, or do what is missing of them."""
+    from amc.pipeline.assignment import Listener
+    from amc.pipeline.recovery import recovered
+    from amc.pipeline.stages import OnTraining, prune_in_stages
+    from amc.pruning.plan import Plan
+    from amc.records.run_folder import RunFolder
+
+    folder, recipe = RunFolder(path), config.finetune
+    assert recipe is not None
+    done = recovered(folder, Plan.load(folder.plan), recipe) if folder.results.exists() else None
+    if done is None:
+        with progress_bar(episodes=config.episodes // recipe.stages) as bar:
+            searching = Listener(bar.unit, bar.measured, bar.episode, bar.note)
+            training = OnTraining(bar.stage, bar.epoch, bar.step("finetune"), bar.note)
+            done = prune_in_stages(task, path, config, searching, training)
+    if done is None:
+        console.print(f"interrupted; go on: {command}")
+        raise typer.Exit(130)
+    recover_plan(task, folder, recipe, done)
 
 
 def run_name(config: SearchConfig) -> str:

@@ -46,7 +46,12 @@ def open_source(config: DataConfig) -> Source:
         root = Path(folder).expanduser()
         classes, paths, labels = today._list_folder(root / "train")
         imagenet = {"mean": today.IMAGENET_MEAN, "std": today.IMAGENET_STD}
-        train = StoredImages(labels, lambda index: Image.open(paths[index]))
+
+        def read(index: int) -> Image.Image:
+            with Image.open(paths[index]) as image:
+                return image.convert("RGB")
+
+        train = StoredImages(labels, read)
         return Source(root.resolve().name, classes, 3, imagenet, train)
     images = load_data(config.model_copy(update={"mean": None, "std": None, "image_size": None}))
     defaults = {"mean": images.mean, "std": images.std}

@@ -11,31 +11,41 @@ timm's form of which every key may be missing::
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import Field, FiniteFloat
 from torch import nn
 
-from amc.config import ModelConfig
+from amc.config import DataConfig, ModelConfig
 from amc.config.inputs import Interpolation
 from amc.utils.settings import Settings
 
 _NAMES = ("pretrained_cfg", "default_cfg")
 
 
-class Said(Settings):
-    """What a network, or a data set, says of how images are prepared; None: nothing."""
+class Preparation(Settings):
+    """How images are prepared; None: nobody says, and of ``image_size``: as they are stored."""
 
-    by: str
-    """Who says it, for the user: ``the model's, timm``."""
     mean: tuple[FiniteFloat, ...] | None = None
     """Of each channel, for images in [0, 1]."""
     std: tuple[Annotated[FiniteFloat, Field(gt=0)], ...] | None = None
     image_size: int | None = Field(None, ge=1)
     """Side in pixels."""
     crop_pct: float | None = Field(None, gt=0, le=1)
-    """``image_size`` as a fraction of the side before the centre is cropped."""
+    """``image_size`` as a fraction of the shorter side before the centre is cropped."""
     interpolation: Interpolation | None = None
+
+    @classmethod
+    def of(cls, config: DataConfig) -> Self:
+        """Of images as ``config`` prepares them."""
+        return cls(**{name: getattr(config, name) for name in Preparation.model_fields})
+
+
+class Said(Preparation):
+    """What a network, or a data set, says of how images are prepared."""
+
+    by: str
+    """Who says it, for the user: ``the model's, timm``."""
 
 
 def said_by(model: nn.Module, config: ModelConfig) -> Said | None:

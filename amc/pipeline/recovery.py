@@ -19,6 +19,7 @@ from amc.latency.backends import load_all, make_backend
 from amc.latency.device import with_batch
 from amc.latency.measurement import judge, measure
 from amc.models.factory import build_model, check_allowed
+from amc.models.preparation import Preparation
 from amc.models.weights import weights_sha256
 from amc.pruning.apply import apply_plan, cut
 from amc.pruning.checkpoint import read_card, save_model
@@ -126,8 +127,9 @@ def recover(
     say = on_stage or (lambda _: None)
     say("slicing and verifying")
     applied = apply_plan(plan, task)
+    seen = Preparation.of(task.data) if task.data is not None else None
     if plan.model is not None:
-        save_model(applied.model, plan, folder.pruned)
+        save_model(applied.model, plan, folder.pruned, preparation=seen)
     say("testing dense and pruned")
     networks = {"dense": task.model, "pruned": applied.model}
     results = Results(
@@ -142,7 +144,9 @@ def recover(
         tuned = networks["finetuned"] = copy.deepcopy(applied.model)
         epochs = task.train(tuned, recipe, on_epoch=on_epoch, on_step=on_step)
         if plan.model is not None:
-            save_model(tuned, plan, folder.finetuned, finetuned_epochs=recipe.epochs)
+            save_model(
+                tuned, plan, folder.finetuned, finetuned_epochs=recipe.epochs, preparation=seen
+            )
         measured = _measured(networks, plan, task, folder)
         results = results.model_copy(update={**measured, "epochs": tuple(epochs), "recipe": recipe})
         results.save(folder.results)

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from amc.models.factory import import_file
+from amc.pruning.checkpoint import read_card
 from amc.records.run_folder import RunFolder
 from tests import brightness
 from tests.amc.cli.test_app import run
@@ -68,6 +69,8 @@ def test_a_run_keeps_what_the_network_said(monkeypatch, capsys, trained):
     recorded = RunFolder(trained / "run").load_config().data
     assert (recorded.mean, recorded.std) == ((0.5,) * 3, (0.5,) * 3)
     assert (recorded.image_size, recorded.crop_pct) == (None, 1.0)
+    seen = read_card(trained / "run" / "pruned.safetensors").preparation
+    assert (seen.mean, seen.std, seen.image_size) == ((0.5,) * 3, (0.5,) * 3, None)
     # What the network says now is not what the run began with.
     net = trained / "bright.py"
     net.write_text(net.read_text().replace("(0.5, 0.5, 0.5)", "(0.1, 0.1, 0.1)"))

@@ -79,6 +79,8 @@ def has_random_weights(config: ModelConfig) -> bool:
 def _by_timm(found: Mapping[str, Any], by: str, where: str) -> Said:
     """From a dictionary of timm's form (``timm.models.PretrainedCfg``)."""
     values = {name: found[name] for name in ("mean", "std", "crop_pct") if name in found}
+    if isinstance(values.get("crop_pct"), int | float):
+        values["crop_pct"] = min(1.0, values["crop_pct"])  # timm pads images for some networks
     size = found.get("input_size")
     if isinstance(size, list | tuple) and len(size) == 3 and size[1] == size[2]:
         values["image_size"] = size[2]

@@ -71,9 +71,9 @@ def test_chance_is_said(network):
         assert any("chance" in line for line in lines) == chance
 
 
-def test_random_weights_are_said_and_not_tried(network):
+def test_random_weights_are_said_and_not_tried():
     class Untouchable(nn.Module):
-        def forward(self, x):
+        def forward(self, _):
             raise AssertionError("tried")
 
     config = ModelConfig(spec="amc:resnet20")

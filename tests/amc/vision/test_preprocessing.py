@@ -88,7 +88,7 @@ def test_a_mean_for_other_channels_is_not_the_models_to_say():
     found, (note,) = resolve_preprocessing(DataConfig(), model, data, channels=1)
     assert (found.mean, found.std, found.image_size) == ((0.2,), (0.3,), 64)
     assert "the model's mean and std are for 3 channels, the images have 1" in note
-    with pytest.raises(DataError, match="the images have 1 channels.*--mean --std"):
+    with pytest.raises(DataError, match=r"the images have 1 channels.*--mean --std"):
         resolve_preprocessing(DataConfig(mean=(0.5,) * 3), model, data, channels=1)
     with pytest.raises(DataError, match="positive std"):
         resolve_preprocessing(DataConfig(std=(0.0,)), model, data, channels=1)

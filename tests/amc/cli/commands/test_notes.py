@@ -37,7 +37,8 @@ def first_lines(out):
     return out[: out.index("run folder")].splitlines()
 
 
-def test_an_own_network_is_told_how_to_see(monkeypatch, capsys, trained):
+@pytest.mark.usefixtures("trained")
+def test_an_own_network_is_told_how_to_see(monkeypatch, capsys):
     """Trained with .5 and .5: what is taken for it is said first, and that it is worse."""
     code, out, error = run(monkeypatch, capsys, *arguments("make", "--run", "first"))
     assert code == 0, error
@@ -121,7 +122,8 @@ def test_a_network_for_other_images_is_one_line(monkeypatch, capsys, tmp_path, f
     assert not (tmp_path / "run").exists()
 
 
-def test_compare_and_replay_say_it_too(monkeypatch, capsys, trained):
+@pytest.mark.usefixtures("trained")
+def test_compare_and_replay_say_it_too(monkeypatch, capsys):
     named = ("bright.py:told", "--weights", "w.safetensors", "--data", "imagefolder:images")
     small = ("--images", "50", "--no-bf16")
     commands = [

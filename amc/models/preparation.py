@@ -11,31 +11,41 @@ timm's form of which every key may be missing::
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import Field, FiniteFloat
 from torch import nn
 
-from amc.config import ModelConfig
+from amc.config import DataConfig, ModelConfig
 from amc.config.inputs import Interpolation
 from amc.utils.settings import Settings
 
 _NAMES = ("pretrained_cfg", "default_cfg")
 
 
-class Said(Settings):
-    """What a network, or a data set, says of how images are prepared; None: nothing."""
+class Preparation(Settings):
+    """How images are prepared; None: nobody says, and of ``image_size``: as they are stored."""
 
-    by: str
-    """Who says it, for the user: ``the model's, timm``."""
     mean: tuple[FiniteFloat, ...] | None = None
     """Of each channel, for images in [0, 1]."""
     std: tuple[Annotated[FiniteFloat, Field(gt=0)], ...] | None = None
     image_size: int | None = Field(None, ge=1)
     """Side in pixels."""
     crop_pct: float | None = Field(None, gt=0, le=1)
-    """``image_size`` as a fraction of the side before the centre is cropped."""
+    """``image_size`` as a fraction of the shorter side before the centre is cropped."""
     interpolation: Interpolation | None = None
+
+    @classmethod
+    def of(cls, config: DataConfig) -> Self:
+        """Of images as ``config`` prepares them."""
+        return cls(**{name: getattr(config, name) for name in Preparation.model_fields})
+
+
+class Said(Preparation):
+    """What a network, or a data set, says of how images are prepared."""
+
+    by: str
+    """Who says it, for the user: ``the model's, timm``."""
 
 
 def said_by(model: nn.Module, config: ModelConfig) -> Said | None:
@@ -69,6 +79,8 @@ def has_random_weights(config: ModelConfig) -> bool:
 def _by_timm(found: Mapping[str, Any], by: str, where: str) -> Said:
     """From a dictionary of timm's form (``timm.models.PretrainedCfg``)."""
     values = {name: found[name] for name in ("mean", "std", "crop_pct") if name in found}
+    if isinstance(values.get("crop_pct"), int | float):
+        values["crop_pct"] = min(1.0, values["crop_pct"])  # timm pads images for some networks
     size = found.get("input_size")
     if isinstance(size, list | tuple) and len(size) == 3 and size[1] == size[2]:
         values["image_size"] = size[2]

@@ -21,6 +21,7 @@ from amc.latency.backends import load_all, make_backend
 from amc.latency.device import with_batch
 from amc.latency.measurement import judge, measure
 from amc.models.factory import build_model, check_allowed
+from amc.models.preparation import Preparation
 from amc.models.weights import weights_sha256
 from amc.pruning.apply import Applied, apply_plan
 from amc.pruning.apply import cut as cut_by
@@ -145,8 +146,9 @@ def recover(
     if cut is not None:
         _check_same_sizes(applied.model, cut.model)
         applied = replace(cut, verified_error=max(cut.verified_error, applied.verified_error))
+    seen = Preparation.of(task.data) if task.data is not None else None
     if plan.model is not None:
-        save_model(applied.model, plan, folder.pruned)
+        save_model(applied.model, plan, folder.pruned, preparation=seen)
     say("testing dense and pruned")
     networks = {"dense": task.model, "pruned": applied.model}
     results = Results(
@@ -175,7 +177,13 @@ def recover(
                 on_note=_both(notes.append, on_note),
             )
         if plan.model is not None:
-            save_model(tuned, plan, folder.finetuned, finetuned_epochs=len(trained.epochs))
+            save_model(
+                tuned,
+                plan,
+                folder.finetuned,
+                finetuned_epochs=len(trained.epochs),
+                preparation=seen,
+            )
         measured = _measured(networks, plan, task, folder)
         told = {
             "epochs": trained.epochs,

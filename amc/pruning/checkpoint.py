@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from amc.config import ModelConfig
 from amc.errors import ModelError
 from amc.models.factory import build_model, check_allowed
+from amc.models.preparation import Preparation
 from amc.models.weights import tensors_sha256
 from amc.pruning.plan import Plan
 from amc.pruning.slicing.slice import state_sizes
@@ -37,12 +38,19 @@ class ModelCard(Settings):
     model: ModelConfig
     plan: Plan
     finetuned_epochs: int = 0
+    preparation: Preparation | None = None
+    """How its images were prepared; None (older files, other tasks): nobody says."""
     tensors_sha256: str | None = None
     """Of all tensors in the file; None (older files): nothing tells whether they are intact."""
 
 
 def save_model(
-    model: nn.Module, plan: Plan, path: Path | str, *, finetuned_epochs: int = 0
+    model: nn.Module,
+    plan: Plan,
+    path: Path | str,
+    *,
+    finetuned_epochs: int = 0,
+    preparation: Preparation | None = None,
 ) -> None:
     """Write a sliced network: its parameters and all its buffers, the non-persistent ones too.
 
@@ -65,6 +73,7 @@ def save_model(
                 model=plan.model,
                 plan=plan,
                 finetuned_epochs=finetuned_epochs,
+                preparation=preparation,
                 tensors_sha256=tensors_sha256(tensors),
             )
             save_file(tensors, draft, {"amc": card.model_dump_json()})

@@ -51,6 +51,24 @@ def test_the_factory_learns_classes_and_channels_from_the_data():
     assert again.load_state_dict(task.model.state_dict())
 
 
+def test_a_task_says_how_its_images_are_prepared():
+    task = image_task("amc:smallcnn", DataConfig(std=(0.25,)), SETTINGS, progress=False)
+    assert (task.data.mean, task.data.std, task.data.image_size) == ((0.5,), (0.25,), None)
+    preprocessing, dense = task.notes
+    assert "mean .5 (the data set's); std .25 (yours); images as stored, 8x8 px" in preprocessing
+    assert dense.startswith("dense  accuracy ")
+    assert dense.endswith(" on 60 search-val images")
+    images = load_data(DataConfig(spec="digits"), progress=False)
+    assert image_task("amc:smallcnn", images, SETTINGS).data is None  # nothing describes them
+
+
+def test_what_does_not_look_right_is_said_where_that_is_asked():
+    named = ("amc:smallcnn", "digits", SETTINGS)
+    assert not any("random" in note for note in image_task(*named, progress=False).notes)
+    notes = image_task(*named, progress=False, check=True).notes
+    assert any(note.startswith("warning  without --weights") for note in notes)
+
+
 def test_identical_widths_are_scored_once():
     calls = []
     dense = image_task("amc:smallcnn", "digits", SETTINGS, progress=False)

@@ -98,7 +98,7 @@ def read_parts(
 
 def _is_read(part: Part, geometry: Geometry) -> bool:
     """Whether the images are in memory anyway, as they are wanted."""
-    return isinstance(part.stored, Arrays) and geometry.size is None
+    return isinstance(part.stored, Arrays) and geometry.keeps(part.stored.images.shape[2:])
 
 
 def _whole(part: Part, stored: Arrays) -> Split:

@@ -101,11 +101,12 @@ def stratified_indices(labels: Tensor, count: int, generator: torch.Generator) -
     of all are taken.
     """
     order = torch.randperm(len(labels), generator=generator)
+    members = order[labels[order].argsort(stable=True)]  # class by class, each one shuffled
+    sizes = labels.unique(return_counts=True)[1]
+    starts = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    ranks = torch.arange(len(labels), dtype=torch.float64) - starts
     position = torch.empty(len(labels), dtype=torch.float64)
-    for label in sorted(set(labels.tolist())):
-        members = order[labels[order] == label]
-        ranks = torch.arange(len(members), dtype=torch.float64)
-        position[members] = (ranks + 0.5) / len(members)
+    position[members] = (ranks + 0.5) / sizes.repeat_interleave(sizes)
     # Stable over the shuffled order, so that ties between classes do not favour low labels.
     first = order[position[order].argsort(stable=True)[:count]]
     return first.sort().values

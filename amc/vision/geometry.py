@@ -34,6 +34,11 @@ class Geometry:
         """Shorter side before the crop: rounded down, as timm and torchvision have it."""
         return math.floor((self.size or 0) / self.crop_pct + 1e-6)
 
+    def keeps(self, sides: torch.Size) -> bool:
+        """Whether an image of these sides stays as it is."""
+        square = torch.Size((self.size, self.size)) if self.size is not None else None
+        return square is None or (sides == square and self.resized == self.size)
+
     def __call__(self, image: Image.Image | Tensor) -> Tensor:
         """``image``, of Pillow or uint8 (C, H, W), as uint8 (C, size, size).
 
@@ -41,8 +46,8 @@ class Geometry:
         a tensor are resized one by one, which is the same.
         """
         if isinstance(image, Tensor):
-            if self.size is None or image.shape[1:] == (self.resized, self.resized):
-                return self._crop(image)
+            if self.keeps(image.shape[1:]):
+                return image
             channels = [Image.fromarray(channel.numpy()) for channel in image]
             return torch.cat([self(channel) for channel in channels])
         if self.size is not None:

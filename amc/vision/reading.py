@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -97,7 +98,7 @@ def read_parts(
 
 def _is_read(part: Part, geometry: Geometry) -> bool:
     """Whether the images are in memory anyway, as they are wanted."""
-    return isinstance(part.stored, Arrays) and geometry.size is None
+    return isinstance(part.stored, Arrays) and geometry.keeps(part.stored.images.shape[2:])
 
 
 def _whole(part: Part, stored: Arrays) -> Split:
@@ -105,9 +106,9 @@ def _whole(part: Part, stored: Arrays) -> Split:
 
 
 def _probe(parts: Sequence[Part], geometry: Geometry, skipped: Skipped) -> tuple[torch.Size, float]:
-    """Shape of the images, and the mean seconds that one takes to read."""
+    """Shape of the images, and the median seconds that one takes to read."""
     total = sum(len(part.indices) for part in parts)
-    shape, seconds, count = None, 0.0, 0
+    shape, seconds = None, []
     for part in parts:
         reader = Reader(part.stored, geometry, shape)
         probed = max(1, round(_PROBED * len(part.indices) / total))
@@ -123,7 +124,7 @@ def _probe(parts: Sequence[Part], geometry: Geometry, skipped: Skipped) -> tuple
                 shape = loaded.images.shape[1:]
                 reader = replace(reader, shape=shape)
                 continue  # the first image also pays for what is loaded on first use
-            seconds, count = seconds + time.perf_counter() - start, count + 1
+            seconds.append(time.perf_counter() - start)
     if shape is None:
         raise DataError(f"none of {len(skipped)} images can be read: {skipped.news()[0]}")
-    return shape, seconds / max(count, 1)
+    return shape, statistics.median(seconds) if seconds else 0.0

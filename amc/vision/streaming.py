@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -153,14 +155,15 @@ class StreamedSplit:
                 # Otherwise PyTorch's global generator is drawn from.
                 generator=torch.Generator().manual_seed(0),
             )
-            reading = iter(loader)
+            reading = _iterator(loader)
         for indices in order:
             try:
                 loaded = next(reading)
-            except RuntimeError as error:
-                if "worker" not in str(error):
+            except (RuntimeError, EOFError, OSError) as error:
+                reason = str(error).partition("\n")[0].rstrip(". ") or type(error).__name__
+                if not workers or reason.startswith("Caught"):  # of the reader itself
                     raise
-                reason = str(error).partition("\n")[0].rstrip(". ")
+                # EOFError, for example, where the dead process held an image on its way.
                 raise DataError(
                     f"a process that reads images died ({reason}); where memory is short (also "
                     "/dev/shm), use fewer (--data-workers), or none (--data-workers 0)"
@@ -170,6 +173,18 @@ class StreamedSplit:
             for name, why in loaded.unreadable:
                 self.skipped.add(name, why)
             yield indices, loaded
+
+
+def _iterator(loader: DataLoader[Loaded]) -> Iterator[Loaded]:
+    """Start the processes, and have their deaths found where their images are asked for.
+
+    PyTorch also raises from a handler of SIGCHLD, wherever the program is at that moment.
+    """
+    before = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+    reading = iter(loader)
+    if before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, before)
+    return reading
 
 
 def _differing(name: str, shape: torch.Size, expected: torch.Size) -> str:

@@ -238,6 +238,18 @@ def test_augment_depends_on_its_generator_alone() -> None:
     assert torch.equal(data_of(images).augment(images, torch.Generator()), images)
 
 
+def test_stratified_indices_class_by_class() -> None:
+    """The same draw, written as it is described; runs of earlier versions have these splits."""
+    labels = torch.randint(9, (500,), generator=torch.Generator().manual_seed(1)) * 3
+    order = torch.randperm(500, generator=torch.Generator().manual_seed(2))
+    position = torch.empty(500, dtype=torch.float64)
+    for label in labels.unique():
+        members = order[labels[order] == label]
+        position[members] = (torch.arange(len(members)).double() + 0.5) / len(members)
+    expected = order[position[order].argsort(stable=True)[:77]].sort().values
+    assert torch.equal(stratified_indices(labels, 77, torch.Generator().manual_seed(2)), expected)
+
+
 @pytest.mark.parametrize("count", [0, 1, 7, 50, 111, 112])
 def test_stratified_indices_are_proportional(count: int) -> None:
     labels = torch.tensor([0] * 16 + [1] * 32 + [2] * 64)

@@ -45,5 +45,6 @@ def test_without_a_size_images_stay_as_they_are() -> None:
     image = torch.from_numpy(PIXELS).permute(2, 0, 1)
     assert torch.equal(Geometry.of(DataConfig())(image), image)
     assert torch.equal(Geometry()(Image.fromarray(PIXELS)), image)
-    ready = Geometry(37)(image[:, :37])
-    assert torch.equal(ready, image[:, :37])
+    assert torch.equal(Geometry(37)(image[:, :37]), image[:, :37])
+    assert [Geometry(8, pct).keeps(torch.Size((8, 8))) for pct in (1, 0.5)] == [True, False]
+    assert not Geometry(8).keeps(torch.Size((8, 9)))

@@ -7,8 +7,13 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from amc.config import DataConfig
-from amc.errors import DataError
+from amc.cli.commands.shared import images
+from amc.cli.given import Given
+from amc.config import DataConfig, ModelConfig, SearchConfig
+from amc.errors import ConfigError, DataError, ModelError
+from amc.pipeline.recovery import open_task
+from amc.records.run_folder import RunFolder
+from amc.utils.settings import save_toml
 from amc.vision.data import Split
 from amc.vision.sources import load_data
 from amc.vision.sources.own import data_from
@@ -159,6 +164,20 @@ def wrong():
 def failing():
     raise KeyError("x")
 """
+
+
+def test_a_file_that_only_another_file_names_is_not_run(tmp_path: Path) -> None:
+    spec = f"{tmp_path / 'data.py'}:load"
+    (tmp_path / "data.py").write_text("raise SystemExit('was run')")
+    with pytest.raises(ConfigError, match=r"--config names .*data\.py:load.*--data"):
+        images(Given({}, file={"data": {"spec": spec}}))
+    assert images(Given({}, file={"data": {"spec": "digits"}})).spec == "digits"
+    run = RunFolder(tmp_path)
+    model = ModelConfig(spec="amc:smallcnn")
+    config = SearchConfig(model=model, data=DataConfig(spec=spec), budget={"macs": 0.5})
+    save_toml(config, run.config)
+    with pytest.raises(ModelError, match=r"config\.toml names .*data\.py:load.*--allow-factory"):
+        open_task(run)
 
 
 def test_a_function_in_a_file(tmp_path: Path) -> None:

@@ -114,6 +114,8 @@ class Task:
     is recalibrated."""
     notes: tuple[str, ...] = ()
     """What was chosen for the user and why, and what he should know before he begins."""
+    images: Mapping[str, int] = field(default_factory=dict)
+    """How many images of each split train, choose among weights, and test a network."""
     data: DataConfig | None = None
     """The images, their preparation as it was found; None where they have no description."""
     calibration: Iterable[Any] = ()

@@ -226,6 +226,8 @@ class _Finetuning:
                 history.append(self._epoch(trainer, check, pause))
                 if self.config.patience is not None:
                     top = self._better(top, trainer, check)
+                for text in self.data.skipped.news():
+                    self.note(text)
                 self.on_epoch(history[-1])
                 save()
         finally:

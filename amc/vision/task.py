@@ -12,8 +12,6 @@ import torch
 from torch import nn
 
 from amc.config import DataConfig, EvaluateConfig, FinetuneConfig, ModelConfig
-from amc.models.factory import build_resolved
-from amc.models.preparation import Said, said_by
 from amc.models.teacher import teacher_model
 from amc.models.weights import tensors_sha256
 from amc.task import Epoch, Finetuned, Step, Task
@@ -25,8 +23,7 @@ from amc.vision.checks import check_fit, check_task, dense_line
 from amc.vision.data import ImageData
 from amc.vision.evaluator import Evaluator
 from amc.vision.inference import accuracy
-from amc.vision.preprocessing import resolve_preprocessing, size_as_stored
-from amc.vision.sources import open_source
+from amc.vision.opened import open_both
 from amc.vision.training_images import TrainingImages
 
 _PROBED = 256
@@ -49,9 +46,9 @@ def image_task(
     """Image classification: ``image_task("amc:resnet20", "imagefolder:DIR", weights="x.pth")``.
 
     ``seed`` draws the images that score, recalibrate and rank channels; ``optimizer`` takes the
-    place of the recipe's when networks are finetuned. How images are prepared is as ``data`` says, otherwise as the network or the data set does
-    (:mod:`amc.vision.preprocessing`): ``Task.notes`` says what it is, and ``Task.data`` has it
-    filled in. With ``check`` the notes also warn of what does not look right
+    place of the recipe's when networks are finetuned. How images are prepared is as ``data`` says,
+    otherwise as the network or the data set does (:mod:`amc.vision.preprocessing`): ``Task.notes``
+    says what it is, and ``Task.data`` has it filled in. With ``check`` the notes also warn of what does not look right
     (:mod:`amc.vision.checks`), which takes about as long as scoring one plan. ``recorded``:
     ``data`` is of a run that goes on, and the network is not asked.
 
@@ -60,7 +57,7 @@ def image_task(
     """
     config = ModelConfig(spec=model, weights=weights) if isinstance(model, str) else model
     settings = evaluate or EvaluateConfig()
-    opened = _open(config, data, recorded, progress)
+    opened = open_both(config, data, recorded, progress)
     dense, config, images, notes = opened.dense, opened.config, opened.images, opened.notes
     outputs = check_fit(dense, config.spec, images, device)
     ranking = TrainingImages(images, seed, device)
@@ -128,6 +125,11 @@ def image_task(
         config=config,
         notes=notes,
         data=opened.data,
+        images={
+            "train": len(images.train),
+            "search_val": min(FinetuneConfig().check_images, len(images.search_val)),
+            "test": len(images.test),
+        },
         data_sha256=lambda: tensors_sha256(score.evaluator.images()),
     )
 
@@ -138,40 +140,6 @@ def _teacher(recipe: FinetuneConfig, dense: nn.Module, images: ImageData) -> nn.
         return copy.deepcopy(dense)
     channels = images.example().shape[1]
     return teacher_model(recipe.teacher, num_classes=len(images.classes), in_channels=channels)
-
-
-@dataclass(frozen=True, eq=False)
-class _Opened:
-    """A network, and images prepared for it."""
-
-    dense: nn.Module
-    config: ModelConfig
-    images: ImageData
-    data: DataConfig | None = None
-    notes: tuple[str, ...] = ()
-
-
-def _open(
-    model: ModelConfig, data: DataConfig | ImageData | str, recorded: bool, progress: bool
-) -> _Opened:
-    # What the images tell about the network goes into its plan: nobody who builds it again from a
-    # file has the images at hand.
-    if isinstance(data, ImageData):
-        told = {"num_classes": len(data.classes), "in_channels": data.example().shape[1]}
-        return _Opened(*build_resolved(model, **told), data)
-    data = DataConfig(spec=data) if isinstance(data, str) else data
-    source = open_source(data)
-    told = {"num_classes": len(source.classes), "in_channels": source.channels}
-    dense, config = build_resolved(model, **told)
-    prepared, notes = resolve_preprocessing(
-        data,
-        None if recorded else said_by(dense, config),
-        Said.parse({"by": "the data set's", **source.defaults}),
-        channels=source.channels,
-        stored=size_as_stored(source.train),
-        user="the run's" if recorded else "yours",
-    )
-    return _Opened(dense, config, source.read(prepared, progress=progress), prepared, notes)
 
 
 @dataclass(frozen=True, eq=False)

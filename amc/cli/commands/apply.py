@@ -35,7 +35,7 @@ def apply(
 
         amc apply runs/NAME --budget flops=0.42
     """
-    from amc.pipeline.recovery import apply_file, choose, open_task
+    from amc.pipeline.opening import apply_file, choose, open_task
     from amc.records.run_folder import RunFolder
 
     if source.is_dir():

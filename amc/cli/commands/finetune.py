@@ -56,7 +56,7 @@ def finetune(
 
         accelerate launch -m amc finetune runs/NAME
     """
-    from amc.pipeline.recovery import choose, open_task
+    from amc.pipeline.opening import choose, open_task
     from amc.records.run_folder import RunFolder
     from amc.training.devices import devices
 

@@ -44,7 +44,7 @@ def resume_training(
 ) -> None:
     """Go on with an interrupted training."""
     from amc.pipeline.multi_network import TrainingFolder
-    from amc.pipeline.recovery import open_task
+    from amc.pipeline.opening import open_task
     from amc.records.run_folder import RunFolder
 
     folder = TrainingFolder(run)

@@ -139,7 +139,7 @@ def _config(given: Given, model: str | None, models: list[str], no_budget: bool)
 def _resume(run: Path, given: Given, allow_factory: bool) -> None:
     """Go on with an interrupted search, as ``config.toml`` says that it began."""
     from amc.models.factory import check_allowed
-    from amc.pipeline.recovery import open_task
+    from amc.pipeline.opening import open_task
     from amc.records.run_folder import TRAINING, RunFolder
 
     episodes, device, threads = (

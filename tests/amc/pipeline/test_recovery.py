@@ -11,7 +11,8 @@ from amc.cost.budget import parse_budget
 from amc.errors import ModelError, PlanError, RunError
 from amc.latency.backends import make_backend
 from amc.models.factory import build_model
-from amc.pipeline.recovery import apply_file, choose, open_task, recover
+from amc.pipeline.opening import apply_file, choose, open_task
+from amc.pipeline.recovery import recover
 from amc.pipeline.search import make_config, search
 from amc.pruning.checkpoint import load_model
 from amc.pruning.plan import Plan

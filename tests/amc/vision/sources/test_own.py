@@ -11,7 +11,7 @@ from amc.cli.commands.shared import images
 from amc.cli.given import Given
 from amc.config import DataConfig, ModelConfig, SearchConfig
 from amc.errors import ConfigError, DataError, ModelError
-from amc.pipeline.recovery import open_task
+from amc.pipeline.opening import open_task
 from amc.records.run_folder import RunFolder
 from amc.utils.settings import save_toml
 from amc.vision.data import Split

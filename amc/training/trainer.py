@@ -202,7 +202,7 @@ class Trainer:
         self._add({**losses, "loss": loss, "accuracy": accuracy}, share)
 
     def _share_taught(self) -> None:
-        """The gradients of what is learned beside the model are averaged over all processes, too."""
+        """Average the gradients of what is learned beside the model over all processes."""
         if self._teaching is None or self.devices.count == 1:
             return
         for parameter in self._teaching.parameters():

@@ -48,9 +48,9 @@ def image_task(
     ``seed`` draws the images that score, recalibrate and rank channels; ``optimizer`` takes the
     place of the recipe's when networks are finetuned. How images are prepared is as ``data`` says,
     otherwise as the network or the data set does (:mod:`amc.vision.preprocessing`): ``Task.notes``
-    says what it is, and ``Task.data`` has it filled in. With ``check`` the notes also warn of what does not look right
-    (:mod:`amc.vision.checks`), which takes about as long as scoring one plan. ``recorded``:
-    ``data`` is of a run that goes on, and the network is not asked.
+    says what it is, and ``Task.data`` has it filled in. With ``check`` the notes also warn of what
+    does not look right (:mod:`amc.vision.checks`), which takes about as long as scoring one plan.
+    ``recorded``: ``data`` is of a run that goes on, and the network is not asked.
 
     Raises what building the model and reading the data raise, and :class:`EvaluationError` where
     the network does not fit the images.

@@ -17,7 +17,6 @@ from amc.cli.from_settings import is_typed, settings_command
 from amc.cli.given import Given
 from amc.config import FinetuneConfig, SearchConfig
 from amc.errors import ConfigError
-from amc.presets import in_file
 from amc.utils.options import RUN
 
 if TYPE_CHECKING:
@@ -56,18 +55,22 @@ def finetune(
 
         accelerate launch -m amc finetune runs/NAME
     """
-    from amc.pipeline.opening import choose, open_task
+    from amc.pipeline.opening import check_recipe, choose, open_task
     from amc.records.run_folder import RunFolder
     from amc.training.devices import devices
 
     set_threads(given["threads"])
     folder = choose(RunFolder.open(run), budget)
     recipe = _recipe(context, given, folder, resume=resume)
-    if in_file(recipe.optimizer) and "finetune.optimizer" not in given.typed and not allow_factory:
-        raise ConfigError(
-            f"{folder.config} names the optimizer {recipe.optimizer}, a Python file that would be "
-            "run; if you trust it, allow it (--allow-factory)"
-        )
+    typed = given.typed.keys()
+    recorded = recipe.model_copy(
+        update={
+            name: FinetuneConfig.model_fields[name].default
+            for name in ("optimizer", "teacher")
+            if f"finetune.{name}" in typed
+        }
+    )
+    check_recipe(recorded, folder.config, allow_factory)
     team = devices()
     with _own_folder(folder, first=team.first) as writable:
         console.quiet = not team.first

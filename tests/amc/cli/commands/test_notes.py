@@ -58,13 +58,13 @@ def test_an_own_network_is_told_how_to_see(monkeypatch, capsys):
     lines = first_lines(out)
     assert lines[0].startswith("preprocessing  mean .5,.5,.5, std .5,.5,.5 (yours); images as")
     assert lines[2].startswith("dense       accuracy 100.00% on 300")
-    assert len(lines) == 2
+    assert len(lines) == 3
 
 
 def test_a_run_keeps_what_the_network_said(monkeypatch, capsys, trained):
     code, out, error = run(monkeypatch, capsys, *arguments("told", "--run", "run"))
     assert code == 0, error
-    prepared, dense = first_lines(out)
+    prepared, _, dense = first_lines(out)
     assert "mean .5,.5,.5, std .5,.5,.5 (the model's pretrained_cfg)" in prepared
     assert "100.00%" in dense
     recorded = RunFolder(trained / "run").load_config().data

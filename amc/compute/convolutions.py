@@ -46,11 +46,15 @@ class Convolution:
 
     def of_any_width(self) -> Convolution:
         """The same geometry with channels left open; large images are cut to the same remainder."""
-        height, width = _cut(self.height), _cut(self.width)
-        widths = {"in_channels": 0, "out_channels": 0}
-        if self.groups > 1 and self.groups == self.in_channels:
-            widths = widths | {"out_channels": self.out_channels // self.in_channels, "groups": 0}
-        return replace(self, **widths, height=height, width=width)
+        depthwise = self.groups > 1 and self.groups == self.in_channels
+        return replace(
+            self,
+            in_channels=0,
+            out_channels=self.out_channels // self.in_channels if depthwise else 0,
+            groups=0 if depthwise else self.groups,
+            height=_cut(self.height),
+            width=_cut(self.width),
+        )
 
     def samples(self) -> tuple[Convolution, ...]:
         """What is tried: itself, or widths of every kind where they are open."""

@@ -77,6 +77,7 @@ def _trial(groups: Sequence[Sequence[Convolution]]) -> tuple[int | None, bool]:
     try:
         ended = subprocess.run(
             command,
+            env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},  # no spinning where cores are shared
             input=json.dumps(convolutions),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

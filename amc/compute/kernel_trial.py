@@ -98,10 +98,9 @@ def _layout(tensor: Tensor) -> torch.memory_format:
 
 
 def _shuffle(blocks: list[Tensor]) -> None:
-    """Other blocks of memory, of 64 B to 1 MB, so that other neighbours lie behind the kernel's."""
-    blocks += [
-        torch.empty(int(64 * 2 ** random.uniform(0, 14)), dtype=torch.uint8) for _ in "." * 96
-    ]
+    """Other blocks of memory, of 64 B to 1 MB, so that others lie behind those of the kernel."""
+    sizes = (int(64 * 2 ** random.uniform(0, 14)) for _ in range(96))
+    blocks += [torch.empty(size, dtype=torch.uint8) for size in sizes]
     random.shuffle(blocks)
     del blocks[::2]
 

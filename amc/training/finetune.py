@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from amc.compute.crash_record import crash_record
 from amc.config import FinetuneConfig
 from amc.errors import DataError
 from amc.task import Epoch, Finetuned, Step
@@ -83,7 +85,13 @@ def finetune(
     checkpoints = Checkpoints(folder if training.devices.first else None, training.note)
     # Every process reads what the first one wrote.
     saved = Checkpoints(folder, training.note).load() if resume else None
-    with training.ready(safe):
+    writing = folder is not None and training.devices.first
+    safe = safe or (folder is not None and saved is not None and training.died_natively(folder))
+    with contextlib.ExitStack() as stack:
+        if writing and folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(crash_record(folder))
+        stack.enter_context(training.ready(safe))
         return training.run(checkpoints, saved)
 
 

@@ -6,11 +6,13 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 from torch import nn
 
-from amc.compute.layout import fast_layout
+from amc.compute.crash_record import crashed
+from amc.compute.layout import contiguous_layers, fast_layout, suspects, unsound_layers
 from amc.compute.precision import to_channels_last
 from amc.config import FinetuneConfig
 from amc.errors import EvaluationError, RunError
@@ -62,22 +64,41 @@ class Run:
     @contextlib.contextmanager
     def ready(self, safe: bool) -> Iterator[None]:
         """Layout and random numbers, and as they were afterwards."""
-        example = to_channels_last(self.data.example(2).to(self.device))
+        images = to_channels_last(self.data.example(2).to(self.device))
+        bf16 = {"bf16": True, "auto": None}.get(self.config.precision, False)
         cuda = [self.device] if self.device.type == "cuda" else []
         try:
-            with (
-                fast_layout(self.model, example, backward=True, safe=safe) as contiguous,
-                torch.random.fork_rng(cuda),
-            ):
-                if contiguous:
+            with contextlib.ExitStack() as stack:
+                laid_out = fast_layout(self.model, images, backward=True, bf16=bf16, safe=safe)
+                contiguous = stack.enter_context(laid_out)
+                if self.teacher is not None:
+                    fixed = unsound_layers(self.teacher, images, backward=False, bf16=bf16)
+                    stack.enter_context(contiguous_layers(self.teacher, fixed))
+                stack.enter_context(torch.random.fork_rng(cuda))
+                if contiguous and not safe:
                     self.note(
-                        f"{', '.join(contiguous)}: their kernels are faulty on this processor in "
-                        "the layout of the others, and run contiguous"
+                        f"{', '.join(contiguous)}: run contiguous, because kernels for the layout "
+                        "of the others are faulty on this processor"
                     )
                 torch.manual_seed(self.asked.seed)
                 yield
         finally:
             self.model.eval()
+
+    def died_natively(self, folder: Path) -> bool:
+        """Whether the process that trained in ``folder`` was ended by its own machine code, and
+        what is suspected of it is told."""
+        if not crashed(folder):
+            return False
+        assert self.config.batch_size is not None
+        count = min(self.config.batch_size, len(self.data.train))
+        found = suspects(self.model, to_channels_last(self.data.example(count).to(self.device)))
+        self.note(
+            "the process before was ended by a fault in its machine code"
+            + (f" (suspected: {', '.join(found)})" if found else "")
+            + "; training goes on in the contiguous layout, which is slower"
+        )
+        return True
 
     def run(self, checkpoints: Checkpoints, saved: Saved | None) -> Finetuned:
         """Train, and once more by a lower rate where one that we chose diverges."""

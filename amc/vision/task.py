@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from amc.compute.layout import contiguous_layers
 from amc.config import DataConfig, EvaluateConfig, FinetuneConfig, ModelConfig
 from amc.models.teacher import teacher_model
 from amc.models.weights import tensors_sha256
@@ -81,6 +82,11 @@ def image_task(
         count = FinetuneConfig().check_images
         return Sample(images, images.search_val, count, 0, torch.device(device), "auto")
 
+    def validate(candidate: nn.Module) -> float:
+        candidate.to(device)
+        with contiguous_layers(candidate, score.evaluator.contiguous):
+            return looked_at().score(candidate).accuracy
+
     def train(
         small: nn.Module,
         recipe: FinetuneConfig,
@@ -116,7 +122,7 @@ def image_task(
             candidate, images, images.test, bf16=settings.bf16, device=device
         ),
         train=train,
-        validate=lambda candidate: looked_at().score(candidate.to(device)).accuracy,
+        validate=validate,
         calibration=ranking,
         loss=ranking.losses,
         probe=lambda candidate: prober()(candidate).kl,

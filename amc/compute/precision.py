@@ -52,10 +52,3 @@ def to_channels_last(images: Tensor) -> Tensor:
     The layout spreads through a network from its input, so the weights can stay as they are.
     """
     return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
-
-
-def autocast_for(device: torch.device | str, precision: str) -> AbstractContextManager[object]:
-    """Autocast to ``bf16``, ``fp16`` or nothing (``fp32``); ``auto``: bf16 where it is fast."""
-    if precision == "fp16":
-        return torch.autocast(torch.device(device).type, torch.float16)
-    return autocast(device, {"bf16": True, "fp32": False}.get(precision))

@@ -89,8 +89,9 @@ def finetune(
     safe = safe or (folder is not None and saved is not None and training.died_natively(folder))
     with contextlib.ExitStack() as stack:
         if writing and folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(crash_record(folder))
+            with contextlib.suppress(OSError):  # checkpoints will say what is wrong
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(crash_record(folder))
         stack.enter_context(training.ready(safe))
         return training.run(checkpoints, saved)
 

@@ -48,7 +48,7 @@ class Images(Protocol):
 
     def batches(self, order: Iterable[Tensor]) -> Iterator[Split]:
         """The images at each of the indices in ``order``, read ahead where that helps. An image
-        that cannot be read is left out."""
+        that cannot be read is left out, so that a batch may be smaller, or empty."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,6 +28,8 @@ def accuracy(
     correct, seen = 0, 0  # of a split on disk, unreadable images are not seen
     contiguous: tuple[str, ...] | None = None
     for batch in split.batches(torch.arange(len(split)).split(batch_size)):
+        if not len(batch):
+            continue
         images = to_channels_last(data.normalise(batch.images.to(device)))
         if contiguous is None:
             contiguous = unsound_layers(model, images, backward=False, bf16=bf16)

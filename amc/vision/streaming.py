@@ -118,7 +118,7 @@ class StreamedSplit:
 
     def batches(self, order: Iterable[Tensor]) -> Iterator[Split]:
         """The images at each of the indices in ``order``, read ahead; unreadable ones are left out,
-        and a batch that has no other."""
+        so that a batch may be empty."""
         return self._read(list(order), self.workers)  # a list: drawn before anything is read
 
     def load(self, on_images: Callable[[int], None] = lambda _: None) -> Split:
@@ -136,8 +136,7 @@ class StreamedSplit:
     def _read(self, order: list[Tensor], workers: int) -> Iterator[Split]:
         labels = self.labels
         for indices, loaded in self._load(order, workers):
-            if len(loaded.kept):
-                yield Split(loaded.images, labels[indices[loaded.kept]])
+            yield Split(loaded.images, labels[indices[loaded.kept]])
 
     def _load(self, order: list[Tensor], workers: int) -> Iterator[tuple[Tensor, Loaded]]:
         """Each of ``order`` and what came of it.

@@ -69,6 +69,7 @@ def _pair(model: nn.Module, images: Tensor) -> tuple[float, float]:
     """Seconds of a step contiguous, and in the fast layout."""
     found = []
     for fast in (False, True):
+        model.zero_grad()
         context = fast_layout(model, images, backward=True) if fast else nullcontext()
         batch = to_channels_last(images) if fast else images
         with context:

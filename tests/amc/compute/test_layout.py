@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from amc.compute import layout
 from amc.compute.convolutions import Convolution
-from amc.compute.layout import contiguous_layers, fast_layout, unsound_layers
+from amc.compute.layout import contiguous_layers, fast_layout, suspects, unsound_layers
 
 
 class Residual(nn.Module):
@@ -88,10 +88,7 @@ def test_condemned_layers_run_contiguous_with_the_same_output_and_gradients(monk
     expected = gradients(twin, batch)
     condemned = {"shortcut", "up", "squeeze.1"} | ({"stem", "main"} if safe else set())
     assert set(names) == condemned
-    assert {name for name, plain in seen.items() if plain == (True, True)} == condemned
-    assert {name for name, plain in seen.items() if plain == (False, False)} == set(
-        seen
-    ) - condemned
+    assert seen == {name: (name in condemned,) * 2 for name in layout.layers(model)}
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
@@ -101,15 +98,17 @@ def test_afterwards_everything_is_as_it_was(monkeypatch):
     asked = condemn(monkeypatch, ("Conv2d", 1))
     model, before = network().train(), strides(network())
     parameters = list(model.parameters())
-    model.up.eval()
-    with pytest.raises(KeyError), fast_layout(model, images(), backward=True):
+    with pytest.raises(KeyError), fast_layout(model, images(), backward=True):  # noqa: PT012
+        gradients(model, images())
+        model.up.eval()
         raise KeyError
     assert strides(model) == before
     assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
     assert model.training
     assert not model.up.training
-    assert int(model.norm.num_batches_tracked) == 0
+    assert int(model.norm.num_batches_tracked) == 1  # of the training, none of the check
+    assert all(p.grad is not None and p.grad.stride() == p.stride() for p in parameters)
     assert {(each.height, each.kernel_size) for each in asked} == {
         *((8, (3, 3)), (8, (1, 1)), (4, (2, 2)), (1, (1, 1)))
     }
@@ -141,6 +140,12 @@ def test_a_forward_is_asked_for_any_width(monkeypatch):
     assert {each.in_channels for each in asked} == {0}
     with contiguous_layers(network(), ("gone", "stem")):  # pruned away: passed over
         pass
+
+
+def test_suspects_are_tried_with_all_images(monkeypatch):
+    asked = condemn(monkeypatch, ("ConvTranspose2d", 2))
+    assert suspects(network(), images(7)) == ("up",)
+    assert {(each.images, each.backward) for each in asked} == {(7, True)}
 
 
 TRAINING = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,13 @@ ZOO: dict[str, tuple[str, dict[str, Any], int, int]] = {
 """Specification, arguments, input channels and side of each network, by the name in the tests."""
 UNPROVED = ("densenet121",)
 """Whose units are only read off the trace and ranked: proving all 120 takes half a minute."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _user_cache(request: pytest.FixtureRequest) -> None:
+    """What is measured once a machine is kept from one run of the tests to the next, but not
+    where the user keeps it."""
+    os.environ.setdefault("AMC_CACHE", str(request.config.cache.mkdir("amc")))
 
 
 @pytest.fixture(scope="session")

@@ -60,9 +60,9 @@ def unsound_layers(
     return _doubtful(model, example, backward, bf16, _images(backward=backward))
 
 
-def suspects(model: nn.Module, example: Tensor) -> tuple[str, ...]:
+def suspects(model: nn.Module, example: Tensor, *, bf16: bool | None = None) -> tuple[str, ...]:
     """Names of the convolutions that fail, forward or backward, with all images of ``example``."""
-    return _doubtful(model, example, True, None, len(example))
+    return _doubtful(model, example, True, bf16, len(example))
 
 
 @contextlib.contextmanager
@@ -119,6 +119,8 @@ def _channels_last_output(_module: nn.Module, _inputs: Any, output: Tensor) -> T
 def _make_contiguous_(module: nn.Module) -> None:
     for tensor in (*module.parameters(), *module.buffers()):
         tensor.data = _contiguous(tensor.data)
+        if tensor.grad is not None:
+            tensor.grad = _contiguous(tensor.grad)
 
 
 def _contiguous(tensor: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from amc.compute import layout
 from amc.config import EvaluateConfig
 from amc.errors import EvaluationError
 from amc.models.architectures import NETWORKS
@@ -202,3 +203,24 @@ def test_from_data_draws_seeded_subsets_and_augments_calibration() -> None:
     assert plain < 20
     everything = Recorder.from_data(dense, data, EvaluateConfig(images=40, calibration_images=999))
     assert len(everything.parts[1]) == 200
+
+
+def test_layers_with_unsound_kernels_run_contiguous(monkeypatch):
+    val, labels = gaussian(20, 1, 8, 8), torch.arange(20) % 10
+    expected = Evaluator(convnet(1), val, labels, val[:8], bf16=False)(convnet(2))
+    monkeypatch.setattr(layout, "unsound", set)  # all of them
+    guarded, candidate = Evaluator(convnet(1), val, labels, val[:8], bf16=False), convnet(2)
+    seen: list[bool] = []
+    forward = nn.Conv2d._conv_forward
+
+    def look(layer: nn.Conv2d, images: Tensor, *others: Tensor | None) -> Tensor:
+        seen.append(images.stride() == torch.empty(images.shape).stride())
+        return forward(layer, images, *others)
+
+    monkeypatch.setattr(nn.Conv2d, "_conv_forward", look)
+    found = guarded(candidate)
+    assert seen
+    assert all(seen)
+    assert not any(module._forward_pre_hooks for module in candidate.modules())
+    assert found.cross_entropy == pytest.approx(expected.cross_entropy, rel=1e-4)
+    assert found.kl == pytest.approx(expected.kl, rel=1e-4)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
+import os
+import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,12 +17,15 @@ from amc.cli.commands.shared import console, print_notes, recover_plan, set_thre
 from amc.cli.from_settings import is_typed, settings_command
 from amc.cli.given import Given
 from amc.config import FinetuneConfig, SearchConfig
-from amc.errors import ConfigError
+from amc.errors import AMCError, ConfigError
 from amc.presets import in_file
 from amc.utils.options import RUN
 
 if TYPE_CHECKING:
     from amc.records.run_folder import RunFolder
+    from amc.training.devices import Devices
+
+_PATIENCE_SECONDS = 3
 
 
 @settings_command(SearchConfig)
@@ -56,26 +60,51 @@ def finetune(
 
         accelerate launch -m amc finetune runs/NAME
     """
-    from amc.pipeline.opening import choose, open_task
-    from amc.records.run_folder import RunFolder
     from amc.training.devices import devices
 
     set_threads(given["threads"])
-    folder = choose(RunFolder.open(run), budget)
+    with _one_voice():
+        team = devices()
+        _finetune(context, given, _chosen(run, budget, team), team, resume, allow_factory)
+        team.close()
+
+
+def _finetune(
+    context: typer.Context,
+    given: Given,
+    folder: RunFolder,
+    team: Devices,
+    resume: bool,
+    allow_factory: bool,
+) -> None:
+    from amc.pipeline.opening import open_task
+    from amc.pipeline.recovery import follow
+    from amc.pruning.plan import Plan
+
     recipe = _recipe(context, given, folder, resume=resume)
     if in_file(recipe.optimizer) and "finetune.optimizer" not in given.typed and not allow_factory:
         raise ConfigError(
             f"{folder.config} names the optimizer {recipe.optimizer}, a Python file that would be "
             "run; if you trust it, allow it (--allow-factory)"
         )
-    team = devices()
-    with _own_folder(folder, first=team.first) as writable:
-        console.quiet = not team.first
-        task = open_task(
-            folder, device=team.device, allow_factory=allow_factory, progress=team.first
-        )
+    task = open_task(folder, device=team.device, allow_factory=allow_factory, progress=team.first)
+    if team.first:
         print_notes(task)
-        recover_plan(task, writable, recipe, resume=resume, quiet=not team.first)
+        recover_plan(task, folder, recipe, resume=resume)
+    else:
+        follow(task, Plan.load(folder.plan), recipe, folder, resume=resume)
+
+
+def _chosen(run: Path, budget: list[str], team: Devices) -> RunFolder:
+    """The folder of the plan: made by the first process, before the others look for it."""
+    from amc.pipeline.opening import choose, chosen_folder
+    from amc.records.run_folder import RunFolder
+
+    folder = RunFolder.open(run)
+    if team.first:
+        folder = choose(folder, budget)
+    team.wait()
+    return folder if team.first else chosen_folder(folder, budget)
 
 
 def _recipe(
@@ -115,15 +144,19 @@ def _recipe(
 
 
 @contextlib.contextmanager
-def _own_folder(folder: RunFolder, *, first: bool) -> Iterator[RunFolder]:
-    """``folder`` for the first of several processes; for the others a copy that is thrown away.
-
-    The copy has the checkpoints, too: all processes go on from the same one.
-    """
+def _one_voice() -> Iterator[None]:
+    """Of several processes only the first prints; what goes wrong in another one alone is told
+    after a while, in which the launcher ends it where the first has failed as well."""
+    first = os.environ.get("RANK", "0") == "0"
     if first:
-        yield folder
+        yield
         return
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / folder.path.name
-        shutil.copytree(folder.path, path)
-        yield type(folder)(path)
+    console.quiet = True
+    warnings.simplefilter("ignore")
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except AMCError:
+        time.sleep(_PATIENCE_SECONDS)
+        raise

@@ -178,8 +178,8 @@ class SeveralDevices(Devices):
             yield
         except RuntimeError as error:
             raise RunError(
-                f"process {self.rank + 1} of {self.count} has lost the others: one of them has "
-                "ended, and says why; go on with amc finetune --resume"
+                f"process {self.rank + 1} of {self.count} has lost the others, one of which has "
+                "ended; go on with amc finetune --resume"
             ) from error
 
 

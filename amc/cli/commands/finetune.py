@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from amc.records.run_folder import RunFolder
     from amc.training.devices import Devices
 
-_PATIENCE_SECONDS = 3
+_PATIENCE_SECONDS = 10
 
 
 @settings_command(SearchConfig)

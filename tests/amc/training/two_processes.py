@@ -47,11 +47,8 @@ def images() -> ImageData:
     patterns = torch.randint(256, (10, 1, 8, 8), generator=generator)
     noise = torch.randint(256, (501, 1, 8, 8), generator=generator)
     every = Split(((patterns[labels] + noise) // 2).to(torch.uint8), labels)
-    train, search_val, test = (
-        every.take(part) for part in torch.arange(501).split((301, 100, 100))
-    )
-    names = tuple("abcdefghij")
-    return ImageData("patterns", names, train, search_val, test, (0.5,), (0.25,), 1, flip=True)
+    splits = [every.take(part) for part in torch.arange(501).split((301, 100, 100))]
+    return ImageData("patterns", tuple("abcdefghij"), *splits, (0.5,), (0.25,), 1, flip=True)
 
 
 def network(seed: int, *, norm: bool) -> nn.Module:
@@ -161,6 +158,12 @@ def shared(team: Devices) -> dict[str, Tensor]:
     return model.state_dict()
 
 
+def drawn(team: Devices, seed: int, step: int) -> Tensor:
+    torch.manual_seed(seed)
+    team.draw_apart(0, step)
+    return torch.rand(3)
+
+
 def run(rank: int, folder: Path, port: int) -> None:
     """All of it, in one of the two processes; ``folder/RANK.pt`` has what came of it."""
     os.environ |= {
@@ -176,6 +179,7 @@ def run(rank: int, folder: Path, port: int) -> None:
     team = devices()
     assert isinstance(team, SeveralDevices)
     found: dict[str, Any] = {"shared": shared(team), "agreed": team.agreed(rank, 0.1 + rank)}
+    found["drawn"] = [drawn(team, seed, step) for seed, step in ((7, 1), (8, 1), (8, 2))]
     data = images()
     unreadable = ImageData(**{**vars(data), "train": Unreadable(data.train, team, 3)})
     found["short"] = trained(SHORT, norm=False, data=unreadable, devices=team)

@@ -84,8 +84,9 @@ def test_the_others_leave_errors_to_the_first_for_a_while(monkeypatch: pytest.Mo
     monkeypatch.setattr(finetune.time, "sleep", slept.append)
     monkeypatch.setattr(finetune.console, "quiet", False)
     with warnings.catch_warnings():
-        with pytest.raises(ConfigError, match="wrong"), finetune._one_voice():
+        with finetune._one_voice():
             warnings.warn("told by the first", stacklevel=1)
+        with pytest.raises(ConfigError, match="wrong"), finetune._one_voice():
             raise ConfigError("wrong")
         assert slept == [finetune._PATIENCE_SECONDS]
         with pytest.raises(typer.Exit), finetune._one_voice():

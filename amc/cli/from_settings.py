@@ -78,7 +78,7 @@ def settings_command(
             resumed = values.get("resume") is not None  # which refuses a file, whatever is in it
             file = read_config(path, kind) if path is not None and not resumed else {}
             given = Given(options, typed, file, defaults or {})
-            _check_agents(given)
+            _check_files(given)
             function(context=context, given=given, **values)
 
         own = [
@@ -212,15 +212,25 @@ def _describe(
     call.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
 
 
-def _check_agents(given: Given) -> None:
-    """Refuse to run a Python file only because a file of settings names it as an agent."""
+_MAY_NAME_FILES = {
+    "agent": "agent",
+    "agents": "agent",
+    "finetune.optimizer": "optimizer",
+    "finetune.teacher": "teacher",
+}
+"""Settings that may name a Python file, and what it makes."""
+
+
+def _check_files(given: Given) -> None:
+    """Refuse to run a Python file only because a file of settings names it."""
     from amc.presets import in_file
 
-    for path in ("agent", "agents"):
-        named = given.file.get(path, ())
-        for agent in (named,) if isinstance(named, str) else named:
-            if path not in given.typed and in_file(agent):
+    stated = given.stated_in_file()
+    for path, what in _MAY_NAME_FILES.items():
+        named = stated.get(path) or ()
+        for one in (named,) if isinstance(named, str) else named:
+            if path not in given.typed and in_file(one.partition("@")[0]):
                 raise ConfigError(
-                    f"--config names the agent {agent}, a Python file that would be run; if you "
-                    f"trust it, write --{path} {agent}"
+                    f"--config names the {what} {one}, a Python file that would be run; if you "
+                    f"trust it, write --{path.rpartition('.')[2]} {one}"
                 )

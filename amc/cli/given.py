@@ -28,6 +28,10 @@ class Given:
                 return values[path]
         return self.options[path].field.get_default(call_default_factory=True)
 
+    def stated_in_file(self) -> dict[str, Any]:
+        """What the file says of the command's options, by path."""
+        return _flat(self.file, self.options)
+
     def settings(self) -> dict[str, Any]:
         """What was stated, nested as the settings are, without the typed texts."""
         values = _copy(self.file)

@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from amc.errors import ConfigError
+
 
 def has_fast_bf16(device: torch.device | str) -> bool:
     """Whether the hardware computes in bfloat16, rather than PyTorch emulating it."""
@@ -29,16 +31,24 @@ def autocast(device: torch.device | str, bf16: bool | None) -> AbstractContextMa
     return nullcontext()
 
 
+def autocast_for(device: torch.device | str, precision: str) -> AbstractContextManager[object]:
+    """Autocast by name: ``fp32`` (none), ``bf16``, ``fp16``, or ``auto`` (:func:`autocast`'s None).
+
+    Raises :class:`ConfigError` for fp16 where there is no CUDA device to compute in it.
+    """
+    if precision != "fp16":
+        return autocast(device, {"auto": None, "fp32": False, "bf16": True}[precision])
+    if torch.device(device).type != "cuda":
+        raise ConfigError(
+            f"precision = fp16 needs a CUDA device, not {torch.device(device)}: "
+            "set precision = auto (bf16 where the processor computes in it)"
+        )
+    return torch.autocast("cuda", torch.float16)
+
+
 def to_channels_last(images: Tensor) -> Tensor:
     """Images (N, C, H, W) laid out with the channels innermost; other tensors unchanged.
 
     The layout spreads through a network from its input, so the weights can stay as they are.
     """
     return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
-
-
-def autocast_for(device: torch.device | str, precision: str) -> AbstractContextManager[object]:
-    """Autocast to ``bf16``, ``fp16`` or nothing (``fp32``); ``auto``: bf16 where it is fast."""
-    if precision == "fp16":
-        return torch.autocast(torch.device(device).type, torch.float16)
-    return autocast(device, {"bf16": True, "fp32": False}.get(precision))

@@ -63,8 +63,8 @@ def build_resolved(config: ModelConfig, **defaults: Any) -> tuple[nn.Module, Mod
 def check_allowed(named: ModelConfig | str, source: Path, allow_factory: bool) -> None:
     """Refuse to run a Python file only because a file that may come from anywhere names it.
 
-    ``source`` is the file that names a factory, an agent, or data. Raises :class:`ModelError` for one of
-    the form ``path/to/file.py:function`` unless ``allow_factory``.
+    ``source`` is the file that names a factory, an agent, or data. Raises :class:`ModelError` for
+    one of the form ``path/to/file.py:function`` unless ``allow_factory``.
     """
     spec = named if isinstance(named, str) else named.spec
     if spec.rpartition(":")[0].endswith(".py") and not allow_factory:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from amc.config import FinetuneConfig
 from amc.cost.budget import parse_budget
 from amc.cost.quantities import limits_name
 from amc.errors import PlanError, RunError
@@ -50,6 +51,15 @@ def open_task(
         progress=progress,
         recorded=True,
     )
+
+
+def check_recipe(recipe: FinetuneConfig, source: Path, allow_factory: bool) -> None:
+    """Refuse to run a Python file only because a recipe in ``source`` names it.
+
+    Raises :class:`ModelError` for an optimizer or a teacher of a user's file.
+    """
+    for named in (recipe.optimizer, (recipe.teacher or "").partition("@")[0]):
+        check_allowed(named, source, allow_factory)
 
 
 def choose(folder: RunFolder, budget: Sequence[str]) -> RunFolder:

@@ -165,8 +165,9 @@ class SeveralDevices(Devices):
             tensor.copy_(part.clone().view(tensor.dtype).view(tensor.shape))
 
     def wait(self) -> None:
-        """Until all processes are here."""
-        self.agreed(0.0)
+        """Until all processes are here: all have to add something."""
+        with self._together():
+            distributed.all_reduce(torch.zeros(1, device=self.device))
 
     def close(self) -> None:
         """Part from the other processes."""

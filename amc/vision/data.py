@@ -51,6 +51,31 @@ class Images(Protocol):
         that cannot be read is left out."""
 
 
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """Some images of a split, read only when they are asked for."""
+
+    of: Images
+    indices: Tensor
+    """(N,) into ``of``."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) in int64."""
+        return self.of.labels[self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def take(self, indices: Tensor) -> Split:
+        """See :class:`Images`."""
+        return self.of.take(self.indices[indices])
+
+    def batches(self, order: Iterable[Tensor]) -> Iterator[Split]:
+        """See :class:`Images`."""
+        return self.of.batches([self.indices[indices] for indices in order])
+
+
 @dataclass(frozen=True)
 class ImageData:
     """A data set: three disjoint splits, and how images are normalised and augmented."""

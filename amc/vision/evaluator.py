@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from amc.compute.layout import contiguous_layers, unsound_layers
 from amc.compute.precision import autocast, has_fast_bf16, to_channels_last
 from amc.config import EvaluateConfig
 from amc.errors import EvaluationError
@@ -87,6 +88,8 @@ class Evaluator:
         EvaluationError: where there are no images, or a dense logit is not finite.
     """
 
+    contiguous: tuple[str, ...]
+    """Layers whose kernels for channels_last are unsound on this machine, at any width."""
     seconds: dict[str, float]
     """Of the last call: ``recalibrate`` and ``forward``."""
     dense_quality: Quality
@@ -114,7 +117,10 @@ class Evaluator:
         self._calibration = self._batches(calibration, batch_size)
         self._labels = labels.to(self.device)
         self.seconds = {}
-        logits = self._logits(dense.to(self.device).eval())
+        dense = dense.to(self.device).eval()
+        self.contiguous = unsound_layers(dense, self._val[0], backward=False, bf16=self.bf16)
+        with contiguous_layers(dense, self.contiguous):
+            logits = self._logits(dense)
         if not bool(torch.isfinite(logits).all()):
             raise EvaluationError(
                 "the dense network's logits are not finite; check its weights and the "
@@ -157,11 +163,12 @@ class Evaluator:
         """
         model.to(self.device).eval()
         start = time.perf_counter()
-        with autocast(self.device, self.bf16):
-            recalibrate_(model, self._calibration)
-        self._synchronise()
-        middle = time.perf_counter()
-        quality = self._quality(self._logits(model))
+        with contiguous_layers(model, self.contiguous):
+            with autocast(self.device, self.bf16):
+                recalibrate_(model, self._calibration)
+            self._synchronise()
+            middle = time.perf_counter()
+            quality = self._quality(self._logits(model))
         self.seconds = {"recalibrate": middle - start, "forward": time.perf_counter() - middle}
         if not math.isfinite(quality.cross_entropy + quality.kl):
             raise EvaluationError(
@@ -172,8 +179,13 @@ class Evaluator:
 
     def divergences(self, model: nn.Module) -> Iterator[Tensor]:
         """Mean KL(dense || model) of one small batch after the other, with its gradient; ``model``
-        is taken as it is, on its device, and nothing is recalibrated."""
-        parts = self._batches(torch.cat(self._val), _PART)
+        is taken as it is, on its device, and nothing is recalibrated. On a CPU the images are laid
+        out contiguously: each network has widths of its own, and a kernel for the gradient that is
+        faulty in channels_last would have to be looked for each time."""
+        val = torch.cat(self._val)
+        if self.device.type == "cpu":
+            val = val.clone(memory_format=torch.contiguous_format)
+        parts = val.tensor_split(math.ceil(len(val) / _PART))
         for part, dense in zip(parts, self._dense_log_probs.tensor_split(len(parts)), strict=True):
             with autocast(self.device, self.bf16):
                 logits = model(part).float()

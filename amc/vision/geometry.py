@@ -9,8 +9,6 @@ from typing import Self
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
 
 from amc.config import DataConfig
 
@@ -50,6 +48,10 @@ class Geometry:
                 return image
             channels = [Image.fromarray(channel.numpy()) for channel in image]
             return torch.cat([self(channel) for channel in channels])
+        # Not at the top: importing torchvision takes as long as the rest of a small search.
+        from torchvision.transforms.v2 import InterpolationMode
+        from torchvision.transforms.v2 import functional as transforms
+
         if self.size is not None:
             mode = InterpolationMode(self.interpolation)
             image = transforms.resize(image, [self.resized], interpolation=mode)
@@ -58,5 +60,7 @@ class Geometry:
     def _crop(self, image: Tensor) -> Tensor:
         if self.size is None:
             return image
+        from torchvision.transforms.v2 import functional as transforms
+
         cropped: Tensor = transforms.center_crop(image, [self.size, self.size])
         return cropped

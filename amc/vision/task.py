@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from amc.compute.layout import contiguous_layers
 from amc.config import DataConfig, EvaluateConfig, FinetuneConfig, ModelConfig
 from amc.models.teacher import teacher_model
 from amc.models.weights import tensors_sha256
@@ -48,9 +49,9 @@ def image_task(
     ``seed`` draws the images that score, recalibrate and rank channels; ``optimizer`` takes the
     place of the recipe's when networks are finetuned. How images are prepared is as ``data`` says,
     otherwise as the network or the data set does (:mod:`amc.vision.preprocessing`): ``Task.notes``
-    says what it is, and ``Task.data`` has it filled in. With ``check`` the notes also warn of what does not look right
-    (:mod:`amc.vision.checks`), which takes about as long as scoring one plan. ``recorded``:
-    ``data`` is of a run that goes on, and the network is not asked.
+    says what it is, and ``Task.data`` has it filled in. With ``check`` the notes also warn of what
+    does not look right (:mod:`amc.vision.checks`), which takes about as long as scoring one plan.
+    ``recorded``: ``data`` is of a run that goes on, and the network is not asked.
 
     Raises what building the model and reading the data raise, and :class:`EvaluationError` where
     the network does not fit the images.
@@ -80,6 +81,11 @@ def image_task(
     def looked_at() -> Sample:
         count = FinetuneConfig().check_images
         return Sample(images, images.search_val, count, 0, torch.device(device), "auto")
+
+    def validate(candidate: nn.Module) -> float:
+        candidate.to(device)
+        with contiguous_layers(candidate, score.evaluator.contiguous):
+            return looked_at().score(candidate).accuracy
 
     def train(
         small: nn.Module,
@@ -116,7 +122,7 @@ def image_task(
             candidate, images, images.test, bf16=settings.bf16, device=device
         ),
         train=train,
-        validate=lambda candidate: looked_at().score(candidate.to(device)).accuracy,
+        validate=validate,
         calibration=ranking,
         loss=ranking.losses,
         probe=lambda candidate: prober()(candidate).kl,

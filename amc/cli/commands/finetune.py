@@ -18,7 +18,6 @@ from amc.cli.from_settings import is_typed, settings_command
 from amc.cli.given import Given
 from amc.config import FinetuneConfig, SearchConfig
 from amc.errors import AMCError, ConfigError
-from amc.presets import in_file
 from amc.utils.options import RUN
 
 if TYPE_CHECKING:
@@ -56,37 +55,31 @@ def finetune(
 
         amc finetune runs/NAME --resume
 
-    On several GPUs (pip install amc-agent[distributed]):
+    On several GPUs, or CPU processes (pip install amc-agent[distributed]):
 
-        accelerate launch -m amc finetune runs/NAME
+        accelerate launch --multi_gpu -m amc finetune runs/NAME
+
+        torchrun --nproc-per-node 2 -m amc finetune runs/NAME
     """
     from amc.training.devices import devices
 
     set_threads(given["threads"])
     with _one_voice():
         team = devices()
-        _finetune(context, given, _chosen(run, budget, team), team, resume, allow_factory)
+        folder = _chosen(run, budget, team)
+        recipe = _recipe(context, given, folder, resume=resume)
+        _check_typed(recipe, given, folder, allow_factory)
+        _finetune(folder, recipe, team, resume=resume, allow_factory=allow_factory)
         team.close()
 
 
 def _finetune(
-    context: typer.Context,
-    given: Given,
-    folder: RunFolder,
-    team: Devices,
-    resume: bool,
-    allow_factory: bool,
+    folder: RunFolder, recipe: FinetuneConfig, team: Devices, *, resume: bool, allow_factory: bool
 ) -> None:
     from amc.pipeline.opening import open_task
     from amc.pipeline.recovery import follow
     from amc.pruning.plan import Plan
 
-    recipe = _recipe(context, given, folder, resume=resume)
-    if in_file(recipe.optimizer) and "finetune.optimizer" not in given.typed and not allow_factory:
-        raise ConfigError(
-            f"{folder.config} names the optimizer {recipe.optimizer}, a Python file that would be "
-            "run; if you trust it, allow it (--allow-factory)"
-        )
     task = open_task(folder, device=team.device, allow_factory=allow_factory, progress=team.first)
     if team.first:
         print_notes(task)
@@ -105,6 +98,23 @@ def _chosen(run: Path, budget: list[str], team: Devices) -> RunFolder:
         folder = choose(folder, budget)
     team.wait()
     return folder if team.first else chosen_folder(folder, budget)
+
+
+def _check_typed(
+    recipe: FinetuneConfig, given: Given, folder: RunFolder, allow_factory: bool
+) -> None:
+    """Python files that nobody typed, but ``folder`` names, are only run where that is allowed."""
+    from amc.pipeline.opening import check_recipe
+
+    typed = given.typed.keys()
+    recorded = recipe.model_copy(
+        update={
+            name: FinetuneConfig.model_fields[name].default
+            for name in ("optimizer", "teacher")
+            if f"finetune.{name}" in typed
+        }
+    )
+    check_recipe(recorded, folder.config, allow_factory)
 
 
 def _recipe(

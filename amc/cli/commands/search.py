@@ -139,7 +139,7 @@ def _config(given: Given, model: str | None, models: list[str], no_budget: bool)
 def _resume(run: Path, given: Given, allow_factory: bool) -> None:
     """Go on with an interrupted search, as ``config.toml`` says that it began."""
     from amc.models.factory import check_allowed
-    from amc.pipeline.opening import open_task
+    from amc.pipeline.opening import check_recipe, open_task
     from amc.records.run_folder import TRAINING, RunFolder
 
     episodes, device, threads = (
@@ -153,6 +153,8 @@ def _resume(run: Path, given: Given, allow_factory: bool) -> None:
     folder = RunFolder.open(run)
     config = folder.load_config()
     check_allowed(config.agent, folder.config, allow_factory)
+    if config.finetune is not None:
+        check_recipe(config.finetune, folder.config, allow_factory)
     set_threads(threads or config.threads)
     task = open_task(folder, device=device, allow_factory=allow_factory)
     run_search(task, run, config, resume=True, episodes=episodes)
@@ -195,6 +197,8 @@ def run_search(
     folder = RunFolder(path)
     command = shlex.join(["amc", "search", "--resume", str(path)])
     named = [config.agent, *(one.spec for one in (config.model, config.data) if one is not None)]
+    if config.finetune is not None:
+        named += [config.finetune.optimizer, (config.finetune.teacher or "").partition("@")[0]]
     if any(in_file(name) for name in named):
         command += " --allow-factory"
     begin: dict[str, Any] = {"config": config, "start": start}

@@ -140,13 +140,16 @@ def latency_config(given: Given) -> LatencyConfig:
 
 
 def finetuning(given: Given) -> FinetuneConfig:
-    """The finetuning that follows a search, with its seed and its bfloat16."""
+    """The finetuning that follows a search, with its seed and, unless it has one of its own, its
+    precision."""
     from amc.config import FinetuneConfig
 
     table = dict(given.settings().get("finetune") or {})
-    for name, path in (("seed", "seed"), ("bf16", "evaluate.bf16")):
-        if name not in table or path in given.typed:
-            table[name] = given[path]
+    if "seed" not in table or "seed" in given.typed:
+        table["seed"] = given["seed"]
+    chosen = {True: "bf16", False: "fp32"}.get(given["evaluate.bf16"])
+    if chosen is not None and "precision" not in table:
+        table["precision"] = chosen
     return FinetuneConfig.parse(table)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -20,6 +19,7 @@ from amc.latency.backends import Backend
 from amc.latency.measurement import quickest
 from amc.latency.predictor.layers import LayerShape
 from amc.utils.settings import Settings, explain
+from amc.utils.user_cache import cache_folder
 
 _CHUNK = 32
 """Networks that are in memory at once."""
@@ -35,13 +35,6 @@ class _Entry(Settings):
     inputs: int
     outputs: int
     us: float
-
-
-def cache_folder() -> Path:
-    """Where layer times are kept: ``$AMC_CACHE``, or ``amc`` in the user's cache folder."""
-    if "AMC_CACHE" in os.environ:
-        return Path(os.environ["AMC_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "amc"
 
 
 class LayerTimes:

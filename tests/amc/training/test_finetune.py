@@ -15,7 +15,7 @@ from amc.config import DataConfig, FinetuneConfig
 from amc.errors import DataError, EvaluationError, RunError
 from amc.models.architectures import NETWORKS
 from amc.task import Epoch, Finetuned, Step
-from amc.training import finetune as module
+from amc.training import run as module
 from amc.training.finetune import finetune, unfinished
 from amc.vision.data import ImageData, Split
 from amc.vision.inference import accuracy
@@ -159,7 +159,7 @@ def test_a_rate_that_was_asked_for_and_diverges_is_an_error(few: ImageData) -> N
 def test_a_rate_of_ours_that_diverges_is_lowered(
     few: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "choose_rate", lambda *_: (1e30, []))
+    monkeypatch.setattr(module, "try_rates", lambda *_, **__: (1e30, "drawn from a hat"))
     monkeypatch.setattr(module, "_RETRY_FACTOR", 1e-32)
     notes: list[str] = []
     config = FinetuneConfig(epochs=2, warmup_epochs=0, batch_size=20)

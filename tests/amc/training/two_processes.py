@@ -41,12 +41,13 @@ STOPS = (2, 4)
 
 
 def images() -> ImageData:
-    """Ten patterns in noise: 301 to train on, 100 to choose by, 100 to test on."""
+    """Ten symmetric patterns in noise: 301 to train on, 100 to choose by, 100 to test on."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(10, (501,), generator=generator)
     patterns = torch.randint(256, (10, 1, 8, 8), generator=generator)
+    patterns = (patterns + patterns.flip(3)) // 2
     noise = torch.randint(256, (501, 1, 8, 8), generator=generator)
-    every = Split(((patterns[labels] + noise) // 2).to(torch.uint8), labels)
+    every = Split(((3 * patterns[labels] + noise) // 4).to(torch.uint8), labels)
     splits = [every.take(part) for part in torch.arange(501).split((301, 100, 100))]
     return ImageData("patterns", tuple("abcdefghij"), *splits, (0.5,), (0.25,), 1, flip=True)
 

@@ -27,7 +27,7 @@ NOBODY = {"image_size": None, "crop_pct": 1.0, "interpolation": "bilinear"}
 @pytest.mark.parametrize("model_says", [False, True])
 @pytest.mark.parametrize(
     "typed",
-    [set(names) for count in range(6) for names in itertools.combinations(USER, count)],
+    [names for count in range(6) for names in itertools.combinations(USER, count)],
     ids="-".join,
 )
 def test_first_the_user_then_the_model_then_the_data_set(typed, model_says):

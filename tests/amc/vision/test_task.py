@@ -54,7 +54,8 @@ def test_the_factory_learns_classes_and_channels_from_the_data():
 def test_a_task_says_how_its_images_are_prepared():
     task = image_task("amc:smallcnn", DataConfig(std=(0.25,)), SETTINGS, progress=False)
     assert (task.data.mean, task.data.std, task.data.image_size) == ((0.5,), (0.25,), None)
-    preprocessing, dense = task.notes
+    preprocessing, data, dense = task.notes
+    assert data.startswith("data  ")
     assert "mean .5 (the data set's); std .25 (yours); images as stored, 8x8 px" in preprocessing
     assert dense.startswith("dense  accuracy ")
     assert dense.endswith(" on 60 search-val images")

@@ -42,7 +42,7 @@ def test_an_own_network_is_told_how_to_see(monkeypatch, capsys):
     """Trained with .5 and .5: what is taken for it is said first, and that it is worse."""
     code, out, error = run(monkeypatch, capsys, *arguments("make", "--run", "first"))
     assert code == 0, error
-    prepared, dense, *warnings = first_lines(out)
+    prepared, _, dense, *warnings = first_lines(out)
     assert prepared == (
         "preprocessing  mean .485,.456,.406, std .229,.224,.225 (the data set's); images as stored,"
         " 8x8 px; override with --mean --std --image-size --crop-pct --interpolation"
@@ -57,14 +57,14 @@ def test_an_own_network_is_told_how_to_see(monkeypatch, capsys):
     assert code == 0
     lines = first_lines(out)
     assert lines[0].startswith("preprocessing  mean .5,.5,.5, std .5,.5,.5 (yours); images as")
-    assert lines[1].startswith("dense       accuracy 100.00% on 300")
-    assert len(lines) == 2
+    assert lines[2].startswith("dense       accuracy 100.00% on 300")
+    assert len(lines) == 3
 
 
 def test_a_run_keeps_what_the_network_said(monkeypatch, capsys, trained):
     code, out, error = run(monkeypatch, capsys, *arguments("told", "--run", "run"))
     assert code == 0, error
-    prepared, dense = first_lines(out)
+    prepared, _, dense = first_lines(out)
     assert "mean .5,.5,.5, std .5,.5,.5 (the model's pretrained_cfg)" in prepared
     assert "100.00%" in dense
     recorded = RunFolder(trained / "run").load_config().data
@@ -84,7 +84,7 @@ def test_a_run_keeps_what_the_network_said(monkeypatch, capsys, trained):
         assert code == 0, error
         lines = out.splitlines()
         assert lines[0].startswith("preprocessing  mean .5,.5,.5, std .5,.5,.5 (the run's)")
-        assert lines[1].startswith("dense       accuracy 100.00% on 300 search-val images")
+        assert lines[2].startswith("dense       accuracy 100.00% on 300 search-val images")
 
 
 def test_a_run_from_before_asks_no_network(monkeypatch, capsys, trained):
@@ -136,4 +136,4 @@ def test_compare_and_replay_say_it_too(monkeypatch, capsys):
         code, out, error = run(monkeypatch, capsys, *command)
         assert code == 0, error
         assert out.startswith("preprocessing  mean .5,.5,.5")
-        assert out.splitlines()[1].startswith("dense       accuracy 100.00% on 50 search-val")
+        assert out.splitlines()[2].startswith("dense       accuracy 100.00% on 50 search-val")

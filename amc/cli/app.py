@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 
 from amc.errors import AMCError
@@ -125,14 +126,18 @@ def main() -> None:
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
     text = str(message).splitlines()[0]
-    Console(stderr=True).print(f"[yellow]warning[/]: {text}", highlight=False, soft_wrap=True)
+    _print(f"[yellow]warning[/]: {escape(text)}")
 
 
 def _fail(message: str, code: int) -> None:
     if _debug:
         traceback.print_exc()
-    Console(stderr=True).print(f"[bold red]error[/]: {message}", highlight=False, soft_wrap=True)
+    _print(f"[bold red]error[/]: {escape(message)}")
     sys.exit(code)
+
+
+def _print(text: str) -> None:
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -71,13 +71,17 @@ def choose(folder: RunFolder, budget: Sequence[str]) -> RunFolder:
     """
     if not budget:
         return folder
-    limits = parse_budget(budget)
-    plan = Front.load(folder.front).within(limits)
-    chosen = RunFolder(folder.path / limits_name(limits))
+    plan = Front.load(folder.front).within(parse_budget(budget))
+    chosen = chosen_folder(folder, budget)
     chosen.path.mkdir(exist_ok=True)
     shutil.copy(folder.config, chosen.config)
     plan.save(chosen.plan)
     return chosen
+
+
+def chosen_folder(folder: RunFolder, budget: Sequence[str]) -> RunFolder:
+    """Where :func:`choose` puts the plan."""
+    return RunFolder(folder.path / limits_name(parse_budget(budget))) if budget else folder
 
 
 def apply_file(

@@ -116,6 +116,15 @@ def recover(
     return results
 
 
+def follow(
+    task: Task, plan: Plan, recipe: FinetuneConfig, folder: RunFolder, *, resume: bool = False
+) -> None:
+    """Train along with a process that runs :func:`recover` on ``folder``; nothing is written."""
+    if recipe.epochs and task.train is not None:
+        tuned = apply_plan(plan, task).model
+        task.train(tuned, recipe, folder=folder.finetuning, resume=resume)
+
+
 def recovered(folder: RunFolder, plan: Plan, recipe: FinetuneConfig) -> Results | None:
     """The results of ``plan`` where :func:`recover` has nothing left to do; otherwise None.
 

@@ -87,6 +87,7 @@ def finetune(
     saved = Checkpoints(folder, training.note).load() if resume else None
     writing = folder is not None and training.devices.first
     safe = safe or (folder is not None and saved is not None and training.died_natively(folder))
+    safe = bool(training.devices.agreed(safe)[0])  # where the first one trains, its record begins
     with contextlib.ExitStack() as stack:
         if writing and folder is not None:
             with contextlib.suppress(OSError):  # checkpoints will say what is wrong

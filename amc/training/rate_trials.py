@@ -13,7 +13,7 @@ from amc.compute.precision import to_channels_last
 from amc.config import FinetuneConfig
 from amc.training.learning_rate import RATES, choose_rate, trial_steps
 from amc.training.recipe import total_steps
-from amc.training.selection import Sample
+from amc.training.selection import Sample, Score
 from amc.training.trainer import Trainer
 from amc.vision.data import Chosen, ImageData
 from amc.vision.evaluator import recalibrate_
@@ -32,7 +32,9 @@ def try_rates(
     data: ImageData,
     config: FinetuneConfig,
     device: torch.device,
+    *,
     make_trainer: MakeTrainer,
+    score: Callable[[Sample, nn.Module], Score],
 ) -> tuple[float, str]:
     """The learning rate for ``config``, and a line that says why.
 
@@ -54,20 +56,20 @@ def try_rates(
     def loss(candidate: nn.Module) -> float:
         # A few dozen steps are too few for the statistics that BatchNorm averages as it trains.
         recalibrate_(candidate, batches)
-        return -scored.score(candidate).minus_cross_entropy
+        return -score(scored, candidate).minus_cross_entropy
 
     short = {"max_steps": steps, "epochs": steps, "ema": 0.0, "patience": None}
 
     def try_rate(lr: float) -> float:
-        candidate = copy.deepcopy(model)
-        trainer = make_trainer(candidate, config.model_copy(update={**short, "lr": lr}), few)
+        recipe = config.model_copy(update={**short, "lr": lr})
+        trainer = make_trainer(copy.deepcopy(model), recipe, few)
         torch.manual_seed(config.seed)
         try:
             while not trainer.finished:
                 trainer.run_epoch(lambda _: None, lambda: None)
         finally:
             trainer.close()
-        return loss(candidate)
+        return loss(trainer.model)
 
     before = loss(copy.deepcopy(model))
     with torch.random.fork_rng([device] if device.type == "cuda" else []):

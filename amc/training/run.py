@@ -54,6 +54,7 @@ class Run:
         self.model, self.teacher = model.to(device), teacher
         if teacher is not None:
             teacher.to(device).eval()
+        devices.share_(model)  # what was cut on several devices differs by rounding
         self.data, self.device, self.optimizer = data, device, optimizer
         self.asked = config
         self.config, notes = completed(config, len(data.train))
@@ -104,9 +105,12 @@ class Run:
         """Train, and once more by a lower rate where one that we chose diverges."""
         check = self._sample(self.data.search_val)
         self._test = self._sample(self.data.test)
-        start = Candidate.of("pruned", self.model, check.score(self.model))
+        start = Candidate.of("pruned", self.model, self._score(check, self.model))
         if self.config.epochs == 0 or total_steps(self.config, len(self.data.train)) == 0:
             return Finetuned((), "pruned", {"pruned": start.score.accuracy}, self.config)
+        self._check_alike(saved)
+        if self.devices.count > 1:
+            self.note(f"{self.devices.count} processes share each batch")
         if saved is not None:
             self._check(saved)
             self.config = FinetuneConfig.model_validate_json(saved["recipe"])
@@ -114,7 +118,11 @@ class Run:
             for text in self._notes:
                 self.note(text)
             if self.config.lr is None:
-                lr, why = try_rates(self.model, self.data, self.config, self.device, self._trainer)
+                lr, why = try_rates(
+                    *(self.model, self.data, self.config, self.device),
+                    make_trainer=self._trainer,
+                    score=self._score,
+                )
                 self.note(why)
                 self.config = self.config.model_copy(update={"lr": lr})
         for retries in range(_RETRIES + 1):
@@ -170,9 +178,9 @@ class Run:
         means = trainer.run_epoch(self.on_step, pause)
         trained = time.perf_counter() - started
         average = trainer.average.module if trainer.average is not None else None
-        raw = check.score(self.model)
-        averaged = check.score(average) if average is not None else None
-        kept = self.model
+        raw = self._score(check, trainer.model)
+        averaged = self._score(check, average) if average is not None else None
+        kept = trainer.model
         if average is not None and averaged is not None and averaged > raw:
             kept = average
         images = len(self.data.train) * (trainer.done - before) / trainer.epoch_steps
@@ -194,10 +202,11 @@ class Run:
         self, trainer: Trainer, history: list[Epoch], check: Sample, others: list[Candidate]
     ) -> Finetuned:
         """The best of all that may be kept, in ``self.model``."""
-        candidates = [*others, Candidate.of("last", self.model, check.score(self.model))]
+        last = Candidate.of("last", trainer.model, self._score(check, trainer.model))
+        candidates = [*others, last]
         if trainer.average is not None:
             network = trainer.average.module
-            candidates.append(Candidate.of("ema", network, check.score(network)))
+            candidates.append(Candidate.of("ema", network, self._score(check, network)))
         chosen = best(candidates)
         self.model.load_state_dict(chosen.state)
         accuracies: dict[Kept, float] = {one.name: one.score.accuracy for one in candidates}
@@ -224,6 +233,11 @@ class Run:
             self.data, split, config.check_images, _SAMPLE_SEED, self.device, config.precision
         )
 
+    def _score(self, sample: Sample, model: nn.Module) -> Score:
+        """The first process's: in others rounding may differ, and decisions must not."""
+        found = sample.score(model)
+        return Score(*self.devices.agreed(found.accuracy, found.minus_cross_entropy))
+
     def _patience_ends(self, history: list[Epoch]) -> bool:
         patience = self.config.patience
         if patience is None or len(history) <= patience:
@@ -233,9 +247,9 @@ class Run:
 
     def _better(self, top: Candidate | None, trainer: Trainer, check: Sample) -> Candidate:
         """The best of the epochs so far."""
-        networks = [self.model] + ([trainer.average.module] if trainer.average else [])
+        networks = [trainer.model] + ([trainer.average.module] if trainer.average else [])
         score, network = max(
-            ((check.score(one), one) for one in networks), key=lambda found: found[0]
+            ((self._score(check, one), one) for one in networks), key=lambda found: found[0]
         )
         better = top is None or score > top.score
         return Candidate.of("best", network, score) if better or top is None else top
@@ -252,6 +266,14 @@ class Run:
             if top is None
             else {"score": [*asdict(top.score).values()], "state": dict(top.state)},
         }
+
+    def _check_alike(self, saved: Saved | None) -> None:
+        done = -1 if saved is None else saved["done"]
+        if self.devices.agreed(done) != (done,):
+            raise RunError(
+                "the processes do not see the same checkpoints; the run folder has to be one that "
+                "all of them read"
+            )
 
     def _check(self, saved: Saved) -> None:
         if saved["begun"] != self._begun:

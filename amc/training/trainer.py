@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from amc.compute.precision import autocast_for, to_channels_last
 from amc.config import FinetuneConfig
-from amc.errors import EvaluationError
+from amc.errors import ConfigError, EvaluationError
 from amc.task import Step
 from amc.training.augmentation import Augmentation, Mixing
 from amc.training.checkpoint import State
@@ -37,7 +37,10 @@ class Trainer:
         teacher: on the same device, in eval mode; None: labels alone.
         device: of all of them.
         make: the user's optimizer, in the place of the recipe's.
-        devices: other processes that share the work.
+        devices: other processes that share the work. On GPUs ``self.model`` is then a copy of
+            ``model`` (:meth:`Devices.synchronised`).
+
+    Raises :class:`ConfigError` where batches are too small for so many processes.
     """
 
     def __init__(
@@ -51,12 +54,13 @@ class Trainer:
         make: MakeOptimizer | None = None,
         devices: Devices | None = None,
     ) -> None:
-        self.model = model
+        self.devices = devices or Devices()
+        self.model = model = self.devices.synchronised(model)
         self.config = config
         self.data = data
         self.device = device
-        self.devices = devices or Devices()
         self.epoch_steps = epoch_steps(config, len(data.train))
+        self._check_parts()
         self.steps = total_steps(config, len(data.train))
         self.done = 0
         # The average first: a copy must not have the hooks of what follows.
@@ -70,9 +74,7 @@ class Trainer:
         learners = [model] if self._teaching is None else [model, self._teaching]
         self.optimizer = make_optimizer(learners, config, make)
         self.schedule = make_schedule(self.optimizer, config, self.steps, self.epoch_steps)
-        self._called = self.devices.wrap(model)
-        if config.compile:
-            self._called = torch.compile(self._called)  # type: ignore[assignment]
+        self._called = torch.compile(model) if config.compile else model
         self.generator = torch.Generator().manual_seed(config.seed)
         self._augment = Augmentation(data, config.augment)
         self._mix = Mixing(config.mix, len(data.classes))
@@ -117,6 +119,9 @@ class Trainer:
             on_step(self._report(checked))
             if self.done < last:
                 on_pause()
+        # Of statistics that each process has of its part, the first one's count.
+        for network in [self.model] + ([self.average] if self.average is not None else []):
+            self.devices.share_(network)
         return self._means()
 
     def close(self) -> None:
@@ -168,10 +173,13 @@ class Trainer:
     def _step(self, batch: Split, indices: Tensor, part: slice, epoch: int) -> None:
         """One update, and the average after it. A batch of which too little could be read is left
         out."""
-        if len(batch) < 2:
-            self.schedule.step()
-            return
-        whole = len(indices)
+        weight, whole = len(batch), len(indices)
+        if weight < 2:
+            if self.devices.count == 1:
+                self.schedule.step()
+                return
+            batch, weight = self._black(), 0  # the others wait for this one
+        self.devices.draw_apart(self.config.seed, self.done)
         changed = self._augment(
             batch.images.to(self.device),
             self.generator,
@@ -186,9 +194,10 @@ class Trainer:
         losses, logits = self._losses(images, targets)
         loss = self._weighted(losses)
         self.optimizer.zero_grad(set_to_none=True)
-        share = self.devices.scale(part, whole)
-        self._scaler.scale(loss * share).backward()
-        self._share_taught()
+        self._scaler.scale(loss).backward()
+        accuracy = (logits.argmax(1) == labels).float().mean()
+        told = {**losses, "loss": loss, "accuracy": accuracy}
+        told = self.devices.averaged(self.optimizer, told, weight)
         if self.config.clip_norm is not None:
             self._scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
@@ -198,16 +207,20 @@ class Trainer:
         self.schedule.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
-        accuracy = (logits.argmax(1) == labels).float().mean()
-        self._add({**losses, "loss": loss, "accuracy": accuracy}, share)
+        self._add(told)
 
-    def _share_taught(self) -> None:
-        """Average the gradients of what is learned beside the model over all processes."""
-        if self._teaching is None or self.devices.count == 1:
-            return
-        for parameter in self._teaching.parameters():
-            if parameter.grad is not None:
-                parameter.grad = self.devices.total(parameter.grad) / self.devices.count
+    def _black(self) -> Split:
+        shape = self.data.example(2).shape
+        return Split(torch.zeros(shape, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
+
+    def _check_parts(self) -> None:
+        """BatchNorm needs two images at least."""
+        images, count = len(self.data.train) // self.epoch_steps, self.devices.count
+        if count > 1 and images < 2 * count:
+            raise ConfigError(
+                f"batches of {images} images are too small for {count} processes, each of which "
+                f"needs two; start fewer, or give a larger --batch-size"
+            )
 
     def _losses(self, images: Tensor, targets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Each part of the loss, before its weight, and the logits (N, classes)."""
@@ -248,20 +261,17 @@ class Trainer:
 
     # -- what is told ----------------------------------------------------------------------------
 
-    def _add(self, values: Mapping[str, Tensor], share: float) -> None:
+    def _add(self, values: Mapping[str, Tensor]) -> None:
         for name, one in values.items():
-            value = one.detach() * share
+            value = one.detach()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._sums["steps"] = self._sums.get("steps", torch.zeros(())) + 1
 
     def _means(self) -> dict[str, float]:
-        """Of the steps since the epoch began, over all processes."""
+        """Of the steps since the epoch began."""
         sums = dict(self._sums)
         steps = max(float(sums.pop("steps", torch.zeros(()))), 1.0)
-        return {
-            name: float(self.devices.total(value) / (steps * self.devices.count))
-            for name, value in sums.items()
-        }
+        return {name: float(value / steps) for name, value in sums.items()}
 
     def _report(self, checked: bool) -> Step:
         lr = self.last_lr

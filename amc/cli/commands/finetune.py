@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
+import os
+import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,11 +17,14 @@ from amc.cli.commands.shared import console, print_notes, recover_plan, set_thre
 from amc.cli.from_settings import is_typed, settings_command
 from amc.cli.given import Given
 from amc.config import FinetuneConfig, SearchConfig
-from amc.errors import ConfigError
+from amc.errors import AMCError, ConfigError
 from amc.utils.options import RUN
 
 if TYPE_CHECKING:
     from amc.records.run_folder import RunFolder
+    from amc.training.devices import Devices
+
+_PATIENCE_SECONDS = 10
 
 
 @settings_command(SearchConfig)
@@ -51,17 +55,57 @@ def finetune(
 
         amc finetune runs/NAME --resume
 
-    On several GPUs (pip install amc-agent[distributed]):
+    On several GPUs, or CPU processes (pip install amc-agent[distributed]):
 
-        accelerate launch -m amc finetune runs/NAME
+        accelerate launch --multi_gpu -m amc finetune runs/NAME
+
+        torchrun --nproc-per-node 2 -m amc finetune runs/NAME
     """
-    from amc.pipeline.opening import check_recipe, choose, open_task
-    from amc.records.run_folder import RunFolder
     from amc.training.devices import devices
 
     set_threads(given["threads"])
-    folder = choose(RunFolder.open(run), budget)
-    recipe = _recipe(context, given, folder, resume=resume)
+    with _one_voice():
+        team = devices()
+        folder = _chosen(run, budget, team)
+        recipe = _recipe(context, given, folder, resume=resume)
+        _check_typed(recipe, given, folder, allow_factory)
+        _finetune(folder, recipe, team, resume=resume, allow_factory=allow_factory)
+        team.close()
+
+
+def _finetune(
+    folder: RunFolder, recipe: FinetuneConfig, team: Devices, *, resume: bool, allow_factory: bool
+) -> None:
+    from amc.pipeline.opening import open_task
+    from amc.pipeline.recovery import follow
+    from amc.pruning.plan import Plan
+
+    task = open_task(folder, device=team.device, allow_factory=allow_factory, progress=team.first)
+    if team.first:
+        print_notes(task)
+        recover_plan(task, folder, recipe, resume=resume)
+    else:
+        follow(task, Plan.load(folder.plan), recipe, folder, resume=resume)
+
+
+def _chosen(run: Path, budget: list[str], team: Devices) -> RunFolder:
+    """The folder of the plan: made by the first process, before the others look for it."""
+    from amc.pipeline.opening import choose, chosen_folder
+    from amc.records.run_folder import RunFolder
+
+    folder = RunFolder.open(run)
+    if team.first:
+        folder = choose(folder, budget)
+    team.wait()
+    return folder if team.first else chosen_folder(folder, budget)
+
+
+def _check_typed(
+    recipe: FinetuneConfig, given: Given, folder: RunFolder, allow_factory: bool
+) -> None:
+    """Python files that nobody typed, but ``folder`` names, are only run where that is allowed."""
+    from amc.pipeline.opening import check_recipe
+
     typed = given.typed.keys()
     recorded = recipe.model_copy(
         update={
@@ -71,14 +115,6 @@ def finetune(
         }
     )
     check_recipe(recorded, folder.config, allow_factory)
-    team = devices()
-    with _own_folder(folder, first=team.first) as writable:
-        console.quiet = not team.first
-        task = open_task(
-            folder, device=team.device, allow_factory=allow_factory, progress=team.first
-        )
-        print_notes(task)
-        recover_plan(task, writable, recipe, resume=resume, quiet=not team.first)
 
 
 def _recipe(
@@ -118,15 +154,19 @@ def _recipe(
 
 
 @contextlib.contextmanager
-def _own_folder(folder: RunFolder, *, first: bool) -> Iterator[RunFolder]:
-    """``folder`` for the first of several processes; for the others a copy that is thrown away.
-
-    The copy has the checkpoints, too: all processes go on from the same one.
-    """
+def _one_voice() -> Iterator[None]:
+    """Of several processes only the first prints; what goes wrong in another one alone is told
+    after a while, in which the launcher ends it where the first has failed as well."""
+    first = os.environ.get("RANK", "0") == "0"
     if first:
-        yield folder
+        yield
         return
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / folder.path.name
-        shutil.copytree(folder.path, path)
-        yield type(folder)(path)
+    console.quiet = True
+    warnings.simplefilter("ignore")
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except AMCError:
+        time.sleep(_PATIENCE_SECONDS)
+        raise

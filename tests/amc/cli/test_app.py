@@ -73,6 +73,12 @@ def test_what_a_user_gets_wrong_is_one_line(monkeypatch, capsys, tmp_path, argum
     assert "Traceback" not in error
 
 
+def test_brackets_are_no_markup(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    _, _, error = run(monkeypatch, capsys, "inspect", "timm:resnet18")
+    assert "pip install amc-agent[timm]" in error
+
+
 def test_debug_shows_the_traceback(monkeypatch, capsys):
     _, _, error = run(monkeypatch, capsys, "--debug", "inspect", "amc:resnet21")
     assert "Traceback" in error

@@ -159,7 +159,7 @@ def test_a_rate_that_was_asked_for_and_diverges_is_an_error(few: ImageData) -> N
 def test_a_rate_of_ours_that_diverges_is_lowered(
     few: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "try_rates", lambda *_: (1e30, "drawn from a hat"))
+    monkeypatch.setattr(module, "try_rates", lambda *_, **__: (1e30, "drawn from a hat"))
     monkeypatch.setattr(module, "_RETRY_FACTOR", 1e-32)
     notes: list[str] = []
     config = FinetuneConfig(epochs=2, warmup_epochs=0, batch_size=20)

@@ -25,9 +25,9 @@ HELD_OUT = 0.1
 """Search-val images for each training image: as a user has them by default."""
 TEST = 1000
 NOISE = {
-    "gratings": (0.25, 0.35, 0.5),
-    "shapes": (0.25, 0.4, 0.55),
-    "blobs": (0.3, 0.5, 0.7),
+    "gratings": (0.25, 0.3, 0.35),
+    "shapes": (0.25, 0.35, 0.4),
+    "blobs": (0.3, 0.35, 0.35),
 }
 """Standard deviation of the noise, for each of :data:`SIZES`."""
 

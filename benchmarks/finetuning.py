@@ -250,12 +250,22 @@ def _table(lines: Lines, epochs: int) -> Table:
         f"{first['training_images']:,} images: test accuracy, % (the checkpoint: "
         f"{100 * first['test_dense']:.2f})"
     )
-    headings = ("before", "after", "minus dense trained on", "minus checkpoint", "rate", "kept", "s")
+    headings = (
+        "before",
+        "after",
+        "minus dense trained on",
+        "minus checkpoint",
+        "rate",
+        "kept",
+        "s",
+    )
     for heading in ("arm", "MACs", "seeds", *headings):
         table.add_column(heading, justify="right")
     dense = {x["seed"]: x for x in lines if x["arm"] == "dense" and x["epochs"] == epochs}
     for arm in ARMS:
-        of_arm = [x for x in lines if x["arm"] == arm and (arm == "narrow" or x["epochs"] == epochs)]
+        of_arm = [
+            x for x in lines if x["arm"] == arm and (arm == "narrow" or x["epochs"] == epochs)
+        ]
         for spent in sorted({x["epochs"] for x in of_arm}):
             group = [x for x in of_arm if x["epochs"] == spent]
             name = arm if spent == epochs else f"{arm}, {spent} epochs"
@@ -265,7 +275,9 @@ def _table(lines: Lines, epochs: int) -> Table:
 
 def _row(group: Lines, dense: dict[int, dict[str, Any]]) -> list[str]:
     # A seed is a seed of the images' order, too: differences are taken seed by seed.
-    against = [x["test_after"] - dense[x["seed"]]["test_after"] for x in group if x["seed"] in dense]
+    against = [
+        x["test_after"] - dense[x["seed"]]["test_after"] for x in group if x["seed"] in dense
+    ]
     return [
         f"{group[0].get('macs_kept', group[0]['macs']):.1%}",
         str(len(group)),

@@ -79,12 +79,13 @@ def on_device(data: ImageData, device: str) -> ImageData:
     """``data`` with its images on a GPU, so that no batch is copied there; labels stay."""
     if not device.startswith("cuda"):
         return data
-    splits = {
-        name: Split(split.images.to(device), split.labels)
-        for name in ("train", "search_val", "test")
-        if isinstance(split := getattr(data, name), Split)
-    }
-    return replace(data, **splits)
+
+    def there(split: Images) -> Images:
+        return Split(split.images.to(device), split.labels) if isinstance(split, Split) else split
+
+    return replace(
+        data, train=there(data.train), search_val=there(data.search_val), test=there(data.test)
+    )
 
 
 def _few(split: Images, count: int | None) -> Images:

@@ -108,7 +108,9 @@ def _on_generated(
     spec = f"{Path(__file__).with_name('small_networks.py')}:{network}"
     name = f"{network}-{kind}-{size}"
     # Without BatchNorm a rate that others need ruins the network before it has begun.
-    rate: dict[str, Any] = {"optimizer": "adamw", "lr": 0.002} if network == "bare" else {"lr": 0.05}
+    rate: dict[str, Any] = (
+        {"optimizer": "adamw", "lr": 0.002} if network == "bare" else {"lr": 0.05}
+    )
     training = FinetuneConfig(epochs=DENSE_EPOCHS[size], distill_weight=0, seed=seed, **rate)
 
     def opened() -> tuple[Task, ImageData]:

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from common import RESULTS, add_images, append_line, data_config, read_lines
 from finetuning_common import (
     Lines,
@@ -141,8 +140,10 @@ def plans(
     for agent in OURS:
         if agent in arguments.criteria:
             episodes = arguments.episodes if agent == "expert" else 1
-            name = reference if episodes == 1 else reference.with_name(
-                f"{network}-{arguments.budget}-{agent}-{episodes}.json"
+            name = (
+                reference
+                if episodes == 1
+                else reference.with_name(f"{network}-{arguments.budget}-{agent}-{episodes}.json")
             )
             yield agent, _ours(task, name, arguments.budget, agent, episodes)
     for criterion in CRITERIA:
@@ -205,9 +206,7 @@ def _table(lines: Lines) -> Table:
     tuned = {n: statistics.fmean(x["test_after"] for x in group) for n, group in groups.items()}
     for name in sorted(groups, key=lambda name: -tuned[name]):
         group = groups[name]
-        against = [
-            x["test_after"] - reference[x["seed"]] for x in group if x["seed"] in reference
-        ]
+        against = [x["test_after"] - reference[x["seed"]] for x in group if x["seed"] in reference]
         table.add_row(
             _label(*name),
             f"{group[0]['macs']:.1%}",

@@ -21,17 +21,17 @@ from amc.vision.task import image_task
 RESULTS = Path(__file__).parent / "results"
 
 
-def add_inputs(parser: argparse.ArgumentParser) -> None:
+def add_inputs(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """The options that name network, weights and images."""
     parser.add_argument("--network", default="resnet20", help="one of amc's own, amc:NAME")
-    parser.add_argument("--weights", required=True)
-    add_images(parser)
+    parser.add_argument("--weights", required=required)
+    add_images(parser, required=required)
 
 
-def add_images(parser: argparse.ArgumentParser) -> None:
+def add_images(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """The options that name the images."""
-    parser.add_argument("--images", required=True, help="folder with train/ and test/")
-    parser.add_argument("--search-val", required=True, help="file of held-out training paths")
+    parser.add_argument("--images", required=required, help="folder with train/ and test/")
+    parser.add_argument("--search-val", required=required, help="file of held-out training paths")
 
 
 def data_config(arguments: argparse.Namespace) -> DataConfig:

@@ -6,7 +6,7 @@ place where one is needed, the zero-padded shortcut, keeps it in attributes of a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -53,7 +53,8 @@ class BasicBlock(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != planes:
             if shortcut == "A":
-                self.shortcut = PadShortcut(stride, planes // 4, planes // 4)
+                more = planes - inputs
+                self.shortcut = PadShortcut(stride, more // 2, more - more // 2)
             else:
                 self.shortcut = nn.Sequential(
                     nn.Conv2d(inputs, planes, 1, stride, bias=False), nn.BatchNorm2d(planes)
@@ -69,22 +70,31 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """CIFAR ResNet of depth 6 n + 2: three stages of n blocks, 16, 32 and 64 channels.
 
-    He et al., Deep Residual Learning for Image Recognition, CVPR 2016, section 4.2.
+    He et al., Deep Residual Learning for Image Recognition, CVPR 2016, section 4.2. Other
+    ``widths`` of the stages must not fall where the shortcut pads.
     """
 
     def __init__(
-        self, depth: int, num_classes: int = 10, shortcut: Shortcut = "A", in_channels: int = 3
+        self,
+        depth: int,
+        num_classes: int = 10,
+        shortcut: Shortcut = "A",
+        in_channels: int = 3,
+        widths: Sequence[int] = (16, 32, 64),
     ) -> None:
         super().__init__()
         if shortcut not in ("A", "B"):
             raise ModelError(f"shortcut {shortcut!r}: must be 'A' (zero padding) or 'B' (1x1 conv)")
-        self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
+        if len(widths) != 3 or min(widths) < 1 or (shortcut == "A" and sorted(widths) != [*widths]):
+            raise ModelError(f"widths {widths!r}: must be three, none smaller than the one before")
+        first, second, third = widths
+        self.conv1 = nn.Conv2d(in_channels, first, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(first)
         blocks = (depth - 2) // 6
-        self.layer1 = _stage(16, 16, blocks, 1, shortcut)
-        self.layer2 = _stage(16, 32, blocks, 2, shortcut)
-        self.layer3 = _stage(32, 64, blocks, 2, shortcut)
-        self.linear = nn.Linear(64, num_classes)
+        self.layer1 = _stage(first, first, blocks, 1, shortcut)
+        self.layer2 = _stage(first, second, blocks, 2, shortcut)
+        self.layer3 = _stage(second, third, blocks, 2, shortcut)
+        self.linear = nn.Linear(third, num_classes)
         kaiming_(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -237,4 +247,5 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v2": MobileNetV2,
     "smallcnn": SmallCNN,
 }
-"""Factories by name. All take ``num_classes`` and ``in_channels``; the ResNets ``shortcut`` too."""
+"""Factories by name. All take ``num_classes`` and ``in_channels``; the ResNets ``shortcut`` and
+``widths`` too."""

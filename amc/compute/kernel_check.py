@@ -46,13 +46,16 @@ def unsound(convolutions: Iterable[Convolution]) -> set[Convolution]:
     new = [each for key, each in wanted.items() if key not in verdicts]
     if new:
         found = try_out([each.samples() for each in new])
-        verdicts |= {json.dumps(asdict(e)): ok for e, ok in zip(new, found, strict=True)}
+        pairs = zip(new, found, strict=True)
+        verdicts |= {json.dumps(asdict(each)): ok for each, ok in pairs if ok is not None}
         _write(file, verdicts)
-    return {each for key, each in wanted.items() if not verdicts[key]}
+    return {each for key, each in wanted.items() if not verdicts.get(key)}
 
 
-def try_out(groups: Sequence[Sequence[Convolution]]) -> list[bool]:
-    """Whether each group is sound, in as many processes as groups are not, and one.
+def try_out(groups: Sequence[Sequence[Convolution]]) -> list[bool | None]:
+    """Whether each group is sound; None where no process can be started.
+
+    Takes one process, and one more for each group that is not.
 
     What a process found sound counts only if the process ended well: memory that one convolution
     corrupts may kill another one. Then the latter is condemned, and the rest is tried again.
@@ -63,7 +66,7 @@ def try_out(groups: Sequence[Sequence[Convolution]]) -> list[bool]:
         if ended_well:
             break
         if tried is None:  # the process did not even begin
-            return [False] * len(groups)
+            return [None if number in left else False for number in range(len(groups))]
         del left[tried]
     return [number in left for number in range(len(groups))]
 
@@ -71,7 +74,8 @@ def try_out(groups: Sequence[Sequence[Convolution]]) -> list[bool]:
 def _trial(groups: Sequence[Sequence[Convolution]]) -> tuple[int | None, bool]:
     """The last group that was begun, and whether the process ended well."""
     convolutions = [[asdict(each) for each in group] for group in groups]
-    limit_s = _START_S + kernel_trial.TIME_LIMIT_S * sum(map(len, groups))
+    # The program has a limit for each run; this one is for what it cannot end itself.
+    limit_s = _START_S + 20 * kernel_trial.TIME_LIMIT_S * sum(map(len, groups))
     # -P: the program's folder is no place to import from.
     command = [sys.executable, "-P", str(Path(kernel_trial.__file__))]
     try:

@@ -52,10 +52,10 @@ spec = importlib.util.spec_from_file_location("kernel_trial", {real!r})
 trial = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(trial)
 is_sound = trial.is_sound
-def act(fields, runs):
+def act(fields, runs, before_run):
     if fields["in_channels"] == 5:
         os.kill(os.getpid(), signal.SIGABRT)
-    return fields["in_channels"] != 6 and is_sound(fields, runs)
+    return fields["in_channels"] != 6 and is_sound(fields, runs, before_run)
 trial.is_sound = act
 trial.main()
 """
@@ -86,9 +86,13 @@ def test_memory_that_is_corrupted_unnoticed_is_not_taken_for_sound(monkeypatch):
     assert try_out(groups) == [True, False, False]
 
 
-def test_without_a_child_nothing_is_sound(tmp_path, monkeypatch):
-    monkeypatch.setattr(kernel_check.sys, "executable", str(tmp_path / "nothing"))
-    assert try_out([[convolution(3)]]) == [False]
+def test_without_a_child_nothing_is_taken_for_sound_or_kept(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(kernel_check.sys, "executable", str(tmp_path / "nothing"))
+        assert try_out([[convolution(3)]]) == [None]
+        assert unsound([convolution(3)]) == {convolution(3)}
+    monkeypatch.setattr(kernel_check, "try_out", lambda groups: [True] * len(groups))
+    assert unsound([convolution(3)]) == set()
 
 
 def test_results_are_compared():

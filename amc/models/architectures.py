@@ -70,8 +70,8 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """CIFAR ResNet of depth 6 n + 2: three stages of n blocks, 16, 32 and 64 channels.
 
-    He et al., Deep Residual Learning for Image Recognition, CVPR 2016, section 4.2. Other ``widths``
-    of the stages must not fall where the shortcut pads.
+    He et al., Deep Residual Learning for Image Recognition, CVPR 2016, section 4.2. Where the
+    shortcut pads, other ``widths`` of the stages must not fall.
     """
 
     def __init__(

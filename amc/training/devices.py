@@ -75,9 +75,7 @@ class SeveralDevices(Devices):
 
     def synchronised(self, model: nn.Module) -> nn.Module:
         """On GPUs, a copy with synchronised BatchNorm."""
-        if str(self.device).startswith(
-            "cuda"
-        ):  # there is none for CPUs: each has its own statistics
+        if str(self.device).startswith("cuda"):  # there is none for CPUs: each has its own statistics
             synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))
             return synchronised
         return model

@@ -76,8 +76,8 @@ class Story:
     """What happened to one finetuning."""
 
     kills: list[Kill] = field(default_factory=list)
-    steps: list[int | None] = field(default_factory=list)
-    """Of the newest checkpoint then; None: there was none."""
+    steps: list[int | str] = field(default_factory=list)
+    """Of the newest checkpoint then; ``none``, or ``all`` where the network had been saved."""
     begun: float = 0.0
     """When the last process wrote its first checkpoint, in seconds since 1970."""
     said: list[str] = field(default_factory=list)
@@ -197,9 +197,10 @@ def finish(
     while killed(arguments, command, folder, kill, story):
         story.kills.append(kill)
         left = unfinished(folder.finetuning)
-        story.steps.append(None if left is None else left.steps)
-        if folder.finetuned.exists() and left is None:
-            return  # it had ended, but for its report
+        ended = folder.finetuned.exists() and left is None
+        story.steps.append(left.steps if left is not None else "all" if ended else "none")
+        if ended:
+            return  # but for its report
         if left is None:
             refused = subprocess.run(
                 resuming, capture_output=True, text=True, env=_environment(arguments)
@@ -276,7 +277,7 @@ def report(path: Path) -> None:
         table.add_row(
             str(line["number"]),
             ", ".join(str(Kill(*kill)) for kill in line["kills"]),
-            ", ".join("none" if steps is None else str(steps) for steps in line["steps"]),
+            ", ".join(map(str, line["steps"])),
             "identical" if not line["different"] else f"{len(line['different'])} tensors differ",
             "; ".join(line["said"]),
         )

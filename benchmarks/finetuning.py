@@ -11,7 +11,8 @@ ResNet-20 at half the MACs, with the plan of ``--plan`` or the reference plan. T
 - ``narrow``: no pruning: a ResNet-20 that is so much narrower that it has at most as many MACs,
   from random weights, with the same teacher and recipe, for ``--narrow-epochs``.
 
-A line for each arm and seed in ``results/finetuning.jsonl``; those that are there are not done again.
+A line for each arm and seed in ``results/finetuning.jsonl``; those that are there are not done
+again.
 
     python benchmarks/finetuning.py --weights W --images DIR --search-val FILE --epochs 15
 """
@@ -38,6 +39,7 @@ from finetuning_common import (
     on_device,
     parse_or_report,
     percent,
+    plan_file,
     planned,
     right,
 )
@@ -48,7 +50,6 @@ from torch import nn
 
 from amc.config import FinetuneConfig
 from amc.models.factory import build_model
-from amc.models.weights import tensors_sha256
 from amc.pruning.apply import apply_plan
 from amc.pruning.plan import Plan
 from amc.task import Task
@@ -119,9 +120,8 @@ def opened(arguments: argparse.Namespace) -> Bench:
     )
     data = on_device(data, arguments.device)
     task = image_task(configs(arguments)[0], data, device=arguments.device)
-    budget = arguments.budget.replace("=", "")
-    file = arguments.plan or arguments.work / f"{arguments.network}-{budget}-reference.json"
-    plan, _ = planned(task, file, arguments.budget)
+    file = plan_file(arguments.work, arguments.network, task, arguments.budget)
+    plan, _ = planned(task, arguments.plan or file, arguments.budget)
     test_dense = float(right(task.model, data, data.test, arguments.device).mean())
     return Bench(arguments, task, data, plan, test_dense)
 
@@ -209,8 +209,8 @@ def _in_stages(bench: Bench, recipe: FinetuneConfig) -> dict[str, Any] | None:
     from amc.pipeline.search import make_config
 
     stages = importlib.import_module(STAGES)
-    name = f"stages-{tensors_sha256({'images': bench.data.train.labels})[:8]}"
-    path = bench.arguments.work / f"{name}-{recipe.epochs}-seed{recipe.seed}"
+    name = f"stages-{len(bench.data.train)}-{recipe.epochs}-{recipe.batch_size}-{recipe.seed}"
+    path = bench.arguments.work / name
     config = make_config(
         bench.arguments.budget,
         **{"model": bench.task.config, "agent": "reference", "episodes": recipe.stages},
@@ -250,16 +250,11 @@ def _table(lines: Lines, epochs: int) -> Table:
         f"{first['training_images']:,} images: test accuracy, % (the checkpoint: "
         f"{100 * first['test_dense']:.2f})"
     )
-    headings = (
-        "before",
-        "after",
-        "minus dense trained on",
-        "minus checkpoint",
-        "rate",
-        "kept",
-        "s",
-    )
-    for heading in ("arm", "MACs", "seeds", *headings):
+    differences = ("minus dense trained on", "minus checkpoint")
+    for heading in (
+        *("arm", "MACs", "seeds", "before", "after", *differences),
+        *("rate", "kept", "seconds"),
+    ):
         table.add_column(heading, justify="right")
     dense = {x["seed"]: x for x in lines if x["arm"] == "dense" and x["epochs"] == epochs}
     for arm in ARMS:

@@ -98,6 +98,14 @@ def _few(split: Images, count: int | None) -> Images:
 # -- plans ---------------------------------------------------------------------------------------
 
 
+def plan_file(
+    work: Path, name: str, task: Task, budget: str, agent: str = "reference", episodes: int = 1
+) -> Path:
+    """Where a plan is kept: other images may give another one."""
+    images = task.data_sha256()[:8] if task.data_sha256 is not None else "own"
+    return work / f"{name}-{budget.replace('=', '')}-{agent}-{episodes}-{images}.json"
+
+
 def planned(
     task: Task, path: Path, budget: str, *, agent: str = "reference", episodes: int = 1
 ) -> tuple[Plan, float]:

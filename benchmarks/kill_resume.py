@@ -56,6 +56,10 @@ class Kill(NamedTuple):
     """Counted from the first checkpoint that it writes, or from its start."""
     seconds: float
 
+    def earlier(self) -> Kill:
+        """At two thirds of the time."""
+        return Kill(self.training, 2 / 3 * self.seconds)
+
     def __str__(self) -> str:
         return f"{self.seconds:.1f} {'of training' if self.training else 'from the start'}"
 
@@ -72,8 +76,8 @@ class Story:
     """What happened to one finetuning."""
 
     kills: list[Kill] = field(default_factory=list)
-    steps: list[int | None] = field(default_factory=list)
-    """Of the newest checkpoint then; None: there was none."""
+    steps: list[int | str] = field(default_factory=list)
+    """Of the newest checkpoint then; ``none``, or ``all`` where the network had been saved."""
     begun: float = 0.0
     """When the last process wrote its first checkpoint, in seconds since 1970."""
     said: list[str] = field(default_factory=list)
@@ -91,9 +95,8 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     run = made_once(arguments, work)
     whole, times = uninterrupted(arguments, run, work)
-    done = {
-        (x["number"], x["times"], x["seed"], x["epochs"]) for x in read_lines(arguments.results)
-    }
+    names = ("number", "times", "seed", "epochs")
+    done = {tuple(x[name] for name in names) for x in read_lines(arguments.results)}
     for number, kill in enumerate(first_kills(arguments.times, arguments.seed, times)):
         key = {"number": number, "times": arguments.times, "seed": arguments.seed}
         key |= {"epochs": arguments.epochs}
@@ -101,11 +104,14 @@ def main() -> None:
             continue
         story, copy = Story(), work / f"killed-{number}"
         random = np.random.default_rng((arguments.seed, number))
-        finish(arguments, run, copy, story, kill, times, random)
+        while not story.kills and not story.said:
+            finish(arguments, run, copy, story, kill, times, random)
+            kill = kill.earlier()  # it may have ended before
         different = differing(RunFolder(copy).finetuned, whole)
         if RunFolder(copy).finetuning.exists():
             story.said.append("its checkpoints are left")
-        line = {**key, **vars(story), "different": different, "seconds": list(times)}
+        line = {**key, **vars(story), "different": different, "seconds": times}
+        del line["begun"]
         append_line(arguments.results, line)
         print(
             f"{number}: killed after {', '.join(map(str, story.kills))}: "
@@ -132,8 +138,8 @@ def made_once(arguments: argparse.Namespace, work: Path) -> Path:
         task = image_task(train_dense(work, seed=0), DEMO_DATA, progress=False)
         recipe = FinetuneConfig(epochs=arguments.epochs, checkpoint_minutes=_EVERY_STEP)
         shutil.rmtree(draft, ignore_errors=True)
-        given = {"agent": "reference", "episodes": 1, "data": DEMO_DATA, "finetune": recipe}
-        search(task, "flops=0.5", run=draft, **given)
+        given: dict[str, Any] = {"agent": "reference", "episodes": 1, "data": DEMO_DATA}
+        search(task, "flops=0.5", run=draft, finetune=recipe, **given)
         draft.rename(run)
     return run
 
@@ -191,9 +197,10 @@ def finish(
     while killed(arguments, command, folder, kill, story):
         story.kills.append(kill)
         left = unfinished(folder.finetuning)
-        story.steps.append(None if left is None else left.steps)
-        if folder.finetuned.exists() and left is None:
-            return  # it had ended, but for its report
+        ended = folder.finetuned.exists() and left is None
+        story.steps.append(left.steps if left is not None else "all" if ended else "none")
+        if ended:
+            return  # but for its report
         if left is None:
             refused = subprocess.run(
                 resuming, capture_output=True, text=True, env=_environment(arguments)
@@ -269,8 +276,8 @@ def report(path: Path) -> None:
     for line in sorted(lines, key=_first_kill):
         table.add_row(
             str(line["number"]),
-            ", ".join(str(Kill(*kill)) for kill in line["kills"]) or "ended before",
-            ", ".join("none" if steps is None else str(steps) for steps in line["steps"]),
+            ", ".join(str(Kill(*kill)) for kill in line["kills"]),
+            ", ".join(map(str, line["steps"])),
             "identical" if not line["different"] else f"{len(line['different'])} tensors differ",
             "; ".join(line["said"]),
         )
@@ -281,7 +288,7 @@ def report(path: Path) -> None:
 
 
 def _first_kill(line: dict[str, Any]) -> list[Any]:
-    return line["kills"][0] if line["kills"] else [True, math.inf]
+    return list(line["kills"][:1])
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 Small networks (plain, without BatchNorm, residual) on 200, 600 and 2,000 generated images of three
 kinds, ``amc:smallcnn`` on the digits, and, where ``--weights`` are given, ResNet-20 on a part of
 CIFAR-10 with a short training. Each dense network is trained once by the project's own
-``finetune``, pruned to 30%, 50% and 70% of its MACs by the reference plan, and finetuned. Search-val
-and test accuracy before and after are lines of ``results/never-worse.jsonl``; those that are there
-are not done again.
+``finetune``, pruned to 30%, 50% and 70% of its MACs by the reference plan, and finetuned.
+Search-val and test accuracy before and after are lines of ``results/never-worse.jsonl``; those that
+are there are not done again.
 
     python benchmarks/never_worse.py --weights W --images DIR --search-val FILE
 """
@@ -21,7 +21,16 @@ from typing import Any
 
 import torch
 from common import RESULTS, add_inputs, append_line, configs, data_config, read_lines
-from finetuning_common import Lines, fewer, finetuned, parse_or_report, percent, planned, right
+from finetuning_common import (
+    Lines,
+    fewer,
+    finetuned,
+    parse_or_report,
+    percent,
+    plan_file,
+    planned,
+    right,
+)
 from generated_images import KINDS, SIZES, generated
 from rich.console import Console
 from rich.table import Table
@@ -70,14 +79,16 @@ def main() -> None:
         task, data = case.open()
         dense = float(right(task.model, data, data.test, arguments.device).mean())
         for budget in missing:
-            plan_file = arguments.work / f"{case.name}-seed{case.seed}-{budget}.json"
-            plan, _ = planned(task, plan_file, f"flops={budget}")
+            name = f"{case.name}-seed{case.seed}"
+            kept_in = plan_file(arguments.work, name, task, f"flops={budget}")
+            plan, _ = planned(task, kept_in, f"flops={budget}")
             key = {"case": case.name, "family": case.family, "seed": case.seed, "budget": budget}
             outcome = finetuned(
                 task, data, apply_plan(plan, task).model, case.recipe, arguments.device
             )
-            append_line(arguments.results, {**key, "dense_test": dense, **outcome})
-            print(_told({**key, "dense_test": dense, **outcome}), flush=True)
+            line = {**key, "dense_test": dense, **outcome}
+            append_line(arguments.results, line)
+            print(_told(line), flush=True)
     report(arguments.results)
 
 

@@ -32,6 +32,7 @@ from finetuning_common import (
     on_device,
     parse_or_report,
     percent,
+    plan_file,
     planned,
     right,
 )
@@ -136,16 +137,13 @@ def plans(
     arguments: argparse.Namespace, network: str, task: Task
 ) -> Iterator[tuple[str, Callable[[], Pruned | None]]]:
     """By name, what makes each pruned network."""
-    reference: Path = arguments.work / f"{network}-{arguments.budget}-reference.json"
+    work, budget = arguments.work, arguments.budget
+    reference = plan_file(work, network, task, budget)
     for agent in OURS:
         if agent in arguments.criteria:
             episodes = arguments.episodes if agent == "expert" else 1
-            name = (
-                reference
-                if episodes == 1
-                else reference.with_name(f"{network}-{arguments.budget}-{agent}-{episodes}.json")
-            )
-            yield agent, _ours(task, name, arguments.budget, agent, episodes)
+            path = plan_file(work, network, task, budget, agent, episodes)
+            yield agent, _ours(task, path, budget, agent, episodes)
     for criterion in CRITERIA:
         if criterion in arguments.criteria:
             for scope in SCOPES:

@@ -86,7 +86,8 @@ def finetune(
     # Every process reads what the first one wrote.
     saved = Checkpoints(folder, training.note).load() if resume else None
     writing = folder is not None and training.devices.first
-    safe = safe or (folder is not None and saved is not None and training.died_natively(folder))
+    if folder is not None and saved is not None:
+        safe = safe or bool(saved["safe"]) or training.died_natively(folder)
     safe = bool(training.devices.agreed(safe)[0])  # where the first one trains, its record begins
     with contextlib.ExitStack() as stack:
         if writing and folder is not None:

@@ -60,11 +60,13 @@ class Run:
         self.config, notes = completed(config, len(data.train))
         self.on_epoch, self.on_step, self.note = on_epoch, on_step, note
         self._notes = notes
+        self._safe = False
         self._begun = tensors_sha256(model.state_dict())
 
     @contextlib.contextmanager
     def ready(self, safe: bool) -> Iterator[None]:
         """Layout and random numbers, and as they were afterwards."""
+        self._safe = safe
         images = to_channels_last(self.data.example(2).to(self.device))
         bf16 = {"bf16": True, "auto": None}.get(self.config.precision, False)
         cuda = [self.device] if self.device.type == "cuda" else []
@@ -258,6 +260,7 @@ class Run:
 
     def _state(self, history: list[Epoch], top: Candidate | None) -> Saved:
         return {
+            "safe": self._safe,
             "begun": self._begun,
             "asked": self.asked.model_dump_json(),
             "recipe": self.config.model_dump_json(),

@@ -50,6 +50,16 @@ def test_resnet20_costs_what_its_shapes_say() -> None:
     assert macs(projected, torch.zeros(1, 3, 32, 32)) == expected + shortcuts
 
 
+def test_narrow_resnet20_costs_what_its_shapes_say() -> None:
+    a, b, c = 11, 23, 45  # by odd numbers of channels, so that zeros cannot be halved
+    stem, stage1 = 3 * a * 9 * 32 * 32, 6 * a * a * 9 * 32 * 32
+    stage2, stage3 = (a * b + 5 * b * b) * 9 * 16 * 16, (b * c + 5 * c * c) * 9 * 8 * 8
+    narrow = NETWORKS["resnet20"](widths=(a, b, c))
+    assert macs(narrow, torch.zeros(1, 3, 32, 32)) == stem + stage1 + stage2 + stage3 + c * 10
+    with pytest.raises(ModelError, match="widths"):
+        NETWORKS["resnet20"](widths=(16, 8, 64))
+
+
 def test_resnet_keys_are_those_of_the_published_checkpoints() -> None:
     names = {name.rsplit(".", 1)[0] for name in NETWORKS["resnet20"]().state_dict()}
     blocks = {

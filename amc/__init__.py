@@ -15,6 +15,7 @@ _HOME = {
     "Task": "amc.task",
     "VerificationError": "amc.errors",
     "apply_plan": "amc.pruning.apply",
+    "data_from": "amc.vision.sources.own",
     "export_onnx": "amc.export.formats",
     "export_pt2": "amc.export.formats",
     "find_units": "amc.pruning.find_units",

@@ -109,6 +109,9 @@ class Task:
     """Test accuracy, for the report only."""
     train: Train | None = None
     """Recovery training."""
+    check_recipe: Callable[[FinetuneConfig], None] | None = None
+    """Raises where a network of this task cannot be trained so: asked before a search, so that a
+    wrong teacher or a layer that is not there does not show when it is over."""
     validate: Callable[[nn.Module], float] | None = None
     """Accuracy on all search-val images that finetuning looks at, of the network as it is: nothing
     is recalibrated."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ from amc.task import Epoch, Finetuned, Step
 from amc.training.checkpoint import Checkpoints
 from amc.training.devices import Devices
 from amc.training.optimizer import MakeOptimizer
+from amc.training.recipe import completed
 from amc.training.run import Run
+from amc.training.trainer import Trainer
 from amc.vision.data import ImageData
 
 
@@ -96,6 +99,29 @@ def finetune(
                 stack.enter_context(crash_record(folder))
         stack.enter_context(training.ready(safe))
         return training.run(checkpoints, saved)
+
+
+def check_recipe(
+    model: nn.Module,
+    data: ImageData,
+    config: FinetuneConfig,
+    *,
+    teacher: nn.Module | None,
+    device: torch.device | str = "cpu",
+    optimizer: MakeOptimizer | None = None,
+) -> None:
+    """Raise what :func:`finetune` would raise before its first step; ``model`` stays as it is."""
+    asked, _ = completed(config, len(data.train))
+    asked = asked.model_copy(update={"lr": asked.lr or 0.1, "compile": False})
+    trainer = Trainer(
+        copy.deepcopy(model),
+        data,
+        asked,
+        teacher=teacher,
+        device=torch.device(device),
+        make=optimizer,
+    )
+    trainer.close()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ from amc.training.rate_trials import try_rates
 from amc.training.recipe import completed, total_steps
 from amc.training.selection import Candidate, Sample, Score, best
 from amc.training.trainer import Trainer
-from amc.vision.data import ImageData, Images
+from amc.vision.data import ImageData, Images, Split
 
 _RETRIES, _RETRY_FACTOR = 3, 1 / 3
 """How often a rate that we chose is lowered when training diverges, and by how much."""
@@ -55,7 +55,7 @@ class Run:
         if teacher is not None:
             teacher.to(device).eval()
         devices.share_(model)  # what was cut on several devices differs by rounding
-        self.data, self.device, self.optimizer = data, device, optimizer
+        self.data, self.device, self.optimizer = _on_device(data, device), device, optimizer
         self.asked = config
         self.config, notes = completed(config, len(data.train))
         self.on_epoch, self.on_step, self.note = on_epoch, on_step, note
@@ -293,6 +293,18 @@ class Run:
                 f"the finetuning to be resumed has another recipe ({', '.join(changed)}); give "
                 "the same, or finetune anew (without --resume)"
             )
+
+
+def _on_device(data: ImageData, device: torch.device) -> ImageData:
+    """``data`` with its training images on a GPU that has four times the memory for them: batches
+    are then taken, changed and trained on without waiting for the CPU."""
+    train = data.train
+    if device.type != "cuda" or not isinstance(train, Split):
+        return data
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    if 4 * train.images.nbytes > free_bytes:
+        return data
+    return replace(data, train=Split(train.images.to(device), train.labels))
 
 
 def _candidate(values: Saved | None) -> Candidate | None:

@@ -27,7 +27,7 @@ class Split:
 
     def take(self, indices: Tensor) -> Split:
         """The images at ``indices`` (M,), in that order."""
-        return Split(self.images[indices], self.labels[indices])
+        return Split(self.images[indices.to(self.images.device)], self.labels[indices])
 
     def batches(self, order: Iterable[Tensor]) -> Iterator[Split]:
         """The images at each of the indices in ``order``."""

@@ -17,7 +17,7 @@ from amc.models.teacher import teacher_model
 from amc.models.weights import tensors_sha256
 from amc.task import Epoch, Finetuned, Step, Task
 from amc.training.devices import devices
-from amc.training.finetune import finetune
+from amc.training.finetune import check_recipe, finetune
 from amc.training.optimizer import MakeOptimizer
 from amc.training.selection import Sample
 from amc.vision.checks import check_fit, check_task, dense_line
@@ -87,6 +87,11 @@ def image_task(
         with contiguous_layers(candidate, score.evaluator.contiguous):
             return looked_at().score(candidate).accuracy
 
+    def check_training(recipe: FinetuneConfig) -> None:
+        if recipe.epochs:
+            teacher = _teacher(recipe, dense, images) if recipe.distill_weight else None
+            check_recipe(dense, images, recipe, teacher=teacher, device=device, optimizer=optimizer)
+
     def train(
         small: nn.Module,
         recipe: FinetuneConfig,
@@ -122,6 +127,7 @@ def image_task(
             candidate, images, images.test, bf16=settings.bf16, device=device
         ),
         train=train,
+        check_recipe=check_training,
         validate=validate,
         calibration=ranking,
         loss=ranking.losses,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from amc.vision.data import ImageData, stratified_indices
+from amc.vision.data import ImageData, Split, stratified_indices
 
 IMAGES, BATCH = 512, 4
 """How many images a criterion sees, and how many of them share a loss: few, because what single
@@ -19,7 +20,7 @@ images say of a channel cancels out in the mean over many."""
 @dataclass(frozen=True)
 class TrainingImages:
     """Batches of augmented, normalised training images: the same ones however often they are asked
-    for, and in no memory until then."""
+    for; read once, when they are asked for first."""
 
     data: ImageData
     seed: int
@@ -36,11 +37,19 @@ class TrainingImages:
 
     def labelled(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and their labels, every class in proportion, in an order of their own."""
+        chosen, state = self._chosen
+        generator = torch.Generator()
+        generator.set_state(state)
+        for indices in torch.arange(len(chosen)).split(BATCH):
+            batch = chosen.take(indices)
+            images = self.data.normalise(self.data.augment(batch.images, generator))
+            yield images.to(self.device), batch.labels.to(self.device)
+
+    @cached_property
+    def _chosen(self) -> tuple[Split, Tensor]:
+        """The images as they are stored, and the generator's state after they were drawn."""
         generator = torch.Generator().manual_seed(self.seed)
         train = self.data.train
         chosen = stratified_indices(train.labels, min(IMAGES, len(train)), generator)
         chosen = chosen[torch.randperm(len(chosen), generator=generator)]
-        for indices in chosen.split(BATCH):
-            batch = train.take(indices)
-            images = self.data.normalise(self.data.augment(batch.images, generator))
-            yield images.to(self.device), batch.labels.to(self.device)
+        return train.take(chosen), generator.get_state()

@@ -204,6 +204,8 @@ def run_search(
     begin: dict[str, Any] = {"config": config, "start": start}
     given = {"resume": True, "episodes": episodes} if resume else begin
     print_notes(task)
+    if task.check_recipe is not None and config.finetune is not None and not resume:
+        task.check_recipe(config.finetune)  # before the search, not after it
     console.print(f"run folder  {path}   (watch it: tensorboard --logdir {path.parent})")
     try:
         if config.finetune is not None and config.finetune.stages > 1:

@@ -33,7 +33,9 @@ def task_of(dense: ModelConfig) -> Task:
 
 
 def config_of(dense: ModelConfig, budget: str = "flops=0.3", **settings: object) -> SearchConfig:
-    recipe = FinetuneConfig.parse({"epochs": 4, "lr": 0.02, "stages": 3, **settings})
+    recipe = FinetuneConfig.parse(
+        {"epochs": 4, "lr": 0.02, "stages": 3, "checkpoint_minutes": 1e-9, **settings}
+    )
     return make_config(
         budget,
         model=dense,

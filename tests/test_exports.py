@@ -20,6 +20,7 @@ NAMES = {
     "VerificationError",
     "__version__",
     "apply_plan",
+    "data_from",
     "export_onnx",
     "export_pt2",
     "find_units",

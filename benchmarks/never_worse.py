@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,8 +185,8 @@ def report(path: Path) -> None:
     lines = read_lines(path)
     table = Table(title=f"{len(lines)} finetunings with all defaults: test accuracy, %")
     for heading in (
-        *("case", "MACs", "runs", "dense", "pruned", "finetuned", "search-val lower"),
-        *("test lower by more than its error", "test higher", "weights kept"),
+        *("case", "MACs", "runs", "dense", "pruned", "finetuned", "gain"),
+        *("search-val lower", "test lower by > error", "test higher", "weights kept"),
     ):
         table.add_column(heading, justify="right")
     groups = dict.fromkeys((_group(line), line["budget"]) for line in lines)
@@ -193,7 +194,8 @@ def report(path: Path) -> None:
         group = [x for x in lines if (_group(x), x["budget"]) == (name, budget)]
         table.add_row(name, f"{budget:.0%}", *_row(group))
     table.add_section()
-    table.add_row("all", "", *_row(lines))
+    if lines:
+        table.add_row("all", "", *_row(lines))
     Console(width=150).print(table)
     for line in lines:
         if _lower_val(line) or _lower_test(line):
@@ -203,20 +205,21 @@ def report(path: Path) -> None:
 def _group(line: dict[str, Any]) -> str:
     """Generated images by how many they are."""
     size = line["case"].rpartition("-")[2]
-    return f"generated, {int(size):5,}" if line["family"] == "generated" else line["case"]
+    return f"{int(size):5,} images" if line["family"] == "generated" else line["case"]
 
 
 def _row(lines: Lines) -> list[str]:
+    means = ("dense_test", "test_before", "test_after")
     kept: dict[str, int] = {}
     for line in lines:
         kept[line["kept"]] = kept.get(line["kept"], 0) + 1
     return [
         str(len(lines)),
-        *(percent([x[k] for x in lines], ".1f") for k in ("dense_test", "test_before")),
-        percent([x["test_after"] for x in lines], ".1f"),
+        *(f"{100 * statistics.fmean(x[name] for x in lines):.1f}" for name in means),
+        percent([x["test_after"] - x["test_before"] for x in lines], "+.1f"),
         str(sum(map(_lower_val, lines))),
         str(sum(map(_lower_test, lines))),
-        f"{sum(x['test_after'] > x['test_before'] for x in lines)}",
+        f"{sum(x['test_after'] > x['test_before'] for x in lines) / len(lines):.0%}",
         ", ".join(f"{name} {count}" for name, count in sorted(kept.items())),
     ]
 

@@ -90,7 +90,7 @@ class FinetuneConfig(Settings):
     ] = Field((4.0,), min_length=1, max_length=2)
     """How much the teacher's logits are softened; two numbers: at the start and at the end, such
     as 10,2."""
-    stages: Annotated[int, Option("--stages", _TRAIN, TUNING)] = Field(1, ge=1)
+    stages: Annotated[int, Option("--stages", ("search",), TUNING)] = Field(1, ge=1)
     """Steps in which the network is pruned, each followed by a short finetuning."""
     checkpoint_minutes: float = Field(5.0, gt=0)
     """Minutes between two checkpoints within an epoch; there is one after every epoch."""

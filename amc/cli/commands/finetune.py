@@ -150,7 +150,8 @@ def _recipe(
         )
     recorded = folder.load_config().finetune
     table = recorded.model_dump() if recorded is not None and recorded.epochs else {}
-    return FinetuneConfig.parse({**table, **(given.settings().get("finetune") or {})})
+    # What was pruned in stages is trained as it is.
+    return FinetuneConfig.parse({**table, "stages": 1, **(given.settings().get("finetune") or {})})
 
 
 @contextlib.contextmanager

@@ -61,7 +61,7 @@ class Checkpoints:
         for slot, name in enumerate(_SLOTS):
             state = self._read(name)
             if state is not None:
-                found.append((state["done"], slot, state))
+                found.append(((state["attempt"], state["done"]), slot, state))
         if not found:
             return None
         _, slot, state = max(found, key=lambda one: one[0])

@@ -28,8 +28,8 @@ from amc.training.selection import Candidate, Sample, Score, best
 from amc.training.trainer import Trainer
 from amc.vision.data import ImageData, Images, Split
 
-_RETRIES, _RETRY_FACTOR = 3, 1 / 3
-"""How often a rate that we chose is lowered when training diverges, and by how much."""
+_ATTEMPTS, _RETRY_FACTOR = 3, 1 / 4
+"""Trainings by a rate that we chose, each lower than the one before, until one repairs anything."""
 _SAMPLE_SEED = 0
 """The images that are looked at are the same whatever seed a training has."""
 
@@ -61,6 +61,7 @@ class Run:
         self.on_epoch, self.on_step, self.note = on_epoch, on_step, note
         self._notes = notes
         self._safe = False
+        self._attempt = 0
         self._begun = tensors_sha256(model.state_dict())
 
     @contextlib.contextmanager
@@ -127,16 +128,23 @@ class Run:
                 )
                 self.note(why)
                 self.config = self.config.model_copy(update={"lr": lr})
-        for retries in range(_RETRIES + 1):
+        for self._attempt in range(saved["attempt"] if saved else 0, _ATTEMPTS):
+            last = self.asked.lr is not None or self._attempt == _ATTEMPTS - 1
             try:
-                return self._train(checkpoints, saved, check, start)
+                found = self._train(checkpoints, saved, check, start)
             except EvaluationError:
                 self.model.load_state_dict(start.state)
-                if self.asked.lr is not None or retries == _RETRIES:
+                if last:
                     raise
-                lr = (self.config.lr or 0.0) * _RETRY_FACTOR
-                self.note(f"training diverged; it begins again with learning rate {lr:.2g}")
-                self.config, saved = self.config.model_copy(update={"lr": lr}), None
+                what = "training diverged"
+            else:
+                trained = [found.accuracies[k] for k in found.accuracies if k != "pruned"]
+                if last or max(trained) >= start.score.accuracy:
+                    return found
+                what = "training ended worse than it began"
+            lr = (self.config.lr or 0.0) * _RETRY_FACTOR
+            self.note(f"{what}; it begins again with learning rate {lr:.2g}")
+            self.config, saved = self.config.model_copy(update={"lr": lr}), None
         raise AssertionError
 
     def _train(
@@ -260,6 +268,7 @@ class Run:
 
     def _state(self, history: list[Epoch], top: Candidate | None) -> Saved:
         return {
+            "attempt": self._attempt,
             "safe": self._safe,
             "begun": self._begun,
             "asked": self.asked.model_dump_json(),

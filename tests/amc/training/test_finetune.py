@@ -106,6 +106,19 @@ def test_a_student_learns_from_its_teacher_alone(digits: ImageData, trained: nn.
     assert same(before, trained.state_dict())
 
 
+def test_a_rate_of_ours_that_harms_is_lowered(
+    digits: ImageData, trained: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "try_rates", lambda *_, **__: (3.0, "drawn from a hat"))
+    monkeypatch.setattr(module, "_RETRY_FACTOR", 0.01)
+    model, notes = copy.deepcopy(trained), []
+    config = FinetuneConfig(epochs=2, batch_size=64)
+    found = finetune(model, digits, config, teacher=None, on_note=notes.append)
+    assert any("worse than it began; it begins again with" in n or "diverged" in n for n in notes)
+    assert (found.recipe.lr or 1) < 0.1
+    assert max(found.accuracies.values()) >= found.accuracies["pruned"]
+
+
 @pytest.mark.parametrize("lr", [None, 0.05, 2.0])
 def test_what_harms_is_not_kept(digits: ImageData, trained: nn.Module, lr: float | None) -> None:
     model = copy.deepcopy(trained)

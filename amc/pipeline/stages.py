@@ -26,6 +26,7 @@ from amc.pruning.checkpoint import load_model, save_model
 from amc.pruning.plan import Plan, UnitPlan
 from amc.records.results import Results
 from amc.records.run_folder import RunFolder
+from amc.reporting.report import write_report
 from amc.task import Epoch, Step, Task
 from amc.training.finetune import unfinished
 
@@ -169,6 +170,7 @@ def _searched(task: Task, folder: RunFolder, config: SearchConfig, tell: Listene
     begun = folder.config.is_file()
     given = {"resume": True} if begun else {"config": config}
     result = search(task, run=folder.path, **given, **vars(tell))
+    write_report(folder.path)
     return None if result.interrupted else result.plan
 
 

@@ -121,6 +121,8 @@ def _notes(run: Record) -> Html:
             )
     if 0 < done < asked and not _ends_by_itself(run.config.agent):
         notes.append(f"Stopped after {done} of {asked} episodes: the plan is the best of those.")
+    if _stages(run) > 1:
+        notes.append(f"Pruned in {_stages(run)} stages; each has a page of its own in stages/.")
     command = tag("code", shlex.join(["amc", "finetune", str(run.path)]))
     if done and run.results is None:
         missing = "Not measured yet: no test accuracy, no latency. "
@@ -206,6 +208,8 @@ def _front_section(run: Record, front: Front) -> Html:
 
 def _reproduce_section(run: Record) -> Html:
     recipe = _recipe(run.results) if run.results else run.config.finetune
+    if _stages(run) > 1:  # what was recorded last is the last stage's
+        recipe = run.config.finetune
     command = command_line(run.config, recipe)
     if command is None:
         again = tag("p", "This run was given Python objects: no command line describes it.")
@@ -227,6 +231,10 @@ def _reproduce_section(run: Record) -> Html:
             table([], rows, "pairs"),
         ),
     )
+
+
+def _stages(run: Record) -> int:
+    return run.config.finetune.stages if run.config.finetune is not None else 1
 
 
 def _recipe(results: Results) -> FinetuneConfig:

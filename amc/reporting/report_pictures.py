@@ -17,7 +17,9 @@ from amc.utils import formatting
 
 def pictures_section(run: Record) -> Html:
     """The pictures side by side; empty where there are none."""
-    parts = [*_search_figures(run), *_recovery_figures(run)] if run.episodes else []
+    tuned = run.results is not None and bool(run.results.epochs)
+    searched = _search_figures(run) if run.episodes else []  # in stages, the searches are elsewhere
+    parts = [*searched, *_recovery_figures(run)] if run.episodes or tuned else []
     if not parts:
         return Html("")
     return join(tag("h2", "How it got there"), tag("div", *parts, class_="grid"))

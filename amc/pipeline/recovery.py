@@ -101,7 +101,7 @@ def recover(
                 finetuned_epochs=len(trained.epochs),
                 preparation=seen,
             )
-        measured = _measured(networks, plan, task, folder)
+        measured = _measured(networks, plan, task, folder, results)
         told = {
             "epochs": trained.epochs,
             "recipe": trained.recipe,
@@ -164,6 +164,10 @@ def _episodes(folder: RunFolder) -> int:
     return len(read_log(folder.episodes).episodes) if folder.episodes.exists() else 0
 
 
+def _tested(task: Task, model: nn.Module) -> float | None:
+    return task.test(model) if task.test else None
+
+
 def _search_val(task: Task, model: nn.Module) -> float | None:
     """Of the network as it is, where the task can tell; otherwise as plans are scored."""
     if task.validate is not None:
@@ -173,12 +177,17 @@ def _search_val(task: Task, model: nn.Module) -> float | None:
 
 
 def _measured(
-    networks: dict[str, nn.Module], plan: Plan, task: Task, folder: RunFolder
+    networks: dict[str, nn.Module],
+    plan: Plan,
+    task: Task,
+    folder: RunFolder,
+    before: Results | None = None,
 ) -> dict[str, Any]:
     """The fields of :class:`Results` that say what the networks are, and how that was measured.
 
-    Their latencies are measured in turns, so that they compare: where the search bounded latency,
-    otherwise in the runtime that a user would most likely deploy.
+    Accuracies that ``before`` has are not measured again. Latencies are measured in turns, so that
+    they compare: where the search bounded latency, otherwise in the runtime that a user would most
+    likely deploy.
     """
     models, device = list(networks.values()), str(next(task.model.parameters()).device)
     config = folder.load_config() if folder.config.is_file() else None
@@ -191,20 +200,21 @@ def _measured(
         runtime, forwards = load_all(models, inputs, device=device)
     latencies = measure(forwards, time=runtime.time)
     clock, noise = judge(latencies, runtime.device)
-    rows = tuple(
-        Row(
+    rows = []
+    for (name, model), latency in zip(networks.items(), latencies, strict=True):
+        known = before.row(name) if before is not None else None
+        row = Row(
             name=name,
-            test_accuracy=task.test(model) if task.test else None,
-            search_val_accuracy=_search_val(task, model),
+            test_accuracy=known.test_accuracy if known else _tested(task, model),
+            search_val_accuracy=known.search_val_accuracy if known else _search_val(task, model),
             costs=plan.dense_costs if name == "dense" else plan.costs,
             latency_ms=latency.median_ms,
             latency_spread_ms=latency.spread_ms,
             cpu_ms=latency.cpu_ms,
         )
-        for (name, model), latency in zip(networks.items(), latencies, strict=True)
-    )
+        rows.append(row)
     return {
-        "rows": rows,
+        "rows": tuple(rows),
         "device": device,
         "runtime": runtime.description,
         "batch": aim.batch,

@@ -80,7 +80,7 @@ def test_the_stages_make_one_plan_and_are_resumed(dense: ModelConfig, tmp_path: 
     def stop(_: Step) -> None:
         nonlocal calls
         calls += 1
-        if calls == 25:  # in the training of the first stage, then of the second, ...
+        if calls == 40:  # in the training of the first stage, then of the second, ...
             calls = 0
             raise _StopError
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from amc.compute.precision import to_channels_last
 from amc.config import FinetuneConfig
-from amc.training.learning_rate import RATES, choose_rate, trial_steps
+from amc.training.learning_rate import RATES, choose_rate, enough, trial_steps
 from amc.training.recipe import total_steps
 from amc.training.selection import Sample, Score
 from amc.training.trainer import Trainer
@@ -41,7 +41,8 @@ def try_rates(
     ``model`` and PyTorch's random numbers are left as they are.
     """
     images = len(data.train)
-    steps = trial_steps(total_steps(config, images))
+    whole = total_steps(config, images)
+    steps = trial_steps(whole)
     order = torch.randperm(images, generator=torch.Generator().manual_seed(config.seed))
     count = min(_HELD_OUT, images // 5)
     # Of few images none can be spared: they are scored without augmentation, at least.
@@ -73,9 +74,10 @@ def try_rates(
 
     before = loss(copy.deepcopy(model))
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        lr, trials = choose_rate(try_rate, RATES.get(config.optimizer, RATES["adamw"]), before)
+        rates, share = RATES.get(config.optimizer, RATES["adamw"]), enough(whole / steps)
+        lr, trials = choose_rate(try_rate, rates, before, share)
     seen = ", ".join(f"{one.lr:g}: {one.loss:.3f}" for one in trials)
     return lr, (
-        f"learning rate {lr:g}: the largest that repairs well in {steps} steps (loss before "
-        f"{before:.3f}, by rate {seen}); --lr overrides it"
+        f"learning rate {lr:g}: the largest that repairs {share:.0%} as much as the best in {steps} "
+        f"steps (loss before {before:.3f}, by rate {seen}); --lr overrides it"
     )

@@ -78,6 +78,6 @@ def try_rates(
         lr, trials = choose_rate(try_rate, rates, before, share)
     seen = ", ".join(f"{one.lr:g}: {one.loss:.3f}" for one in trials)
     return lr, (
-        f"learning rate {lr:g}: the largest that repairs {share:.0%} as much as the best in {steps} "
-        f"steps (loss before {before:.3f}, by rate {seen}); --lr overrides it"
+        f"learning rate {lr:g}: the largest that repairs {share:.0%} as much as the best in "
+        f"{steps} steps (loss before {before:.3f}, by rate {seen}); --lr overrides it"
     )

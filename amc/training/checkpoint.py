@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,22 +67,6 @@ class Checkpoints:
         _, slot, state = max(found, key=lambda one: one[0])
         self._next = 1 - slot
         return state
-
-    def remove(self) -> None:
-        """Remove both, when they have served."""
-        for path in self._paths():
-            path.unlink(missing_ok=True)
-        if self._folder is not None and self._folder.is_dir() and not any(self._folder.iterdir()):
-            self._folder.rmdir()
-
-    @property
-    def there(self) -> bool:
-        """Whether a training has left something to go on from."""
-        return any(path.exists() for path in self._paths())
-
-    def _paths(self) -> Iterator[Path]:
-        if self._folder is not None:
-            yield from (self._folder / name for name in _SLOTS)
 
     def _read(self, name: str) -> State | None:
         if self._folder is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
 
 from torch import nn
 
@@ -63,8 +62,3 @@ class Freezing:
         if not trained:
             for module in self._groups[name]:
                 module.eval()
-
-    @property
-    def groups(self) -> Sequence[str]:
-        """Names of the groups, in the order of the network."""
-        return tuple(self._groups)

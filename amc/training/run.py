@@ -33,6 +33,9 @@ _ATTEMPTS, _RETRY_FACTOR = 3, 1 / 4
 _SAMPLE_SEED = 0
 """The images that are looked at are the same whatever seed a training has."""
 
+Scores = dict[Kept, tuple[nn.Module, Score]]
+"""Networks that may be kept, and how good they are on search-val."""
+
 
 class Run:
     """A training with all that it is given."""
@@ -158,6 +161,7 @@ class Run:
             history = [Epoch(**values) for values in saved["history"]]
             top = _candidate(saved["top"])
             self.note(f"finetuning goes on after step {trainer.done} of {trainer.steps}")
+        scores: Scores | None = None  # of the last epoch
         written = time.monotonic()
 
         def save() -> None:
@@ -171,52 +175,56 @@ class Run:
 
         try:
             while not trainer.finished and not self._patience_ends(history):
-                history.append(self._epoch(trainer, check, pause))
+                epoch, scores = self._epoch(trainer, check, pause)
+                history.append(epoch)
                 if self.config.patience is not None:
-                    top = self._better(top, trainer, check)
+                    top = _better(top, scores)
                 for text in self.data.skipped.news():
                     self.note(text)
                 self.on_epoch(history[-1])
                 save()
         finally:
             trainer.close()
-        return self._end(trainer, history, check, [start] + ([top] if top else []))
+        scores = scores or self._scores(trainer, check)
+        return self._end(history, scores, [start] + ([top] if top else []))
 
-    def _epoch(self, trainer: Trainer, check: Sample, pause: Callable[[], None]) -> Epoch:
+    def _scores(self, trainer: Trainer, check: Sample) -> Scores:
+        """What training has now, and how good it is: the weights, and their average."""
+        networks: dict[Kept, nn.Module] = {"last": trainer.model}
+        if trainer.average is not None:
+            networks["ema"] = trainer.average.module
+        return {name: (one, self._score(check, one)) for name, one in networks.items()}
+
+    def _epoch(
+        self, trainer: Trainer, check: Sample, pause: Callable[[], None]
+    ) -> tuple[Epoch, Scores]:
         """One pass over the training images, measured."""
         started, number, before = time.perf_counter(), trainer.epoch, trainer.done
         means = trainer.run_epoch(self.on_step, pause)
         trained = time.perf_counter() - started
-        average = trainer.average.module if trainer.average is not None else None
-        raw = self._score(check, trainer.model)
-        averaged = self._score(check, average) if average is not None else None
-        kept = trainer.model
-        if average is not None and averaged is not None and averaged > raw:
-            kept = average
+        scores = self._scores(trainer, check)
+        kept, _ = max(scores.values(), key=lambda found: found[1])
+        accuracies = {name: score.accuracy for name, (_, score) in scores.items()}
         images = len(self.data.train) * (trainer.done - before) / trainer.epoch_steps
-        return Epoch(
+        epoch = Epoch(
             number=number,
             train_loss=means.pop("loss", float("nan")),
             test_accuracy=self._test.score(kept).accuracy,
             lr=trainer.last_lr,
             seconds=time.perf_counter() - started,
-            search_val_accuracy=raw.accuracy,
-            ema_accuracy=averaged.accuracy if averaged is not None else None,
+            search_val_accuracy=accuracies["last"],
+            ema_accuracy=accuracies.get("ema"),
             train_accuracy=means.pop("accuracy", None),
             losses=means,
             images_per_second=images / trained,
             steps=trainer.done,
         )
+        return epoch, scores
 
-    def _end(
-        self, trainer: Trainer, history: list[Epoch], check: Sample, others: list[Candidate]
-    ) -> Finetuned:
+    def _end(self, history: list[Epoch], scores: Scores, others: list[Candidate]) -> Finetuned:
         """The best of all that may be kept, in ``self.model``."""
-        last = Candidate.of("last", trainer.model, self._score(check, trainer.model))
-        candidates = [*others, last]
-        if trainer.average is not None:
-            network = trainer.average.module
-            candidates.append(Candidate.of("ema", network, self._score(check, network)))
+        trained = [Candidate.of(name, *found) for name, found in scores.items()]
+        candidates = [*others, *trained]
         chosen = best(candidates)
         self.model.load_state_dict(chosen.state)
         accuracies: dict[Kept, float] = {one.name: one.score.accuracy for one in candidates}
@@ -254,15 +262,6 @@ class Run:
             return False
         seen = [max(e.search_val_accuracy or 0, e.ema_accuracy or 0) for e in history]
         return max(seen[-patience:]) <= max(seen[:-patience])
-
-    def _better(self, top: Candidate | None, trainer: Trainer, check: Sample) -> Candidate:
-        """The best of the epochs so far."""
-        networks = [trainer.model] + ([trainer.average.module] if trainer.average else [])
-        score, network = max(
-            ((self._score(check, one), one) for one in networks), key=lambda found: found[0]
-        )
-        better = top is None or score > top.score
-        return Candidate.of("best", network, score) if better or top is None else top
 
     # -- checkpoints -----------------------------------------------------------------------------
 
@@ -314,6 +313,14 @@ def _on_device(data: ImageData, device: torch.device) -> ImageData:
     if 4 * train.images.nbytes > free_bytes:
         return data
     return replace(data, train=Split(train.images.to(device), train.labels))
+
+
+def _better(top: Candidate | None, scores: Scores) -> Candidate:
+    """The best of the epochs so far."""
+    network, score = max(scores.values(), key=lambda found: found[1])
+    if top is not None and score <= top.score:
+        return top
+    return Candidate.of("best", network, score)
 
 
 def _candidate(values: Saved | None) -> Candidate | None:

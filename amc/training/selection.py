@@ -29,7 +29,7 @@ class Sample:
     """A seeded, stratified sample of a split, read once, on which networks are scored as they are.
 
     Args:
-        split: the images; None or empty: every score is (nan, nan).
+        split: at least one image.
         count: how many are drawn, at most.
     """
 
@@ -46,9 +46,6 @@ class Sample:
         chosen = stratified_indices(split.labels, min(count, len(split)), generator)
         self._images: Split = split.take(chosen)
         self._data, self._device, self._precision = data, device, precision
-
-    def __len__(self) -> int:
-        return len(self._images)
 
     def score(self, model: nn.Module) -> Score:
         """Of ``model``, on its device, which is left in the mode that it is in."""

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from amc.compute.precision import autocast, to_channels_last
 from amc.config import FinetuneConfig
 from amc.models.weights import weights_sha256
 from amc.pipeline.search import search
 from amc.pruning.plan import Plan
 from amc.task import Epoch, Task
 from amc.vision.data import ImageData, Images, Split, stratified_indices
+from amc.vision.inference import recognised
 
 WORK = Path("runs/finetuning-benchmarks")
 """Where what takes long to make is kept: dense weights, plans, searches."""
@@ -130,13 +130,7 @@ def planned(
 
 def right(model: nn.Module, data: ImageData, split: Images, device: str = "cpu") -> Tensor:
     """(N,) whether ``model`` classifies each image correctly, 0 or 1 in float64."""
-    model.to(device).eval()
-    found = []
-    with torch.inference_mode(), autocast(device, None):
-        for batch in split.batches(torch.arange(len(split)).split(250)):
-            images = to_channels_last(data.normalise(batch.images.to(device)))
-            found.append(model(images).argmax(1).cpu() == batch.labels)
-    return torch.cat(found).double()
+    return recognised(model, data, split, device=device).double()
 
 
 def finetuned(

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from amc.compute.precision import autocast, to_channels_last
 from amc.config import ModelConfig
 from amc.errors import AMCError, EvaluationError
 from amc.models.preparation import has_random_weights
@@ -26,6 +25,9 @@ from amc.vision.data import (
     Split,
     stratified_indices,
 )
+from amc.vision.inference import recognised
+from amc.vision.sources.cifar10 import MEAN as CIFAR10_MEAN
+from amc.vision.sources.cifar10 import STD as CIFAR10_STD
 
 _TRIED, _FIRST = 500, 200
 """Search-val images on which other normalisations are tried, and those on which each must be
@@ -178,7 +180,7 @@ def _normalisations(channels: int) -> Iterator[tuple[str, Normalisation]]:
     """The usual ones, by name."""
     if channels == 3:
         yield "ImageNet's", (IMAGENET_MEAN, IMAGENET_STD)
-        yield "CIFAR-10's", ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616))
+        yield "CIFAR-10's", (CIFAR10_MEAN, CIFAR10_STD)
     if channels == 1:
         yield "MNIST's", ((0.1307,), (0.3081,))
     for name, mean, std in (
@@ -234,9 +236,5 @@ class _Trial:
         """1 for each image that is recognised, 0 for the others: (N,), in float64."""
         mean, std = normalisation or (self.images.mean, self.images.std)
         prepared = replace(self.images, mean=mean, std=std)
-        found = []
-        with torch.inference_mode(), autocast(self.device, self.bf16):
-            for batch in split.batches(torch.arange(len(split)).split(125)):
-                inputs = to_channels_last(prepared.normalise(batch.images.to(self.device)))
-                found.append(self.model(inputs).argmax(1).cpu() == batch.labels)
-        return torch.cat(found).double()
+        found = recognised(self.model, prepared, split, bf16=self.bf16, device=self.device)
+        return found.double()

@@ -25,7 +25,7 @@ from amc.records.results import Results, Row
 from amc.records.run_folder import RunFolder
 from amc.reporting.report import write_report
 from amc.reporting.tensorboard.training import TrainingMonitor
-from amc.task import Epoch, Step, Task
+from amc.task import Epoch, Step, Task, Train
 from amc.training.finetune import unfinished
 
 Told = TypeVar("Told")
@@ -77,43 +77,52 @@ def recover(
         if task.train is None:
             raise ConfigError("this task has no training; give Task.train, or finetune 0 epochs")
         say("finetuning")
-        notes: list[str] = []
         tuned = networks["finetuned"] = copy.deepcopy(applied.model)
-        left = unfinished(folder.finetuning) if resume else None
-        monitor = TrainingMonitor(
-            folder.tensorboard, offset=_episodes(folder), resumed_steps=left.steps if left else 0
-        )
-        with contextlib.closing(monitor):
-            trained = task.train(
-                tuned,
-                recipe,
-                folder=folder.finetuning,
-                resume=left is not None,
-                on_epoch=_both(monitor.epoch, on_epoch),
-                on_step=_both(monitor.step, on_step),
-                on_note=_both(notes.append, on_note),
-            )
+        told = _trained(tuned, task.train, recipe, folder, resume, on_epoch, on_step, on_note)
         if plan.model is not None:
-            save_model(
-                tuned,
-                plan,
-                folder.finetuned,
-                finetuned_epochs=len(trained.epochs),
-                preparation=seen,
-            )
+            epochs = len(told["epochs"])
+            save_model(tuned, plan, folder.finetuned, finetuned_epochs=epochs, preparation=seen)
         measured = _measured(networks, plan, task, folder, results)
-        told = {
-            "epochs": trained.epochs,
-            "recipe": trained.recipe,
-            "kept": trained.kept,
-            "accuracies": dict(trained.accuracies),
-            "notes": tuple(notes),
-        }
         results = results.model_copy(update={**measured, **told})
         results.save(folder.results)
         shutil.rmtree(folder.finetuning, ignore_errors=True)  # it has served
     write_report(folder.path)
     return results
+
+
+def _trained(
+    network: nn.Module,
+    train: Train,
+    recipe: FinetuneConfig,
+    folder: RunFolder,
+    resume: bool,
+    on_epoch: Callable[[Epoch], None] | None,
+    on_step: Callable[[Step], None] | None,
+    on_note: Callable[[str], None] | None,
+) -> dict[str, Any]:
+    """Train ``network`` in place, watched by TensorBoard: what :class:`Results` says of it."""
+    notes: list[str] = []
+    left = unfinished(folder.finetuning) if resume else None
+    monitor = TrainingMonitor(
+        folder.tensorboard, offset=_episodes(folder), resumed_steps=left.steps if left else 0
+    )
+    with contextlib.closing(monitor):
+        trained = train(
+            network,
+            recipe,
+            folder=folder.finetuning,
+            resume=left is not None,
+            on_epoch=_both(monitor.epoch, on_epoch),
+            on_step=_both(monitor.step, on_step),
+            on_note=_both(notes.append, on_note),
+        )
+    return {
+        "epochs": trained.epochs,
+        "recipe": trained.recipe,
+        "kept": trained.kept,
+        "accuracies": dict(trained.accuracies),
+        "notes": tuple(notes),
+    }
 
 
 def follow(

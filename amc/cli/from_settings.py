@@ -126,6 +126,17 @@ def is_typed(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
+def typed_beyond(context: typer.Context, allowed: set[str]) -> list[str]:
+    """What the user typed beside the parameters ``allowed``, as it is written."""
+    written = {
+        one.name: one.opts[0] if one.param_type_name == "option" else str(one.name).upper()
+        for one in context.command.params
+    }
+    return [
+        written[name] for name in context.params if name not in allowed and is_typed(context, name)
+    ]
+
+
 def _parameter(one: OptionOfField, default: Any, text: str, panel: str | None) -> inspect.Parameter:
     least, most = one.bounds
     kind = _kind(one)

@@ -14,7 +14,7 @@ import typer
 
 from amc.cli import options as opt
 from amc.cli.commands.shared import console, print_notes, recover_plan, set_threads
-from amc.cli.from_settings import is_typed, settings_command
+from amc.cli.from_settings import settings_command, typed_beyond
 from amc.cli.given import Given
 from amc.config import FinetuneConfig, SearchConfig
 from amc.errors import AMCError, ConfigError
@@ -125,13 +125,7 @@ def _recipe(
 
     left = unfinished(folder.finetuning, lambda text: console.print(f"note        {text}"))
     if resume:
-        fine = {"run", "resume", "budget", "threads", "allow_factory"}
-        names = {parameter.name: parameter for parameter in context.command.params}
-        others = [
-            names[name].opts[0]
-            for name in context.params
-            if name not in fine and is_typed(context, name)
-        ]
+        others = typed_beyond(context, {"run", "resume", "budget", "threads", "allow_factory"})
         if others:
             raise ConfigError(
                 f"--resume with {', '.join(others)}: a finetuning goes on by the recipe that it "

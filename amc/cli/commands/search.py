@@ -24,7 +24,7 @@ from amc.cli.commands.shared import (
     recover_plan,
     set_threads,
 )
-from amc.cli.from_settings import is_typed, settings_command
+from amc.cli.from_settings import settings_command, typed_beyond
 from amc.cli.given import Given
 from amc.config import SearchConfig
 from amc.errors import BudgetError, ConfigError
@@ -162,13 +162,7 @@ def _resume(run: Path, given: Given, allow_factory: bool) -> None:
 
 def _check_resumable(context: typer.Context) -> None:
     """Refuse what would change a search that has begun."""
-    fine = {"resume", "episodes", "device", "threads", "allow_factory"}
-    names = {parameter.name: parameter for parameter in context.command.params}
-    others = [
-        "MODEL" if name == "model" else names[name].opts[0]
-        for name in context.params
-        if name not in fine and is_typed(context, name)
-    ]
+    others = typed_beyond(context, {"resume", "episodes", "device", "threads", "allow_factory"})
     if others:
         raise ConfigError(
             f"--resume with {', '.join(others)}: a search goes on with the settings that it began "

@@ -67,7 +67,7 @@ def main() -> int:
     """Measure what is missing, then report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", action="append", metavar="PATTERN", help="shell pattern; repeat")
-    parser.add_argument("--family", choices=["torchvision", "timm", "beyond"])
+    parser.add_argument("--family", choices=["torchvision", "timm", "beyond", "people"])
     parser.add_argument("--fast", action="store_true", help="eight small networks")
     parser.add_argument("--no-peer", action="store_true", help="leave torch-pruning out")
     parser.add_argument("--again", action="store_true", help="measure what is there already")

@@ -92,18 +92,19 @@ def convolution(tracer: Tracer, call: Call) -> Any:
     in_channels, out_channels = x.shape[1], call.out.shape[1]
     depthwise = groups > 1 and groups == in_channels
     out_dim, in_dim = (1, 0) if transposed else (0, 1)
-    if depthwise and not transposed:
-        channels = consumed.repeat_interleave(out_channels // in_channels)
-        tracer.ids.use(name, 0, "affine", channels)
-        produced = _ride_bias(tracer, bias, channels)
-    elif groups > 1 and transposed:
-        return opaque(tracer, call)
+    if depthwise:
+        tracer.ids.use(name, 0, "affine", _multiplied(consumed, weight.shape[0]))
+        produced = _ride_bias(tracer, bias, _multiplied(consumed, out_channels))
     else:
         consumed = tie_groups(tracer, consumed, groups)
-        tracer.ids.use(name, in_dim, "in", consumed[: in_channels // groups])
-        fresh = tracer.ids.fresh(out_channels)
-        tie_groups(tracer, fresh, groups)
-        produced = _produce(tracer, name, out_dim, fresh, bias)
+        if transposed:  # each of its outputs stands for one in every group
+            tracer.ids.use(name, in_dim, "in", consumed)
+            fresh = tracer.ids.use(name, out_dim, "out", tracer.ids.fresh(out_channels // groups))
+            produced = _ride_bias(tracer, bias, fresh.repeat(groups))
+        else:
+            tracer.ids.use(name, in_dim, "in", consumed[: in_channels // groups])
+            fresh = tie_groups(tracer, tracer.ids.fresh(out_channels), groups)
+            produced = _produce(tracer, name, out_dim, fresh, bias)
     _follow_gains(tracer, source, produced)
     positions = prod((x if transposed else call.out).shape[2:]) * call.out.shape[0]
     area = prod(weight.shape[2:])
@@ -124,6 +125,11 @@ def convolution(tracer: Tracer, call: Call) -> Any:
         )
     )
     return produced.view(1, -1, *[1] * (call.out.dim() - 2)).expand(call.out.shape)
+
+
+def _multiplied(channels: Tensor, count: int) -> Tensor:
+    """Each of the ids so often that there are ``count``."""
+    return channels.repeat_interleave(count // len(channels))
 
 
 def tie_groups(tracer: Tracer, channels: Tensor, groups: int) -> Tensor:

@@ -110,6 +110,7 @@ def find_rule(operation: Any) -> Rule | None:
 @rule("permute", "transpose", "t", "movedim", "flatten")
 @rule("squeeze", "unsqueeze", "expand", "expand_as", "repeat", "alias", "detach")
 @rule("cat", "concat", "stack", "split", "split_with_sizes", "unbind", "select", "slice")
+@rule("unsafe_split", "unsafe_split_with_sizes")
 @rule("narrow", "index", "index_select", "roll", "flip", "clone", "contiguous", "repeat_interleave")
 @rule("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "tensor_split", "swapaxes", "tile")
 def movement(tracer: Tracer, call: Call) -> Any:
@@ -143,7 +144,7 @@ def _factors(before: torch.Size, dim: int, after: torch.Size) -> list[int]:
     return factors if prod(factors) == before[dim] else []
 
 
-@rule("chunk")
+@rule("chunk", "unsafe_chunk")
 def chunk(tracer: Tracer, call: Call) -> Any:
     """Equal pieces: they stay equal only if they lose the same channels."""
     ids, pieces = tracer.of(call.args[0]), call.args[1]
@@ -270,19 +271,6 @@ def index_put(tracer: Tracer, call: Call) -> Any:
     below, above = core(below), core(above)
     tracer.ids.unite(below, above)
     return torch.where(below != 0, below, above).expand(call.out.shape)
-
-
-@rule("gru", "lstm", "rnn_tanh", "rnn_relu")
-def recurrent(tracer: Tracer, call: Call) -> Any:
-    """Recurrent layers stay whole: their weights tie input, state and gates together.
-
-    (PyTorch's own counter finds no FLOPs in an LSTM on a CPU; they are counted here.)
-    """
-    tensors = [x for x in tree_leaves(call.args) if isinstance(x, Tensor)]
-    matrices = [x for x in tensors if tracer.name_of(x) is not None and x.dim() > 1]
-    steps = prod(tree_leaves(call.args[0])[0].shape[:-1])
-    count(tracer, reason_of(tracer, call), steps * sum(weight.numel() for weight in matrices))
-    return _freeze_all(tracer, call)
 
 
 @rule("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros")

@@ -90,6 +90,10 @@ def state_sizes(model: nn.Module) -> None:
             module.num_parameters = module.weight.numel()
         elif isinstance(module, nn.GroupNorm):
             module.num_channels = len(module.weight) if module.affine else module.num_channels
+        elif isinstance(module, nn.RNNBase):
+            _state_recurrent(module)
+        elif isinstance(module, nn.RNNCellBase):
+            module.hidden_size, module.input_size = module.weight_hh.shape[1], module.weight_ih.shape[1]
         elif isinstance(module, nn.Embedding):
             module.embedding_dim = module.weight.shape[1]
         elif isinstance(getattr(module, "normalized_shape", None), tuple):  # any LayerNorm
@@ -103,11 +107,19 @@ def _state_norm(norm: Any) -> None:
         norm.normalized_shape = tuple(norm.weight.shape)
 
 
+def _state_recurrent(layer: Any) -> None:
+    gates = {"LSTM": 4, "GRU": 3}.get(layer.mode, 1)
+    layer.input_size = layer.weight_ih_l0.shape[1]
+    layer.hidden_size = layer.weight_hh_l0.shape[0] // gates
+    layer.proj_size = layer.weight_hr_l0.shape[0] if layer.proj_size else 0
+
+
 def _state_conv(conv: _ConvNd) -> None:
     first, second = conv.weight.shape[:2]
     transposed = isinstance(conv, _ConvTransposeNd)
-    if conv.groups > 1 and conv.groups == conv.in_channels and not transposed:  # depthwise
-        conv.groups = max(1, first // (conv.out_channels // conv.in_channels))
+    if conv.groups > 1 and conv.groups == conv.in_channels:  # depthwise
+        each = 1 if transposed else conv.out_channels // conv.in_channels
+        conv.groups = max(1, first // each)
     per_group_out, per_group_in = (second, first) if transposed else (first, second)
     conv.out_channels = per_group_out * (conv.groups if transposed else 1)
     conv.in_channels = per_group_in * (1 if transposed else conv.groups)

@@ -144,7 +144,8 @@ class _Layers(TorchDispatchMode):
         channels = out.movedim(-1 if linear else out.dim() - weight.dim() + 1, 0).flatten(1)
         kept = dict(self._kept[name]).get(dim)
         if self._dense and kept is not None:
-            channels = channels[kept]
+            groups = channels.unflatten(0, (-1, weight.shape[dim]))  # several: transposed, grouped
+            channels = groups[:, kept].flatten(0, 1)
         # Means over positions: attention of ours may have these in another order.
         self.means[name].append(torch.stack([channels.mean(1), channels.abs().mean(1)]))
 

@@ -58,7 +58,8 @@ def count_macs(model: nn.Module, inputs: tuple[Any, ...]) -> int:
     """Multiply-accumulates by PyTorch's own counter, which is the truth here.
 
     Attention must run in its parts, and outside of inference mode, for the counter to see it, an
-    LSTM without oneDNN; and it fails on a parameter that is handed to a module, unless that needs no gradient.
+    LSTM without oneDNN; and it fails on a parameter that is handed to a module, unless that needs
+    no gradient.
     """
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,9 +17,7 @@ class OptionA(nn.Module):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
         ins = [16, *(w for w in widths for _ in range(2))]
-        self.blocks = nn.ModuleList(
-            PaddedBlock(a, b, 1 if a == b else 2) for a, b in zip(ins[:-1], ins[1:], strict=True)
-        )
+        self.blocks = nn.ModuleList(PaddedBlock(a, b, 1 if a == b else 2) for a, b in pairwise(ins))
         self.linear = nn.Linear(widths[-1], 10)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -148,7 +148,10 @@ class NAFBlock(nn.Module):
     def __init__(self, c: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = LayerNorm2d(c), LayerNorm2d(c)
-        self.conv1, self.conv2 = nn.Conv2d(c, 2 * c, 1), nn.Conv2d(2 * c, 2 * c, 3, 1, 1, groups=2 * c)
+        self.conv1, self.conv2 = (
+            nn.Conv2d(c, 2 * c, 1),
+            nn.Conv2d(2 * c, 2 * c, 3, 1, 1, groups=2 * c),
+        )
         self.sca = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(c, c, 1))
         self.conv3, self.conv4, self.conv5 = (
             *(nn.Conv2d(c, c, 1), nn.Conv2d(c, 2 * c, 1), nn.Conv2d(c, c, 1)),
@@ -181,7 +184,7 @@ def discriminator() -> nn.Module:
     """Spectrally normalised convolutions (Miyato et al., 2018)."""
     widths = (3, 16, 32, 64)
     layers: list[nn.Module] = []
-    for a, b in zip(widths[:-1], widths[1:], strict=True):
+    for a, b in pairwise(widths):
         layers += [spectral_norm(nn.Conv2d(a, b, 4, 2, 1)), nn.LeakyReLU(0.2)]
     return nn.Sequential(*layers, nn.Flatten(), spectral_norm(nn.Linear(64 * 8 * 8, 1)))
 
@@ -195,7 +198,7 @@ class StyleGenerator(nn.Module):
         self.map = nn.Sequential(nn.Linear(latent, 64), nn.LeakyReLU(0.2), nn.Linear(64, 64))
         self.start = nn.Linear(latent, width * 16)
         sizes = (width, width // 2, width // 4)
-        pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+        pairs = list(pairwise(sizes))
         self.ups = nn.ModuleList(nn.ConvTranspose2d(a, b, 4, 2, 1, groups=4) for a, b in pairs)
         self.convs = nn.ModuleList(nn.Conv2d(b, b, 3, padding=1) for _, b in pairs)
         self.styles = nn.ModuleList(nn.Linear(64, 2 * b) for _, b in pairs)

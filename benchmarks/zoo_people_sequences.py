@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +111,7 @@ class CRNN(nn.Module):
         widths = (1, 16, 32, 64)
         convs = [
             nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU())
-            for a, b in zip(widths[:-1], widths[1:], strict=True)
+            for a, b in pairwise(widths)
         ]
         self.cnn = nn.Sequential(convs[0], nn.MaxPool2d(2), convs[1], nn.MaxPool2d(2), convs[2])
         self.rnn = nn.LSTM(64 * 4, hidden, bidirectional=True, num_layers=2)
@@ -162,10 +163,14 @@ class CausalSelfAttention(nn.Module):
 class NanoGPT(nn.Module):
     """Karpathy's nanoGPT, tied head and all."""
 
-    def __init__(self, n_embd: int = 64, n_head: int = 4, n_layer: int = 2, block: int = 32) -> None:
+    def __init__(
+        self, n_embd: int = 64, n_head: int = 4, n_layer: int = 2, block: int = 32
+    ) -> None:
         super().__init__()
         self.wte, self.wpe = nn.Embedding(500, n_embd), nn.Embedding(block, n_embd)
-        self.attns = nn.ModuleList(CausalSelfAttention(n_embd, n_head, block) for _ in range(n_layer))
+        self.attns = nn.ModuleList(
+            CausalSelfAttention(n_embd, n_head, block) for _ in range(n_layer)
+        )
         self.mlps = nn.ModuleList(
             nn.Sequential(nn.Linear(n_embd, 4 * n_embd), nn.GELU(), nn.Linear(4 * n_embd, n_embd))
             for _ in range(n_layer)

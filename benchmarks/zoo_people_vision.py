@@ -44,7 +44,9 @@ class C2f(nn.Module):
         super().__init__()
         self.c = c2 // 2
         self.cv1, self.cv2 = cba(c1, 2 * self.c, 1), cba((2 + n) * self.c, c2, 1)
-        self.m = nn.ModuleList(nn.Sequential(cba(self.c, self.c), cba(self.c, self.c)) for _ in range(n))
+        self.m = nn.ModuleList(
+            nn.Sequential(cba(self.c, self.c), cba(self.c, self.c)) for _ in range(n)
+        )
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,7 +77,9 @@ class Yolo(nn.Module):
     def __init__(self, block: type[C3 | C2f], head: nn.Module, width: int = 16) -> None:
         super().__init__()
         w = width
-        self.stem = nn.Sequential(cba(3, w, 6, 2, padding=2), cba(w, 2 * w, 3, 2), block(2 * w, 2 * w))
+        self.stem = nn.Sequential(
+            cba(3, w, 6, 2, padding=2), cba(w, 2 * w, 3, 2), block(2 * w, 2 * w)
+        )
         self.p3 = nn.Sequential(cba(2 * w, 4 * w, 3, 2), block(4 * w, 4 * w, 2))
         self.p4 = nn.Sequential(cba(4 * w, 8 * w, 3, 2), block(8 * w, 8 * w, 2))
         self.p5 = nn.Sequential(cba(8 * w, 8 * w, 3, 2), block(8 * w, 8 * w), SPPF(8 * w, 8 * w))
@@ -115,7 +119,9 @@ class AnchorHead(nn.Module):
             grid = torch.stack((columns, rows), 2).expand(1, self.na, ny, nx, 2) - 0.5
             xy, wh, conf = y.sigmoid().split((2, 2, self.nc + 1), 4)
             wh = (wh * 2) ** 2 * self.anchors[i].view(1, self.na, 1, 1, 2)
-            found.append(torch.cat((xy * 2 + grid, wh, conf), 4).view(bs, self.na * nx * ny, self.no))
+            found.append(
+                torch.cat((xy * 2 + grid, wh, conf), 4).view(bs, self.na * nx * ny, self.no)
+            )
         return torch.cat(found, 1)
 
 
@@ -218,7 +224,9 @@ class Deformable(nn.Module):
         super().__init__()
         self.stem = cba(3, 16, 3, 2)
         self.offset = nn.ModuleList(nn.Conv2d(c, 27, 3, padding=1) for c in (16, 32))
-        self.deform = nn.ModuleList(DeformConv2d(a, b, 3, padding=1) for a, b in ((16, 32), (32, 64)))
+        self.deform = nn.ModuleList(
+            DeformConv2d(a, b, 3, padding=1) for a, b in ((16, 32), (32, 64))
+        )
         self.norm = nn.ModuleList(nn.BatchNorm2d(c) for c in (32, 64))
         self.head = nn.Linear(64, 10)
 

@@ -43,7 +43,8 @@ def group_norm(tracer: Tracer, call: Call) -> Any:
     channels = tracer.ids.along(ids, 1)
     if not affine or any(tracer.name_of(x) is None for x in affine):
         return opaque(tracer, call)
-    tie_groups(tracer, channels, groups)
+    if groups < len(channels):  # otherwise each channel is normalised by itself
+        tie_groups(tracer, channels, groups)
     for tensor in affine:
         ride_along(tracer, tensor, 0, channels)
     return channels.view(-1, *[1] * (ids.dim() - 2)).expand(ids.shape)

@@ -173,7 +173,7 @@ def pad(tracer: Tracer, call: Call) -> Tensor:
 
 
 @rule("dropout", "feature_dropout", "alpha_dropout", "hardswish", "gelu", "elu", "leaky_relu")
-@rule("softplus", "_to_copy", "to", "relu6", "selu", "celu", "mish", "log_sigmoid", "fill")
+@rule("softplus", "_to_copy", "to", "copy", "relu6", "selu", "celu", "mish", "log_sigmoid", "fill")
 def elementwise(tracer: Tracer, call: Call) -> Any:
     """Ids that meet are united; where one side has none, the other's pass on."""
     if not isinstance(call.out, Tensor):

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -41,12 +43,12 @@ def _tag(value: int, source: Source) -> Tagged:
 
 @contextmanager
 def tagged(model: nn.Module) -> Iterator[None]:
-    """Every integer above 1, alone or in a list, of the modules that are not PyTorch's own."""
+    """Every integer above 1, alone or in a list, of the modules that are not PyTorch's own.
+
+    So are those of configurations that modules hold: plain objects and dictionaries.
+    """
     saved: list[tuple[dict[str, Any], str, Any]] = []
-    for path, module in model.named_modules():
-        if type(module).__module__.startswith("torch.nn.") or isinstance(module, ScriptModule):
-            continue
-        values = vars(module)
+    for path, values in _holders(model):
         for name, value in list(values.items()):
             full = f"{path}.{name}" if path else name
             if type(value) is int and value > 1:
@@ -62,23 +64,63 @@ def tagged(model: nn.Module) -> Iterator[None]:
             values[name] = value
 
 
+def _holders(model: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Paths and contents of what may hold integers; what several modules share comes once."""
+    seen: set[int] = set()
+    for path, module in model.named_modules():
+        if type(module).__module__.startswith("torch.nn.") or isinstance(module, ScriptModule):
+            continue
+        values = vars(module)
+        yield path, values
+        for name, value in values.items():
+            held = _configuration(value)
+            if (
+                held is not None and id(held) not in seen and not name.startswith("_")
+            ):  # not PyTorch's
+                seen.add(id(held))
+                yield f"{path}.{name}" if path else name, held
+
+
+def _configuration(value: Any) -> dict[str, Any] | None:
+    """What a dictionary with names, or an object that is nothing but its attributes, holds."""
+    if type(value) is dict:
+        return value if all(isinstance(key, str) and key.isidentifier() for key in value) else None
+    if isinstance(value, nn.Module | Tensor | ModuleType | Enum) or callable(value):
+        return None
+    held = getattr(value, "__dict__", None)
+    return held if isinstance(held, dict) else None
+
+
 def set_size(model: nn.Module, attribute: str, size: int) -> None:
     """Set an integer attribute, ``path.to.module.name``, or an element of a list, ``path.name.0``.
 
-    Raises :class:`AttributeError` or :class:`TypeError` where there is no integer of that name.
+    The path may end in a configuration that a module holds, ``path.config.name``. Raises
+    :class:`AttributeError` or :class:`TypeError` where there is no integer of that name.
     """
     owner, _, name = attribute.rpartition(".")
     position = int(name) if name.isdigit() else None
     if position is not None:
         owner, _, name = owner.rpartition(".")
-    module = model.get_submodule(owner)
-    old = getattr(module, name)
+    values = _held(model, owner)
+    if name not in values:
+        raise AttributeError(f"no attribute {name!r}")
+    old = values[name]
     if type(old if position is None else old[position]) is not int:
         raise TypeError(f"not an integer: {old!r}")
-    if position is None:
-        setattr(module, name, size)
-    else:
-        setattr(module, name, type(old)((*old[:position], size, *old[position + 1 :])))
+    whole = size if position is None else type(old)((*old[:position], size, *old[position + 1 :]))
+    values[name] = whole
+
+
+def _held(model: nn.Module, path: str) -> dict[str, Any]:
+    """What the module at ``path`` holds, or a configuration whose name ends the path."""
+    try:
+        return vars(model.get_submodule(path))
+    except AttributeError:
+        owner, _, name = path.rpartition(".")
+        held = _configuration(getattr(model.get_submodule(owner), name))
+        if held is None or name.startswith("_"):
+            raise
+        return held
 
 
 class SizeWatch(TorchFunctionMode):
@@ -163,7 +205,7 @@ def _narrow(out: Any, args: tuple[Any, ...], _: dict[str, Any]) -> Found:
 
 
 def _getitem(_out: Any, args: tuple[Any, ...], _: dict[str, Any]) -> Found:
-    x, index = args
+    x, index = args[:2]
     index = index if isinstance(index, tuple) else (index,)
     if not all(isinstance(part, slice) or part is Ellipsis for part in index):
         return
@@ -184,4 +226,5 @@ _FINDERS: dict[str, Callable[[Any, tuple[Any, ...], dict[str, Any]], Found]] = {
     "split_with_sizes": _split,
     "narrow": _narrow,
     "__getitem__": _getitem,
+    "__setitem__": _getitem,
 }

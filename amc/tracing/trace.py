@@ -23,6 +23,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from amc.errors import ModelError
 from amc.tracing import mixing, recurrent, windows  # noqa: F401 (they register their rules)
+from amc.tracing.aliases import rewrite
 from amc.tracing.attention import rewritten
 from amc.tracing.ids import ChannelIds, Use
 from amc.tracing.producers import WEIGHTED
@@ -187,5 +188,7 @@ class _Tracer(TorchDispatchMode):
                 ids = opaque(self, call)
             for tensor, label in zip(leaves, tree_flatten(ids)[0], strict=True):
                 if isinstance(tensor, Tensor) and id(tensor) not in self._names:
+                    if any(tensor is x for x in (*args, *kwargs.values())):
+                        rewrite(self._of, tensor, label)
                     self._of[tensor] = label
         return result

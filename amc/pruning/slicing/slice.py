@@ -89,17 +89,26 @@ def state_sizes(model: nn.Module) -> None:
         elif isinstance(module, nn.PReLU):
             module.num_parameters = module.weight.numel()
         elif isinstance(module, nn.GroupNorm):
-            module.num_channels = len(module.weight) if module.affine else module.num_channels
+            _state_group_norm(module)
         elif isinstance(module, nn.RNNBase):
             _state_recurrent(module)
         elif isinstance(module, nn.RNNCellBase):
-            module.hidden_size, module.input_size = module.weight_hh.shape[1], module.weight_ih.shape[1]
+            module.hidden_size, module.input_size = (
+                module.weight_hh.shape[1],
+                module.weight_ih.shape[1],
+            )
         elif isinstance(module, nn.Embedding):
             module.embedding_dim = module.weight.shape[1]
         elif isinstance(getattr(module, "normalized_shape", None), tuple):  # any LayerNorm
             _state_norm(module)
         state_heads(module)
         replace_if_empty(module)
+
+
+def _state_group_norm(norm: nn.GroupNorm) -> None:
+    single = norm.num_groups == norm.num_channels
+    norm.num_channels = len(norm.weight) if norm.affine else norm.num_channels
+    norm.num_groups = norm.num_channels if single else norm.num_groups
 
 
 def _state_norm(norm: Any) -> None:

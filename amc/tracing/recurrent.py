@@ -55,7 +55,10 @@ def _shared_state(
     tracer: Tracer, states: Sequence[Tensor], hidden: Tensor, cell: Sequence[Tensor]
 ) -> Tensor:
     """The ids of what the layer puts out: the hidden ones, unless a projection follows."""
-    out = tracer.ids.fresh(cell[-1].shape[0]) if len(cell) % 2 else hidden
+    out = hidden
+    if len(cell) % 2:  # PyTorch takes states of equal sizes for an LSTM without projections
+        out = tracer.ids.fresh(cell[-1].shape[0])
+        tracer.ids.freeze(hidden, "an LSTM has to have more units than it projects them to")
     for ids, state in zip((out, hidden), states, strict=False):
         tracer.ids.unite(ids, tracer.ids.along(tracer.of(state), -1))
     return out

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Values = tuple[Any, ...]
 LAYERS: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 64}
@@ -115,8 +115,13 @@ HUGGINGFACE: dict[str, tuple[str, str, dict[str, Any], Any]] = {
         | {"num_attention_heads": [1, 2, 4, 6], "decoder_hidden_size": 64},
         picture,
     ),
-    "hf_clip_vision": ("CLIPVisionModel", "sdpa", PICTURE, picture),
-    "hf_siglip_vision": ("SiglipVisionModel", "eager", PICTURE, picture),
+    "hf_clip_vision": ("CLIPVisionModel", "sdpa", {**PICTURE, "num_hidden_layers": 8}, picture),
+    "hf_siglip_vision": (
+        "SiglipVisionModel",
+        "eager",
+        {**PICTURE, "num_hidden_layers": 8},
+        picture,
+    ),
     "hf_convnext": (
         *("ConvNextForImageClassification", ""),
         {"hidden_sizes": [16, 32, 64, 96], "depths": [1, 1, 2, 1]},
@@ -147,6 +152,22 @@ HUGGINGFACE: dict[str, tuple[str, str, dict[str, Any], Any]] = {
 """Name: class, attention, configuration, inputs."""
 
 
+class Scores(nn.Module):
+    """A model of two sides that gives its scores alone.
+
+    By itself it gives the states of its encoder, too, which as an output would have to stay.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, padding: Tensor, translated: Tensor) -> Tensor:
+        """(N, T) and (N, U) words to (N, U, vocabulary)."""
+        logits: Tensor = self.model(tokens, padding, translated).logits
+        return logits
+
+
 def huggingface(name: str) -> nn.Module:
     """One of :data:`HUGGINGFACE`, in evaluation mode."""
     import transformers
@@ -157,4 +178,6 @@ def huggingface(name: str) -> nn.Module:
     if attention:
         arguments["attn_implementation"] = attention
     model: nn.Module = maker(maker.config_class(**arguments)).eval()
-    return model.get_encoder() if name.endswith("_encoder") else model
+    if name.endswith("_encoder"):
+        return model.get_encoder()
+    return Scores(model) if kind.endswith("ConditionalGeneration") else model

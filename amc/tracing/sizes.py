@@ -30,14 +30,33 @@ _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 
 
 class Tagged(int):
-    """An integer that knows what it was read from."""
+    """An integer that knows what it was read from.
+
+    Code that compares an attribute to a shape, in an assertion or to choose its way, counts on them
+    to stay equal.
+    """
 
     source: Source
+    sized: Sized | None = None
+
+    def __eq__(self, other: object) -> bool:
+        equal = int(self) == other
+        if equal and isinstance(other, Tagged):
+            for one, two in ((self, other), (other, self)):
+                if one.sized is not None and isinstance(two.source, str):
+                    assert not isinstance(one.source, str)
+                    one.sized(two.source, *one.source)
+        return equal
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = int.__hash__
 
 
-def _tag(value: int, source: Source) -> Tagged:
+def _tag(value: int, source: Source, sized: Sized | None = None) -> Tagged:
     tagged = Tagged(value)
-    tagged.source = source
+    tagged.source, tagged.sized = source, sized
     return tagged
 
 
@@ -162,8 +181,10 @@ class SizeWatch(TorchFunctionMode):
         out = func(*args, **(kwargs or {}))
         if not self._deaf and (func is torch.Tensor.size or func == _SHAPE):
             if isinstance(out, int):
-                return _tag(out, (args[0], (*args[1:], *(kwargs or {}).values())[0]))
-            return torch.Size([_tag(size, (args[0], dim)) for dim, size in enumerate(out)])
+                dim = (*args[1:], *(kwargs or {}).values())[0]
+                return _tag(out, (args[0], dim), self._sized)
+            sizes = [_tag(size, (args[0], dim), self._sized) for dim, size in enumerate(out)]
+            return torch.Size(sizes)
         find = _FINDERS.get(getattr(func, "__name__", ""))
         if find is not None:
             try:

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from amc.errors import ModelError
-from amc.tracing import mixing, recurrent, windows  # noqa: F401 (they register their rules)
+from amc.tracing import lookups, mixing, recurrent, windows  # noqa: F401 (they register their rules)
 from amc.tracing.aliases import rewrite
 from amc.tracing.attention import rewritten
 from amc.tracing.ids import ChannelIds, Use

@@ -205,6 +205,15 @@ def partial_convolution(s: Any, x: Tensor) -> Tensor:
     return s.b(y)
 
 
+def compared(s: Any, x: Tensor) -> Tensor:
+    y = s.a(x)
+    n, c, _, _ = y.shape
+    assert (n, c) == (2, s.width)
+    if y.size(1) != s.width or s.limit == c or s.limit != 3:
+        raise ValueError
+    return s.b(y)
+
+
 def configured(s: Any, x: Tensor) -> Tensor:
     n, t, _ = x.shape
     shape = (*x.size()[:-1], s.config.heads, s.config.size)
@@ -223,6 +232,9 @@ RESIZED: dict[str, Case] = {
         [3],
         {"config": SimpleNamespace(heads=3, size=3, width=9)},
         (2, 5, 6),
+    ),
+    "compared to a shape": Case(
+        lambda: Net(compared, **convs(), width=8, limit=3), [5], {"width": 5, "limit": 3}
     ),
     "in-place writes": Case(
         lambda: Net(

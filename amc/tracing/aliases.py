@@ -6,26 +6,23 @@ everything that shares memory with what was written are laid out there, and read
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
-from amc.tracing.ids import compress, core
+from amc.tracing.ids import compress
 
 
-def rewrite(known: MutableMapping[Tensor, Tensor], written: Tensor, ids: Tensor) -> None:
-    """Give every tensor in ``known`` (ids by tensor) that shares the memory the new ``ids``."""
-    before = known.get(written)
-    if before is not None and torch.equal(core(before), core(ids)):
-        return
+def sharing(written: Tensor, known: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Those of the ``known`` tensors that share memory with what was written, itself among them."""
     memory = written.untyped_storage().data_ptr()
-    for other, old in list(known.items()):
+    for other in known:
         if other.untyped_storage().data_ptr() == memory and other.dtype == written.dtype:
-            known[other] = _overlaid(other, old, written, ids)
+            yield other
 
 
-def _overlaid(tensor: Tensor, ids: Tensor, written: Tensor, new: Tensor) -> Tensor:
+def overlaid(tensor: Tensor, ids: Tensor, written: Tensor, new: Tensor) -> Tensor:
     """The ids of ``tensor`` where ``new`` ones lie over a part of its memory."""
     layout = torch.zeros(_extent(tensor, written), dtype=torch.int64)
     mine = layout.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())

@@ -8,11 +8,12 @@ inputs make it.
 
 from __future__ import annotations
 
-import traceback
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from amc.errors import ModelError
 from amc.tracing import mixing, windows  # noqa: F401 (they register their rules)
 from amc.tracing.attention import rewritten
+from amc.tracing.counting import Counting
 from amc.tracing.ids import ChannelIds, Use
 from amc.tracing.producers import WEIGHTED
 from amc.tracing.rules import Call, Layer, find_rule, opaque
@@ -41,6 +43,8 @@ class Trace:
     """Why a channel has to stay."""
     ties: dict[int, str]
     """What mixes the channels that were united into one."""
+    uncounted: tuple[str, ...] = ()
+    """Operations, with their place in the user's code, whose arithmetic is not counted."""
 
 
 @contextmanager
@@ -106,7 +110,8 @@ def trace(model: nn.Module, example_inputs: Any) -> Trace:
         for tensor in output_tensors(output):
             tracer.ids.freeze(tracer.of(tensor), "network output")
     settled = tracer.ids.settle()
-    return Trace(tuple(tracer.layers), settled.uses, settled.frozen, settled.ties)
+    uncounted = tuple(tracer.counting.uncounted)
+    return Trace(tuple(tracer.layers), settled.uses, settled.frozen, settled.ties, uncounted)
 
 
 class _Tracer(TorchDispatchMode):
@@ -121,6 +126,10 @@ class _Tracer(TorchDispatchMode):
         for name, tensor in named_tensors(model):
             self._names.setdefault(id(tensor), name)
         self._weights = Weights(model, self._names)
+        self._paths: dict[int, str] = {}
+        for path, module in model.named_modules():
+            self._paths[id(module)] = path
+        self.counting = Counting(lambda tensor: id(tensor) in self._names)
 
     def mark(self, inputs: Sequence[Any], reason: str) -> None:
         """Give every floating-point input one frozen id."""
@@ -154,13 +163,20 @@ class _Tracer(TorchDispatchMode):
             self.ids.equal(self.of(tensor), dim, self.of(source[0]), source[1])
 
     def where(self) -> str:
-        """File and line of the innermost frame that is neither PyTorch's nor ours."""
-        torch_folder, own_folder = Path(torch.__file__).parent, Path(__file__).parent
-        for frame in reversed(traceback.extract_stack()):
-            file = Path(frame.filename)
-            if torch_folder not in file.parents and own_folder != file.parent:
-                return f"{file.name}:{frame.lineno}"
-        return "the model"
+        """The line of the network's code that is being executed, and the module that executes it.
+
+        ``vision.py:88 in blocks.0.attn``. PyTorch's files are not the network's, nor are ours;
+        where a network is made of PyTorch's modules alone, there is only the module to name.
+        """
+        line, path = "", ""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code is not trace.__code__:
+            file = Path(frame.f_code.co_filename)
+            if not line and _is_users(file):
+                line = f"{file.name}:{frame.f_lineno}"
+            path = path or self._paths.get(id(frame.f_locals.get("self")), "")
+            frame = frame.f_back
+        return " in ".join(x for x in (line, path) if x) or "the network"
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -175,17 +191,30 @@ class _Tracer(TorchDispatchMode):
         result = func(*args, **kwargs)
         leaves, _ = tree_flatten(result)
         tensors = [x for x in leaves if isinstance(x, Tensor)]
+        call, before = Call(func, args, kwargs, result), len(self.layers)
         if str(func.overloadpacket) not in WEIGHTED:
             inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
             if self._weights.follow(inputs, tensors):
+                self.counting.complete(self, call, before)
                 return result
         if tensors:
-            call = Call(func, args, kwargs, result)
             try:
                 ids = (rule or opaque)(self, call)
             except Exception:  # a form of the operation that its rule did not foresee
+                del self.layers[before:]
                 ids = opaque(self, call)
+            self.counting.complete(self, call, before)
             for tensor, label in zip(leaves, tree_flatten(ids)[0], strict=True):
                 if isinstance(tensor, Tensor) and id(tensor) not in self._names:
                     self._of[tensor] = label
         return result
+
+
+def _is_users(file: Path) -> bool:
+    """Whether ``file`` holds a network's code: a user's, another library's, or one of our own."""
+    ours = _OURS in file.parents and _OURS / "models" not in file.parents
+    return not ours and _PYTORCHS not in file.parents and file.suffix == ".py"
+
+
+_OURS = Path(__file__).parent.parent
+_PYTORCHS = Path(torch.__file__).parent

@@ -113,7 +113,7 @@ def _added(call: Call) -> int:
     return int(left.numel()) * (1 if right.dim() == 1 else int(right.shape[-1]))
 
 
-@formula("outer", "ger", "addr")
+@formula("addr")
 def _outer(call: Call) -> int:
     return prod(tuple(call.out.shape))
 

@@ -49,7 +49,15 @@ def group(trace: Trace, parameters: Shapes, buffers: Shapes) -> Units:
                 units.append(unit)
     units.sort(key=lambda unit: position[unit.layers[0].tensor])
     counted = {use.tensor: len(use.ids) for use in trace.uses if use.purpose in ("size", "count")}
-    return Units(_distinct(units), tuple(frozen), trace.layers, parameters, buffers, counted)
+    return Units(
+        _distinct(units),
+        tuple(frozen),
+        trace.layers,
+        parameters,
+        buffers,
+        counted,
+        trace.uncounted,
+    )
 
 
 def _alike(uses: Sequence[Use]) -> Iterator[tuple[list[int], dict[int, Indices]]]:

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from amc.errors import ModelError
-from amc.tracing import mixing, windows  # noqa: F401 (they register their rules)
+from amc.tracing import deformable, mixing, windows  # noqa: F401 (they register their rules)
 from amc.tracing.attention import rewritten
 from amc.tracing.counting import Counting
 from amc.tracing.ids import ChannelIds, Use

@@ -115,6 +115,8 @@ class Units(Sequence[Unit]):
     """Shape of every buffer."""
     counted: dict[str, int] = field(default_factory=dict)
     """Sizes that are no tensor's: attributes of modules, and channels of products."""
+    uncounted: tuple[str, ...] = ()
+    """Operations, with their place in the network's code, whose arithmetic is in no count."""
 
     @cached_property
     def sizes(self) -> dict[str, tuple[int, ...]]:

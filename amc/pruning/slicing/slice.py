@@ -18,6 +18,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from amc.pruning.slicing.empty_layers import replace_if_empty
 from amc.tracing.attention import state_heads
+from amc.tracing.deformable import state_deformable
 from amc.tracing.sizes import set_size
 from amc.tracing.trace import named_tensors
 from amc.tracing.units import Units
@@ -95,6 +96,7 @@ def state_sizes(model: nn.Module) -> None:
         elif isinstance(getattr(module, "normalized_shape", None), tuple):  # any LayerNorm
             _state_norm(module)
         state_heads(module)
+        state_deformable(module)
         replace_if_empty(module)
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from torch import nn
+
 from amc.tracing.producers import convolve, tie_groups
 from amc.tracing.rules import Call, Tracer, reason_of, rule
 
@@ -29,14 +31,18 @@ def deformable(tracer: Tracer, call: Call) -> Any:
     return convolve(tracer, call, bias, stride, groups)
 
 
-def state_deformable(module: Any) -> None:
-    """Set the size attributes of torchvision's layer from the shape of its weight."""
+def deformable_layers() -> tuple[type[nn.Module], ...]:
+    """Kinds of modules that are deformable convolutions, and state their sizes."""
     if "torchvision" not in sys.modules:  # then no network has one
-        return
+        return ()
     from torchvision.ops import DeformConv2d
 
-    if isinstance(module, DeformConv2d):
-        first, second = module.weight.shape[:2]
-        if module.groups > 1 and module.groups == module.in_channels:  # depthwise
-            module.groups = max(1, first // (module.out_channels // module.in_channels))
-        module.out_channels, module.in_channels = first, second * module.groups
+    return (DeformConv2d,)
+
+
+def state_deformable(module: Any) -> None:
+    """Set the size attributes of such a layer from the shape of its weight."""
+    first, second = module.weight.shape[:2]
+    if module.groups > 1 and module.groups == module.in_channels:  # depthwise
+        module.groups = max(1, first // (module.out_channels // module.in_channels))
+    module.out_channels, module.in_channels = first, second * module.groups

@@ -25,6 +25,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from amc.errors import ModelError
 from amc.tracing import deformable, mixing, windows  # noqa: F401 (they register their rules)
 from amc.tracing.attention import rewritten
+from amc.tracing.attribute_reads import recorded_reads
 from amc.tracing.counting import Counting
 from amc.tracing.ids import ChannelIds, Use
 from amc.tracing.producers import WEIGHTED
@@ -45,6 +46,8 @@ class Trace:
     """What mixes the channels that were united into one."""
     uncounted: tuple[str, ...] = ()
     """Operations, with their place in the user's code, whose arithmetic is not counted."""
+    read: frozenset[str] = frozenset()
+    """Paths of the integer attributes of modules that the forward reads."""
 
 
 @contextmanager
@@ -100,7 +103,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Trace:
     watch = SizeWatch(tracer.sized, model, rewritten())
     with eval_mode(model), torch.inference_mode(), unfused_attention():
         try:
-            with tagged(model), tracer, watch:
+            with recorded_reads(model) as read, tagged(model, tracer.sized), tracer, watch:
                 output = model(*inputs)
         except Exception as error:
             shapes = [tuple(x.shape) for x in inputs if isinstance(x, Tensor)]
@@ -110,8 +113,14 @@ def trace(model: nn.Module, example_inputs: Any) -> Trace:
         for tensor in output_tensors(output):
             tracer.ids.freeze(tracer.of(tensor), "network output")
     settled = tracer.ids.settle()
-    uncounted = tuple(tracer.counting.uncounted)
-    return Trace(tuple(tracer.layers), settled.uses, settled.frozen, settled.ties, uncounted)
+    return Trace(
+        tuple(tracer.layers),
+        settled.uses,
+        settled.frozen,
+        settled.ties,
+        tuple(tracer.counting.uncounted),
+        frozenset(read),
+    )
 
 
 class _Tracer(TorchDispatchMode):

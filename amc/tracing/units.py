@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from fractions import Fraction
 from functools import cached_property
 from typing import Any, overload
 
@@ -103,11 +104,11 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Counted:
-    """What an integer of a module counts: ``factor`` times the size of a tensor's dimension."""
+    """What an integer of a module counts: the size of a tensor's dimension times ``ratio``."""
 
     tensor: str
     dim: int
-    factor: int = 1
+    ratio: Fraction = Fraction(1)
 
 
 @dataclass(frozen=True)

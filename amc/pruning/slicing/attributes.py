@@ -46,13 +46,10 @@ def follow_attributes(model: nn.Module, units: Units, read: Iterable[str]) -> Un
     ``read`` are the attributes that the traced forward reads: these are left as they are. What a
     name says of channels, but the layers of its module do not decide, comes in ``Units.unclear``.
     """
-    known, read = StatedSizes(model, units), set(read)
+    known = StatedSizes(model, units)
     followed: dict[str, Counted] = {}
     unclear = []
-    for path, owner, name, value in reversed(list(integer_attributes(model))):  # children first
-        kind = _kind_of(name)
-        if not kind or path in read or _is_stated(owner, name):
-            continue
+    for kind, path, name, value in _attributes(model, read):
         above = path.rpartition(".")[0]
         for element, number, stage in _elements(path, value, known.children(above)):
             if element in units.counted:
@@ -63,13 +60,29 @@ def follow_attributes(model: nn.Module, units: Units, read: Iterable[str]) -> Un
                 as_kind = "out" if module in stage and kind == "channels" else kind
                 size = size or _decided(near, number, as_kind, name)
                 places |= {x.place for x in near if x.shrinks and x.says(number, kind, name)}
+            if kind == "groups" and not near:  # no convolution has them: one for each channel
+                size = _agreed(known.attributes(above, number))
             if size is not None:
                 known.add(path, replace(size, roles=frozenset({name})))
                 if size.shrinks:
-                    followed[element] = Counted(*size.place, size.factor)
+                    followed[element] = Counted(*size.place, size.ratio)
             elif places:
                 unclear.append(Unclear(element, number, frozenset(places)))
     return replace(units, followed=followed, unclear=tuple(reversed(unclear)))
+
+
+def _attributes(
+    model: nn.Module, read: Iterable[str]
+) -> Iterator[tuple[str, str, str, int | Sequence[int]]]:
+    """Kind, path, name and value of those to decide: children first, and groups last."""
+    read = set(read)
+    found = [
+        (_kind_of(name), path, name, value)
+        for path, owner, name, value in reversed(list(integer_attributes(model)))
+        if path not in read and not _is_stated(owner, name)
+    ]
+    for groups in (False, True):
+        yield from (x for x in found if x[0] and (x[0] == "groups") == groups)
 
 
 def _elements(
@@ -120,10 +133,13 @@ _STATED = ("in_channels", "out_channels", "groups", "in_features", "out_features
 def _decided(near: list[Size], value: int, kind: str, name: str) -> Size | None:
     """The size that an attribute states, where those which it may state leave no doubt."""
     alike = [size for size in near if size.says(value, kind, name)]
-    for chosen in _narrowed(near, alike, kind, name):
-        if len({size.form for size in chosen}) == 1:
-            return chosen[0]
-    return None
+    found = (_agreed(chosen) for chosen in _narrowed(near, alike, kind, name))
+    return next((size for size in found if size is not None), None)
+
+
+def _agreed(sizes: list[Size]) -> Size | None:
+    """The size that all of them are at any widths."""
+    return sizes[0] if len({size.form for size in sizes}) == 1 else None
 
 
 def _narrowed(near: list[Size], alike: list[Size], kind: str, name: str) -> Iterator[list[Size]]:

@@ -56,7 +56,7 @@ def _attribute_sizes(units: Units, kept: Kept) -> dict[str, int]:
     for name, counted in units.followed.items():
         length = lengths.get((counted.tensor, counted.dim))
         if length is not None:
-            sizes[name] = counted.factor * length
+            sizes[name] = int(counted.ratio * length)
     return sizes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from torch import nn
@@ -24,8 +25,8 @@ class Size:
     """``in``, ``out``, ``groups``, or the name of the attribute that states it."""
     place: tuple[str, int]
     """The tensor or attribute, and the dimension."""
-    factor: int = 1
-    """How often that dimension is counted: once for each group."""
+    ratio: Fraction = Fraction(1)
+    """What that dimension is multiplied by: the groups of a convolution."""
     order: int | None = None
     """When the layer runs, among those whose MACs are counted."""
 
@@ -61,6 +62,11 @@ class StatedSizes:
     def add(self, attribute: str, size: Size) -> None:
         """A size that ``attribute`` states, for the modules above it."""
         self._own[attribute.rpartition(".")[0]].append(size)
+
+    def attributes(self, path: str, value: int) -> list[Size]:
+        """What the attributes of a module that were added, and have this value, count."""
+        own = {"in", "out", "groups"}
+        return [x for x in self._own[path] if x.value == value and x.roles.isdisjoint(own)]
 
     def children(self, path: str) -> list[list[str]]:
         """The modules below each module that a module has."""
@@ -100,23 +106,26 @@ class StatedSizes:
         groups, (first, second) = conv.groups, conv.weight.shape[:2]
         if isinstance(conv, _ConvTransposeNd):
             yield self._size(weight, 0, first, {"in"})
-            yield self._size(weight, 1, second, {"out"}, groups)
-        elif groups > 1 and groups == conv.in_channels == conv.out_channels:
-            yield self._size(weight, 0, first, {"in", "out"})
-            yield self._size(weight, 0, first, {"groups"})
+            yield self._size(weight, 1, second, {"out"}, Fraction(groups))
+        elif groups > 1 and groups == conv.in_channels:  # depthwise
+            yield self._size(weight, 0, first, {"out"})
+            yield self._size(weight, 0, first, {"in"}, Fraction(groups, first))
+            yield self._size(weight, 0, first, {"groups"}, Fraction(groups, first))
         else:
             yield self._size(weight, 0, first, {"out"})
-            yield self._size(weight, 1, second, {"in"}, groups)
+            yield self._size(weight, 1, second, {"in"}, Fraction(groups))
             if groups > 1:
                 yield Size(groups, (*self._nothing, groups), frozenset({"groups"}), (weight, 0))
 
-    def _size(self, tensor: str, dim: int, size: int, roles: set[str], factor: int = 1) -> Size:
+    def _size(
+        self, tensor: str, dim: int, size: int, roles: set[str], ratio: Fraction = Fraction(1)
+    ) -> Size:
         form = self._units.forms.get((tensor, dim), (*self._nothing, size))
         return Size(
-            size * factor,
-            tuple(factor * x for x in form),
+            int(size * ratio),
+            tuple(int(ratio * x) for x in form),
             frozenset(roles),
             (tensor, dim),
-            factor,
+            ratio,
             self._order.get(tensor),
         )

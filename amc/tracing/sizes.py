@@ -28,20 +28,38 @@ _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 
 
 class Tagged(int):
-    """An integer that knows what it was read from."""
+    """An integer that knows what it was read from, and tells which other it is compared with."""
 
     source: Source
+    sized: Sized | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """``assert x.shape[1] == self.channels`` makes the attribute a size of that dimension."""
+        equal = int(self) == other
+        if equal and self.sized is not None and isinstance(other, Tagged):
+            for one, two in ((self, other), (other, self)):
+                if isinstance(one.source, str) and not isinstance(two.source, str):
+                    self.sized(one.source, *two.source)
+        return equal
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = int.__hash__
 
 
-def _tag(value: int, source: Source) -> Tagged:
+def _tag(value: int, source: Source, sized: Sized | None) -> Tagged:
     tagged = Tagged(value)
-    tagged.source = source
+    tagged.source, tagged.sized = source, sized
     return tagged
 
 
 @contextmanager
-def tagged(model: nn.Module) -> Iterator[None]:
-    """Every integer above 1, alone or in a list, of the modules that are not PyTorch's own."""
+def tagged(model: nn.Module, sized: Sized | None = None) -> Iterator[None]:
+    """Every integer above 1, alone or in a list, of the modules that are not PyTorch's own.
+
+    ``sized`` is told which of them are compared with a size of an activation, and equal it.
+    """
     saved: list[tuple[dict[str, Any], str, Any]] = []
     for path, module in model.named_modules():
         if type(module).__module__.startswith("torch.nn.") or isinstance(module, ScriptModule):
@@ -51,10 +69,12 @@ def tagged(model: nn.Module) -> Iterator[None]:
             full = f"{path}.{name}" if path else name
             if type(value) is int and value > 1:
                 saved.append((values, name, value))
-                values[name] = _tag(value, full)
+                values[name] = _tag(value, full, sized)
             elif type(value) in (list, tuple) and value and all(type(x) is int for x in value):
                 saved.append((values, name, value))
-                values[name] = type(value)(_tag(x, f"{full}.{n}") for n, x in enumerate(value))
+                values[name] = type(value)(
+                    _tag(x, f"{full}.{n}", sized) for n, x in enumerate(value)
+                )
     try:
         yield
     finally:
@@ -121,8 +141,10 @@ class SizeWatch(TorchFunctionMode):
         out = func(*args, **(kwargs or {}))
         if not self._deaf and (func is torch.Tensor.size or func == _SHAPE):
             if isinstance(out, int):
-                return _tag(out, (args[0], (*args[1:], *(kwargs or {}).values())[0]))
-            return torch.Size([_tag(size, (args[0], dim)) for dim, size in enumerate(out)])
+                return _tag(out, (args[0], (*args[1:], *(kwargs or {}).values())[0]), self._sized)
+            return torch.Size(
+                [_tag(size, (args[0], dim), self._sized) for dim, size in enumerate(out)]
+            )
         name = getattr(func, "__name__", "")
         find, report = _FINDERS.get(name), self._sized
         if find is None:

@@ -62,6 +62,7 @@ def describe(name: str, units: Units) -> dict[str, Any]:
             {"name": frozen.name, "channels": frozen.channels, "reason": frozen.reason}
             for frozen in units.frozen
         ],
+        "notes": [f"{x}: its arithmetic is not counted" for x in units.uncounted],
     }
 
 
@@ -104,6 +105,8 @@ def print_inspection(console: Console, description: dict[str, Any], *, folded: b
     if description["frozen"]:
         console.print("", _frozen_table(description["frozen"]))
     console.print("", _summary(description))
+    for note in description["notes"]:
+        console.print(f"note      {escape(note)}", highlight=False)
 
 
 Line = tuple[str, list[dict[str, Any]]]

@@ -4,6 +4,8 @@ ids        sets of channels that are one, and what uses them
 weights    which stored tensor a weight of the forward is made of
 rules      what an operation does to the channels that pass through it
 producers  convolutions, linear layers, embeddings: what makes channels
+deformable convolutions whose positions are computed
+counting   what operations cost that no rule has counted
 mixing     norms and products, in which channels meet
 attention  modules whose attention is one call
 sizes      integers of the network's code that follow a number of channels

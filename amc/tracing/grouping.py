@@ -50,7 +50,13 @@ def group(trace: Trace, parameters: Shapes, buffers: Shapes) -> Units:
                 units.append(unit)
     units.sort(key=lambda unit: position[unit.layers[0].tensor])
     return Units(
-        _distinct(units), tuple(frozen), trace.layers, parameters, buffers, _counted(trace.uses)
+        _distinct(units),
+        tuple(frozen),
+        trace.layers,
+        parameters,
+        buffers,
+        _counted(trace.uses),
+        trace.uncounted,
     )
 
 

@@ -96,6 +96,16 @@ def baddbmm(tracer: Tracer, call: Call) -> Any:
     return torch.where(produced != 0, produced, added.expand(produced.shape))
 
 
+@rule("outer", "ger")
+def outer(tracer: Tracer, call: Call) -> Tensor:
+    """(n) times (m) to (n, m): every channel of one vector meets every one of the other."""
+    left, right = core(tracer.of(call.args[0]))[:, None], core(tracer.of(call.args[1]))
+    tracer.ids.unite(left, right)
+    met = torch.where(left != 0, left, right).expand(call.out.shape)
+    count(tracer, reason_of(tracer, call), call.out.numel(), met)
+    return met
+
+
 def _product(tracer: Tracer, call: Call, left: Tensor, right: Tensor) -> Any:
     a, b = tracer.of(left), tracer.of(right)
     if a.dim() < 2 or b.dim() < 2:

@@ -67,9 +67,21 @@ def embedding(tracer: Tracer, call: Call) -> Tensor:
 @rule("convolution", "_convolution")
 def convolution(tracer: Tracer, call: Call) -> Any:
     """Convolutions of any rank: plain, transposed, grouped and depthwise."""
-    x, weight, bias, stride, _padding, _dilation, transposed, _output_padding, groups = call.args[
-        :9
-    ]
+    bias, stride, _padding, _dilation, transposed, _output_padding, groups = call.args[2:9]
+    return convolve(tracer, call, bias, int(stride[0]), groups, transposed=transposed)
+
+
+def convolve(
+    tracer: Tracer,
+    call: Call,
+    bias: Tensor | None,
+    stride: int,
+    groups: int,
+    *,
+    transposed: bool = False,
+) -> Any:
+    """The first argument of ``call`` convolved by the second, (out, in / groups, *kernel)."""
+    x, weight = call.args[:2]
     in_channels, out_channels = x.shape[1], call.out.shape[1]
     depthwise = groups > 1 and groups == in_channels
     out_axis = int(transposed and not depthwise)
@@ -96,7 +108,7 @@ def convolution(tracer: Tracer, call: Call) -> Any:
             in_channels=in_channels,
             out_channels=out_channels,
             kernel=round(area ** (1 / max(1, weight.dim() - 2))),
-            stride=int(stride[0]),
+            stride=stride,
             height=call.out.shape[2],
             width=prod(call.out.shape[3:]),
             positions=positions * area,

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
-from torch.utils.flop_counter import flop_registry
 
 from amc.tracing import relations
-from amc.tracing.ids import ChannelIds, compress, core
+from amc.tracing.ids import ChannelIds, as_rows, compress, core
 
 if TYPE_CHECKING:
     from amc.tracing.labels import Label
@@ -304,7 +303,7 @@ def mixing(tracer: Tracer, call: Call) -> Any:
     dim = call.args[1] % max(1, ids.dim())
     if not ids.dim() or ids.shape[dim] == 1:
         return ids.expand(call.out.shape)
-    rows = ids.movedim(dim, 0).flatten(1).T
+    rows = as_rows(ids, dim).T
     tied = [tracer.ids.tie(row, reason_of(tracer, call)) for row in rows]
     return torch.stack(tied).reshape(ids.amax(dim, keepdim=True).shape).expand(call.out.shape)
 
@@ -368,17 +367,6 @@ def constant(_: Tracer, call: Call) -> Any:
 
 def opaque(tracer: Tracer, call: Call) -> Any:
     """No way to follow the channels: what goes in is frozen, what comes out stays whole."""
-    packet = call.operation.overloadpacket
-    if packet is torch.ops.aten.linear:
-        macs = prod(call.out.shape) * call.args[1].shape[-1]
-        count(tracer, reason_of(tracer, call), macs)
-    elif packet in flop_registry:
-        flops = flop_registry[packet](*call.args, **call.kwargs, out_val=call.out)
-        count(tracer, reason_of(tracer, call), flops // 2)
-    return _freeze_all(tracer, call)
-
-
-def _freeze_all(tracer: Tracer, call: Call) -> Any:
     tensors = [x for x in tree_leaves((call.args, call.kwargs)) if isinstance(x, Tensor)]
     inputs = [tracer.of(x) for x in tensors if tracer.labels_of(x) is None]
     inputs += [label.ids for x in tensors for label in tracer.labels_of(x) or ()]

@@ -30,22 +30,18 @@ _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 
 
 class Tagged(int):
-    """An integer that knows what it was read from.
-
-    Code that compares an attribute to a shape, in an assertion or to choose its way, counts on them
-    to stay equal.
-    """
+    """An integer that knows what it was read from, and tells which other it is compared with."""
 
     source: Source
     sized: Sized | None = None
 
     def __eq__(self, other: object) -> bool:
+        """``assert x.shape[1] == self.channels`` makes the attribute a size of that dimension."""
         equal = int(self) == other
-        if equal and isinstance(other, Tagged):
+        if equal and self.sized is not None and isinstance(other, Tagged):
             for one, two in ((self, other), (other, self)):
-                if one.sized is not None and isinstance(two.source, str):
-                    assert not isinstance(one.source, str)
-                    one.sized(two.source, *one.source)
+                if isinstance(one.source, str) and not isinstance(two.source, str):
+                    self.sized(one.source, *two.source)
         return equal
 
     def __ne__(self, other: object) -> bool:
@@ -54,17 +50,18 @@ class Tagged(int):
     __hash__ = int.__hash__
 
 
-def _tag(value: int, source: Source, sized: Sized | None = None) -> Tagged:
+def _tag(value: int, source: Source, sized: Sized | None) -> Tagged:
     tagged = Tagged(value)
     tagged.source, tagged.sized = source, sized
     return tagged
 
 
 @contextmanager
-def tagged(model: nn.Module) -> Iterator[None]:
+def tagged(model: nn.Module, sized: Sized | None = None) -> Iterator[None]:
     """Every integer above 1, alone or in a list, of the modules that are not PyTorch's own.
 
-    So are those of configurations that modules hold: plain objects and dictionaries.
+    So are those of configurations that modules hold: plain objects and dictionaries. ``sized`` is
+    told which of them are compared with a size of an activation, and equal it.
     """
     saved: list[tuple[dict[str, Any], str, Any]] = []
     for path, values in _holders(model):
@@ -72,10 +69,12 @@ def tagged(model: nn.Module) -> Iterator[None]:
             full = f"{path}.{name}" if path else name
             if type(value) is int and value > 1:
                 saved.append((values, name, value))
-                values[name] = _tag(value, full)
+                values[name] = _tag(value, full, sized)
             elif type(value) in (list, tuple) and value and all(type(x) is int for x in value):
                 saved.append((values, name, value))
-                values[name] = type(value)(_tag(x, f"{full}.{n}") for n, x in enumerate(value))
+                values[name] = type(value)(
+                    _tag(x, f"{full}.{n}", sized) for n, x in enumerate(value)
+                )
     try:
         yield
     finally:

@@ -18,6 +18,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from amc.pruning.slicing.empty_layers import replace_if_empty
 from amc.tracing.attention import state_heads
+from amc.tracing.deformable import deformable_layers, state_deformable
 from amc.tracing.sizes import set_size
 from amc.tracing.trace import named_tensors
 from amc.tracing.units import Units
@@ -50,7 +51,13 @@ def attribute_sizes(units: Units, widths: Sequence[int]) -> dict[str, int]:
 
 def _attribute_sizes(units: Units, kept: Kept) -> dict[str, int]:
     attributes = {slot.tensor for unit in units for slot in unit.slots if slot.purpose == "size"}
-    return {name: len(kept[name][0][1]) for name in kept if name in attributes}
+    sizes = {name: len(kept[name][0][1]) for name in kept if name in attributes}
+    lengths = {(name, dim): len(index) for name, dims in kept.items() for dim, index in dims}
+    for name, counted in units.followed.items():
+        length = lengths.get((counted.tensor, counted.dim))
+        if length is not None:
+            sizes[name] = int(counted.ratio * length)
+    return sizes
 
 
 def slice_model(model: nn.Module, units: Units, widths: Sequence[int]) -> nn.Module:
@@ -80,6 +87,8 @@ def state_sizes(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, _ConvNd):
             _state_conv(module)
+        elif isinstance(module, deformable_layers()):
+            state_deformable(module)
         elif isinstance(module, nn.Linear):
             module.out_features, module.in_features = module.weight.shape
         elif isinstance(module, _NormBase):

@@ -126,8 +126,8 @@ class _Layers(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        kind = str(func.overloadpacket).removeprefix("aten.")
-        if kind == "linear" or kind.startswith("conv"):
+        kind = str(func.overloadpacket).rpartition(".")[2]
+        if kind == "linear" or kind.startswith("conv") or kind == "deform_conv2d":
             name = self._sources.used(args[1])
             if name is not None:
                 transposed = "transpose" in kind or (kind == "convolution" and args[6])

@@ -44,7 +44,7 @@ class Slot:
         An ordinary layer has a writer and a reader; what rides along has its channels alone, and a
         product the heads that meet in it.
         """
-        return 1 if self.purpose in ("affine", "count") else 2
+        return 1 if self.purpose in ("affine", "count", "statistic") else 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +134,8 @@ class Units(Sequence[Unit]):
     """Shape of every parameter."""
     buffers: dict[str, tuple[int, ...]]
     """Shape of every buffer."""
-    counted: dict[str, int] = field(default_factory=dict)
-    """Sizes that are no tensor's: attributes of modules, and channels of products."""
+    counted: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Shapes of what is no tensor: attributes of modules, products, statistics over channels."""
     uncounted: tuple[str, ...] = ()
     """Operations, with their place in the network's code, whose arithmetic is in no count."""
     followed: Mapping[str, Counted] = field(default_factory=dict)
@@ -145,9 +145,8 @@ class Units(Sequence[Unit]):
 
     @cached_property
     def sizes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every stored tensor, and (size,) of what is :attr:`counted`."""
-        counted = {name: (size,) for name, size in self.counted.items()}
-        return {**self.parameters, **self.buffers, **counted}
+        """Shape of every stored tensor, and of what is :attr:`counted`."""
+        return {**self.parameters, **self.buffers, **self.counted}
 
     def __len__(self) -> int:
         return len(self.items)

@@ -54,7 +54,7 @@ class StatedSizes:
             for path, module in model.named_modules()
         }
         self._own = {path: [*self._of(path, m)] for path, m in model.named_modules()}
-        for attribute, value in units.counted.items():
+        for attribute, (value, *_) in units.counted.items():
             owner, _, name = attribute.rpartition(".")
             if owner in self._own:
                 self._own[owner].append(self._size(attribute, 0, value, {name}))

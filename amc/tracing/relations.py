@@ -140,7 +140,8 @@ class Broadcast:
         if not own:
             return
         met = roots.expand(table.shape)
-        rows = met.movedim(own, [*range(len(own))]).flatten(0, len(own) - 1).flatten(1)
+        rows = met.movedim(own, [*range(len(own))]).flatten(0, len(own) - 1)
+        rows = rows.reshape(len(rows), -1)
         if torch.equal(rows, rows[:, :1].expand_as(rows)):
             ids.unite(self.weak, self.others)
         elif torch.equal(rows, rows[:1].expand_as(rows)):

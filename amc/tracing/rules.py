@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from amc.tracing import relations
-from amc.tracing.ids import ChannelIds, compress, core
+from amc.tracing.ids import ChannelIds, as_rows, compress, core
 
 if TYPE_CHECKING:
     from amc.tracing.labels import Label
@@ -301,7 +301,7 @@ def mixing(tracer: Tracer, call: Call) -> Any:
     dim = call.args[1] % max(1, ids.dim())
     if not ids.dim() or ids.shape[dim] == 1:
         return ids.expand(call.out.shape)
-    rows = ids.movedim(dim, 0).flatten(1).T
+    rows = as_rows(ids, dim).T
     tied = [tracer.ids.tie(row, reason_of(tracer, call)) for row in rows]
     return torch.stack(tied).reshape(ids.amax(dim, keepdim=True).shape).expand(call.out.shape)
 

@@ -140,11 +140,11 @@ class _Tracer(Execution):
         self._names: dict[int, str] = {}
         for name, tensor in named_tensors(model):
             self._names.setdefault(id(tensor), name)
+        self._labels = Labels(self.ids, self._names)
         self._paths: dict[int, str] = {}
         for path, module in model.named_modules():
             self._paths[id(module)] = path
         self.counting = Counting(lambda tensor: id(tensor) in self._names)
-        self._labels = Labels(self.ids, self._names)
 
     def mark(self, inputs: Sequence[Any], reason: str) -> None:
         """Give every floating-point input one frozen id."""
@@ -159,8 +159,8 @@ class _Tracer(Execution):
     def of(self, tensor: Tensor) -> Tensor:
         ids: Tensor | None = self._of.get(tensor)
         if ids is None and self._labels.of(tensor) is not None:
-            name = self._names.get(id(tensor), f"what is computed at {self.where()}")
-            return self._labels.elements(tensor, name)
+            name = self._names.get(id(tensor))
+            return self._labels.elements(tensor, name or f"what is made at {self.where()}")
         return torch.zeros((), dtype=torch.int64).expand(tensor.shape) if ids is None else ids
 
     def name_of(self, tensor: Tensor | None) -> str | None:
@@ -227,23 +227,28 @@ class _Tracer(Execution):
     def execute(
         self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: str
     ) -> Any:
-        self.use_places(tree_leaves((args, kwargs)))
+        if self._places:
+            self.use_places(tree_leaves((args, kwargs)))
         result = operation(*args, **kwargs)
-        if not any(isinstance(x, Tensor) for x in tree_leaves(result)):
-            return result
         call, before = Call(operation, args, kwargs, result, place), len(self.layers)
         self.ids.causes.current = partial(reason_of, self, call)
         weighted = str(operation.overloadpacket) in WEIGHTED
-        if not weighted and self._labels.follow(self, call):
-            self.counting.complete(self, call, before)
-            return result
+        if weighted or not self._labels.follow(self, call):
+            self._apply(call)
+        self.counting.complete(self, call, before)
+        return result
+
+    def _apply(self, call: Call) -> None:
+        """The ids of an operation's results, by its rule."""
+        before = len(self.layers)
+        leaves = tree_flatten(call.out)[0]
+        if not any(isinstance(x, Tensor) for x in leaves):
+            return
         try:
-            ids = (find_rule(operation) or opaque)(self, call)
+            ids = (find_rule(call.operation) or opaque)(self, call)
         except Exception:  # a form of the operation that its rule did not foresee
             del self.layers[before:]
             ids = opaque(self, call)
-        self.counting.complete(self, call, before)
-        for tensor, label in zip(tree_flatten(result)[0], tree_flatten(ids)[0], strict=True):
+        for tensor, label in zip(leaves, tree_flatten(ids)[0], strict=True):
             if isinstance(tensor, Tensor) and id(tensor) not in self._names:
                 self._of[tensor] = label
-        return result

@@ -56,7 +56,7 @@ class StatedSizes:
         self._own = {path: [*self._of(path, m)] for path, m in model.named_modules()}
         for attribute, (value, *_) in units.counted.items():
             owner, _, name = attribute.rpartition(".")
-            if owner in self._own:
+            if owner in self._own and name.isidentifier():  # no product's, no statistic's
                 self._own[owner].append(self._size(attribute, 0, value, {name}))
 
     def add(self, attribute: str, size: Size) -> None:

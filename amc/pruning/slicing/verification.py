@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
 from amc.errors import VerificationError
@@ -138,12 +138,13 @@ class _Layers(TorchDispatchMode):
         return out
 
     def _keep(self, name: str, weight: Tensor, out: Tensor, dim: int, linear: bool) -> None:
-        channels = out.movedim(-1 if linear else out.dim() - weight.dim() + 1, 0).flatten(1)
-        kept = dict(self._kept[name]).get(dim)
-        if self._dense and kept is not None:
-            channels = channels[kept]
-        # Means over positions: attention of ours may have these in another order.
-        self.means[name].append(torch.stack([channels.mean(1), channels.abs().mean(1)]))
+        with _disable_current_modes():  # the twin counts the network's operations, not these
+            channels = out.movedim(-1 if linear else out.dim() - weight.dim() + 1, 0).flatten(1)
+            kept = dict(self._kept[name]).get(dim)
+            if self._dense and kept is not None:
+                channels = channels[kept]
+            # Means over positions: attention of ours may have these in another order.
+            self.means[name].append(torch.stack([channels.mean(1), channels.abs().mean(1)]))
 
 
 def _compare(actual: _Layers, expected: _Layers) -> Iterator[tuple[str, float]]:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -36,9 +37,10 @@ from amc.tracing.counting import Counting
 from amc.tracing.execution import Execution
 from amc.tracing.ids import ChannelIds, Use, core
 from amc.tracing.labels import Label, Labels
+from amc.tracing.network_code import is_network_code
 from amc.tracing.producers import WEIGHTED
 from amc.tracing.relations import Equal, Sized
-from amc.tracing.rules import Call, Layer, find_rule, opaque
+from amc.tracing.rules import Call, Layer, find_rule, opaque, reason_of
 from amc.tracing.sizes import SizeWatch, Source, tagged
 
 
@@ -121,6 +123,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Trace:
         tracer.use_places(output_tensors(output))
         for tensor in output_tensors(output):
             tracer.ids.freeze(tracer.of(tensor), "network output")
+    tracer.ids.causes.current = None
     settled = tracer.ids.settle()
     return Trace(
         tuple(tracer.layers),
@@ -222,7 +225,7 @@ class _Tracer(Execution):
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code is not trace.__code__:
             file = Path(frame.f_code.co_filename)
-            if not line and _is_users(file):
+            if not line and is_network_code(file):
                 line = f"{file.name}:{frame.f_lineno}"
             path = path or self._paths.get(id(frame.f_locals.get("self")), "")
             frame = frame.f_back
@@ -235,6 +238,7 @@ class _Tracer(Execution):
             self.use_places(tree_leaves((args, kwargs)))
         result = operation(*args, **kwargs)
         call, before = Call(operation, args, kwargs, result, place), len(self.layers)
+        self.ids.causes.current = partial(reason_of, self, call)
         weighted = str(operation.overloadpacket) in WEIGHTED
         if weighted or not self._labels.follow(self, call):
             self._apply(call)
@@ -265,13 +269,3 @@ class _Tracer(Execution):
             return
         for other in sharing(tensor, (*self._of, *self._labels.tensors())):
             self._of[other] = overlaid(other, self.of(other), tensor, ids)
-
-
-def _is_users(file: Path) -> bool:
-    """Whether ``file`` holds a network's code: a user's, another library's, or one of our own."""
-    ours = _OURS in file.parents and _OURS / "models" not in file.parents
-    return not ours and _PYTORCHS not in file.parents and file.suffix == ".py"
-
-
-_OURS = Path(__file__).parent.parent
-_PYTORCHS = Path(torch.__file__).parent

@@ -11,7 +11,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from amc.errors import ModelError
 from amc.tracing import mixing, windows  # noqa: F401 (they register their rules)
 from amc.tracing.attention import rewritten
 from amc.tracing.ids import ChannelIds, Use
+from amc.tracing.inputs import Inputs, is_inexact, tensors_of
 from amc.tracing.producers import WEIGHTED
 from amc.tracing.rules import Call, Layer, find_rule, opaque
 from amc.tracing.sizes import SizeWatch, Source, tagged
@@ -71,39 +72,25 @@ def unfused_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
-def as_inputs(example_inputs: Any) -> tuple[Any, ...]:
-    """A tensor alone stands for a tuple of one positional argument."""
-    return tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
-
-
-def output_tensors(output: Any) -> list[Tensor]:
-    """All tensors of an output of any structure: tuples, dicts, dataclasses."""
-    if is_dataclass(output) and not isinstance(output, type):
-        output = {field.name: getattr(output, field.name) for field in fields(output)}
-    leaves = tree_leaves(output)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-
-
 def trace(model: nn.Module, example_inputs: Any) -> Trace:
     """Follow every channel of ``model`` through one forward in evaluation mode.
 
-    ``example_inputs`` is a tensor or a tuple of positional arguments, on the model's device.
-    Raises :class:`ModelError` where the forward itself fails.
+    ``example_inputs`` are in any form of :class:`Inputs`, on the model's device. Raises
+    :class:`ModelError` where the forward itself fails.
     """
-    inputs = as_inputs(example_inputs)
+    inputs = Inputs.of(example_inputs, model)
     tracer = _Tracer(model)
-    tracer.mark(inputs, "network input")
+    tracer.mark(inputs.tensors, "network input")
     watch = SizeWatch(tracer.sized, model, rewritten())
     with eval_mode(model), torch.inference_mode(), unfused_attention():
         try:
             with tagged(model), tracer, watch:
-                output = model(*inputs)
+                output = inputs.call(model)
         except Exception as error:
-            shapes = [tuple(x.shape) for x in inputs if isinstance(x, Tensor)]
             raise ModelError(
-                f"the forward fails on example inputs of shapes {shapes}: {error}"
+                f"the forward fails on example inputs of shapes {inputs.shapes}: {error}"
             ) from error
-        for tensor in output_tensors(output):
+        for tensor in tensors_of(output):
             tracer.ids.freeze(tracer.of(tensor), "network output")
     settled = tracer.ids.settle()
     return Trace(tuple(tracer.layers), settled.uses, settled.frozen, settled.ties)
@@ -122,10 +109,10 @@ class _Tracer(TorchDispatchMode):
             self._names.setdefault(id(tensor), name)
         self._weights = Weights(model, self._names)
 
-    def mark(self, inputs: Sequence[Any], reason: str) -> None:
-        """Give every floating-point input one frozen id."""
-        for tensor in tree_leaves(inputs):
-            if isinstance(tensor, Tensor) and tensor.is_floating_point():
+    def mark(self, inputs: Sequence[Tensor], reason: str) -> None:
+        """Give every input of real or complex numbers one frozen id."""
+        for tensor in inputs:
+            if is_inexact(tensor):
                 self._of[tensor] = self.ids.opaque(reason).expand(tensor.shape)
 
     def of(self, tensor: Tensor) -> Tensor:
@@ -133,7 +120,7 @@ class _Tracer(TorchDispatchMode):
         if ids is not None:
             return ids
         name = self._names.get(id(tensor))
-        if name is not None and tensor.is_floating_point():
+        if name is not None and is_inexact(tensor):
             return self.ids.elements(name, tensor)
         weight = self._weights.computed(tensor)
         if weight is not None:

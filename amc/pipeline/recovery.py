@@ -14,7 +14,6 @@ from torch import nn
 from amc.config import FinetuneConfig, LatencyConfig
 from amc.errors import ConfigError, ModelError, PlanError, RunError
 from amc.latency.backends import load_all, make_backend
-from amc.latency.device import with_batch
 from amc.latency.measurement import judge, measure
 from amc.models.preparation import Preparation
 from amc.pruning.apply import Applied, apply_plan
@@ -26,6 +25,7 @@ from amc.records.run_folder import RunFolder
 from amc.reporting.report import write_report
 from amc.reporting.tensorboard.training import TrainingMonitor
 from amc.task import Epoch, Step, Task, Train
+from amc.tracing.inputs import Inputs
 from amc.training.finetune import unfinished
 
 Told = TypeVar("Told")
@@ -214,7 +214,7 @@ def _measured(
     models, device = list(networks.values()), str(next(task.model.parameters()).device)
     config = folder.load_config() if folder.config.is_file() else None
     aim = config.latency if config is not None and config.timed else LatencyConfig(device=device)
-    inputs = with_batch(task.example_inputs, aim.batch)
+    inputs = Inputs.of(task.example_inputs, task.model).with_batch(aim.batch)
     if config is not None and config.timed:
         runtime = make_backend(aim.backend, aim.threads, aim.device)
         forwards = [runtime.load(model, inputs) for model in models]

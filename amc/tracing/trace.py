@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -36,6 +36,7 @@ from amc.tracing.attribute_reads import recorded_reads
 from amc.tracing.counting import Counting
 from amc.tracing.execution import Execution
 from amc.tracing.ids import ChannelIds, Use, core
+from amc.tracing.inputs import Inputs, is_inexact, tensors_of
 from amc.tracing.labels import Label, Labels
 from amc.tracing.network_code import is_network_code
 from amc.tracing.producers import WEIGHTED
@@ -88,40 +89,27 @@ def unfused_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
-def as_inputs(example_inputs: Any) -> tuple[Any, ...]:
-    """A tensor alone stands for a tuple of one positional argument."""
-    return tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
-
-
-def output_tensors(output: Any) -> list[Tensor]:
-    """All tensors of an output of any structure: tuples, dicts, dataclasses."""
-    if is_dataclass(output) and not isinstance(output, type):
-        output = {field.name: getattr(output, field.name) for field in fields(output)}
-    leaves = tree_leaves(output)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-
-
 def trace(model: nn.Module, example_inputs: Any) -> Trace:
     """Follow every channel of ``model`` through one forward in evaluation mode.
 
-    ``example_inputs`` is a tensor or a tuple of positional arguments, on the model's device.
-    Raises :class:`ModelError` where the forward itself fails.
+    ``example_inputs`` are in any form of :class:`Inputs`, on the model's device. Raises
+    :class:`ModelError` where the forward itself fails.
     """
-    inputs = as_inputs(example_inputs)
+    inputs = Inputs.of(example_inputs, model)
     tracer = _Tracer(model)
-    tracer.mark(inputs, "network input")
+    tracer.mark(inputs.tensors, "network input")
     watch = SizeWatch(tracer.sized, tracer.created, model, rewritten())
     with eval_mode(model), torch.inference_mode(), unfused_attention():
         try:
             with recorded_reads(model) as read, tagged(model, tracer.sized), tracer, watch:
-                output = model(*inputs)
+                output = inputs.call(model)
         except Exception as error:
-            shapes = [tuple(x.shape) for x in inputs if isinstance(x, Tensor)]
             raise ModelError(
-                f"the forward fails on example inputs of shapes {shapes}: {error}"
+                f"the forward fails on example inputs of shapes {inputs.shapes}: {error}"
             ) from error
-        tracer.use_places(output_tensors(output))
-        for tensor in output_tensors(output):
+        outputs = tensors_of(output)
+        tracer.use_places(outputs)
+        for tensor in outputs:
             tracer.ids.freeze(tracer.of(tensor), "network output")
     tracer.ids.causes.current = None
     settled = tracer.ids.settle()
@@ -153,10 +141,10 @@ class _Tracer(Execution):
             self._paths[id(module)] = path
         self.counting = Counting(lambda tensor: id(tensor) in self._names)
 
-    def mark(self, inputs: Sequence[Any], reason: str) -> None:
-        """Give every floating-point input one frozen id."""
-        for tensor in tree_leaves(inputs):
-            if isinstance(tensor, Tensor) and tensor.is_floating_point():
+    def mark(self, inputs: Sequence[Tensor], reason: str) -> None:
+        """Give every input of real or complex numbers one frozen id."""
+        for tensor in inputs:
+            if is_inexact(tensor):
                 self._of[tensor] = self.ids.opaque(reason).expand(tensor.shape)
 
     def places(self, tensor: Tensor, ids: Tensor, reason: str) -> None:

@@ -196,7 +196,7 @@ class WriteInPlace(Block):
             return y
         if self.style == "slice":
             y = x.movedim(self.dim, -1).clone()
-            part = y[..., : self.k].movedim(-1, self.dim)
+            part = y[..., : self.k].movedim(-1, self.dim).clone()
             y[..., : self.k] = self.layer(part).movedim(self.dim, -1)
             return y.movedim(-1, self.dim)
         sizes = list(x.shape)

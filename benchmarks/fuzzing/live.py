@@ -260,6 +260,7 @@ def batch_norm(kept: Kept, layer: Any, x: Live) -> Live:
 
 def standard(x: Live, dims: Sequence[int], eps: float) -> Live:
     """Mean 0 and variance 1 over ``dims``."""
+    dims = list(dims)
 
     def normalised(v: Tensor) -> Tensor:
         away = v - v.mean(dims, keepdim=True)

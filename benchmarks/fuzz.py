@@ -44,10 +44,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from common import RESULTS, append_line, read_lines
+from common import CHANGED, RESULTS, append_line, code_commit, read_lines
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from zoo import CHANGED, code_commit
 
 HERE = Path(__file__).parent
 LINES = HERE.parent / "runs" / "fuzz.jsonl"
@@ -68,7 +67,7 @@ def main() -> int:
     seeds = range(arguments.start, arguments.start + arguments.networks)
     if arguments.child:
         return child(seeds, Path(arguments.child[0]), arguments.child[1], arguments.limit_seconds)
-    commit = code_commit()
+    commit = code_commit("benchmarks/fuzzing")
     again = arguments.again or commit.endswith(CHANGED)
     known = {} if again else {x["seed"]: x for x in read_lines(LINES) if x["commit"] == commit}
     todo = [seed for seed in seeds if seed not in known]
@@ -113,7 +112,9 @@ def _lines(seeds: list[int], commit: str, limit: int) -> Iterator[dict[str, Any]
         count = next((n for n in range(1, CHUNK) if seeds[n : n + 1] != [start + n]), CHUNK)
         command = [sys.executable, __file__, f"--networks={count}", f"--start={start}"]
         command += [f"--limit-seconds={limit}", "--child", str(LINES), commit]
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, text=True
+        ) as process:
             assert process.stdout is not None
             done = 0
             for text in process.stdout:

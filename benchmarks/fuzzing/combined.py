@@ -157,7 +157,7 @@ class Gated(Block):
         if self.style == "minus":
             return (a - b).abs()
         if self.style == "sum":
-            return sum([a, b])  # type: ignore[return-value]
+            return sum([a, b], torch.zeros(()))
         return a.clone().mul_(b.tanh())
 
     def reference(self, x: Live, kept: Kept) -> Live:
@@ -215,10 +215,7 @@ class Hourglass(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.middle(functional.relu(self.down(x)))
-        if self.resize:
-            y = functional.interpolate(y, size=x.shape[2:])
-        else:
-            y = self.up(y)
+        y = functional.interpolate(y, size=x.shape[2:]) if self.resize else self.up(y)
         return torch.cat([x, y], dim=1) if self.join == "cat" else x + y
 
     def reference(self, x: Live, kept: Kept) -> Live:
@@ -233,6 +230,8 @@ class Hourglass(Block):
 @kind()
 class Selected(Block):
     """Channels picked by index, reversed, repeated or padded."""
+
+    places: Tensor
 
     def __init__(self, draw: Draw, shape: Shape) -> None:
         self.style = draw.of("flip", "step", "repeat", "interleave", "pad", "index", "tile")

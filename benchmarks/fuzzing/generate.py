@@ -9,7 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from . import attention, channels, combined, constants, plain, shapes, weights  # noqa: F401
+from . import (  # noqa: F401 (they enter their blocks in the table)
+    attention,
+    channels,
+    combined,
+    constants,
+    gates,
+    loops,
+    plain,
+    shapes,
+    tokens,
+    weights,
+)
 from .blocks import CONV, KINDS, Block, Draw, Shape, width
 from .live import Kept, Live, add, cat
 
@@ -56,10 +67,7 @@ class Network(nn.Module):
         first = width(draw)
         self.vocabulary = 9 if domain == "words" else 0
         self.two = draw.chance(0.15) and domain != "words"
-        if domain == "map":
-            given = Shape("map", 3, (side,) * rank)
-        else:
-            given = Shape("tokens", 3, (6,))
+        given = Shape("map", 3, (side,) * rank) if domain == "map" else Shape("tokens", 3, (6,))
         self.given = given
         self.stems = nn.ModuleList()
         for _ in range(2 if self.two else 1):
@@ -84,12 +92,12 @@ class Network(nn.Module):
             self.taken.append(name)
             shape = block.out
         self.shape = shape
-        self.end = _end(draw, shape)
+        self.end = _end(shape)
         self.form = draw.of("tensor", "tensor", "tensor", "tuple", "dict", "features")
         self.middle = None
         if self.form in ("tuple", "dict") and len(self.blocks) > 1:
             self.tap = draw.number(0, len(self.blocks) - 2)
-            self.middle = _end(draw, self.blocks[self.tap].out)  # type: ignore[arg-type]
+            self.middle = _end(self.blocks[self.tap].out)  # type: ignore[arg-type]
 
     def inputs(self, seed: int) -> tuple[Tensor, ...]:
         """Random ones, a batch of two."""
@@ -98,8 +106,8 @@ class Network(nn.Module):
             size = (BATCH, self.given.sides[0])
             return (torch.randint(0, self.vocabulary, size, generator=generator),)
         last = self.given.domain != "map"
-        size = (BATCH, *self.given.sides, 3) if last else (BATCH, 3, *self.given.sides)
-        return tuple(torch.randn(size, generator=generator) for _ in self.stems)
+        shape = (BATCH, *self.given.sides, 3) if last else (BATCH, 3, *self.given.sides)
+        return tuple(torch.randn(shape, generator=generator) for _ in self.stems)
 
     def forward(self, *inputs: Tensor) -> Any:
         parts = [stem(x) for stem, x in zip(self.stems, inputs, strict=True)]
@@ -135,9 +143,9 @@ def _sum(parts: list[Live]) -> Live:
     return add(*parts)
 
 
-def _end(draw: Draw, shape: Shape) -> nn.Module:
+def _end(shape: Shape) -> nn.Module:
     if shape.domain == "map":
-        return CONV[shape.rank](shape.channels, 5, 1)  # type: ignore[no-any-return]
+        return CONV[shape.rank](shape.channels, 5, 1)
     return nn.Linear(shape.channels, 5)
 
 

@@ -66,7 +66,7 @@ def judge(spec: Spec) -> Verdict:
     except SkippedError as reason:
         verdict.outcome, verdict.message = "skipped", str(reason)
     except Exception as error:
-        where = [f for f in traceback.extract_tb(error.__traceback__)][-1]
+        where = traceback.extract_tb(error.__traceback__)[-1]
         verdict.outcome = "traceback"
         verdict.message = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
     return verdict
@@ -141,8 +141,8 @@ def _check_plan(
         except MismatchError as error:
             raise _Failure("contradiction", f"{cut}: {error}") from error
         actual = _tensors(small(*inputs))
-    error = _difference(actual, expected)
-    _expect(error < TOLERANCE, "wrong slice", f"{cut}: differs by {error:.1e}")
+    apart = _difference(actual, expected)
+    _expect(apart < TOLERANCE, "wrong slice", f"{cut}: differs by {apart:.1e}")
     left = {name: kept.cut(tensor) for name, tensor in _stored(exact).items()}
     for name, tensor in _stored(small).items():
         fits = tensor.shape == left[name].shape and torch.equal(tensor, left[name])

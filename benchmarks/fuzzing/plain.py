@@ -21,7 +21,8 @@ from .blocks import (
     same,
     width,
 )
-from .live import Kept, Live, standard
+from .layers import standard
+from .live import Kept, Live
 
 
 @kind()
@@ -217,7 +218,9 @@ class PixelShuffle(Block):
     def forward(self, x: Tensor) -> Tensor:
         if self.up:
             return functional.pixel_shuffle(x, 2)
-        return functional.pixel_unshuffle(x[..., : self.sides[0] // 2 * 2, : self.sides[1] // 2 * 2], 2)
+        return functional.pixel_unshuffle(
+            x[..., : self.sides[0] // 2 * 2, : self.sides[1] // 2 * 2], 2
+        )
 
     def reference(self, x: Live, kept: Kept) -> Live:
         if not self.up:

@@ -11,7 +11,8 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from .blocks import Block, Draw, Shape, kind, same, width
-from .live import CONVOLUTIONS, Kept, Live
+from .layers import CONVOLUTIONS
+from .live import Kept, Live
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -82,7 +83,8 @@ class SpectralNorm(Block):
         return functional.relu(self.layer(x))
 
     def reference(self, x: Live, kept: Kept) -> Live:
-        made = self.layer.parametrizations.weight
+        layer: Any = self.layer
+        made = layer.parametrizations.weight
         weight, state = made.original, made[0]
         small = kept.cut(weight)
         area = weight[0, 0].numel()
@@ -90,12 +92,14 @@ class SpectralNorm(Block):
         kept.agree(kept.of(weight, 0), kept.of(state._u, 0), "left singular vector")
         kept.agree(columns, kept.of(state._v, 0), "right singular vector")
         sigma = kept.cut(state._u) @ small.flatten(1) @ kept.cut(state._v)
-        return _made(kept, x, weight, small / sigma, self.layer.bias).map(torch.relu)
+        return _made(kept, x, weight, small / sigma, layer.bias).map(torch.relu)
 
 
 @kind()
 class ComputedWeight(Block):
     """A weight of one's own, times a scale, masked, reshaped or standardised before its use."""
+
+    mask: Tensor
 
     def __init__(self, draw: Draw, shape: Shape) -> None:
         out = width(draw)
@@ -108,8 +112,22 @@ class ComputedWeight(Block):
         self.out_channels, self.in_channels = out, shape.channels
         self.register_buffer("mask", (torch.rand(self.weight.shape) > 0.2).float())
         self.style = draw.of(
-            "scale", "gain", "both", "mask", "standard", "length", "slice", "sliced_all", "centre",
-            "clip", "sign", "symmetric", "exp", "view", "cat", "half",
+            "scale",
+            "gain",
+            "both",
+            "mask",
+            "standard",
+            "length",
+            "slice",
+            "sliced_all",
+            "centre",
+            "clip",
+            "sign",
+            "symmetric",
+            "exp",
+            "view",
+            "cat",
+            "half",
         )
 
     def made(self, weight: Tensor, gain: Tensor, mask: Tensor) -> Tensor:
@@ -142,7 +160,8 @@ class ComputedWeight(Block):
         return weight
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.weight, self.bias
+        weight: Tensor = self.weight
+        bias: Tensor | None = self.bias
         if self.style == "slice":
             weight = weight[: self.out_channels]
             bias = None if bias is None else bias[: self.out_channels]
@@ -262,4 +281,3 @@ class Reused(Block):
         kept.agree(y.index, kept.of(weight, 1), "its own weight")
         kept.agree(x.index, kept.of(weight, 0), "residual")
         return y.map(lambda v: _convolve(v, small) + x.values)
-

@@ -65,8 +65,8 @@ class Relation(Protocol):
     rank: int
     """Relations of a low rank are settled first."""
 
-    def relate(self, ids: ChannelIds) -> None:
-        """Unite or freeze what it asks for, as far as it is known now."""
+    def relate(self, ids: ChannelIds) -> bool:
+        """Unite or freeze what it asks for, as far as it is known now; whether that is all."""
 
     def record(self, ids: ChannelIds) -> None:
         """Note the uses that it stands for, once all is united."""
@@ -222,8 +222,9 @@ class ChannelIds:
 
     def settle(self) -> Settled:
         """Everything in terms of united ids."""
-        self._relations.sort(key=attrgetter("rank"))
-        while any(self._relate(group) for _, group in groupby(self._relations, attrgetter("rank"))):
+        ordered = sorted(self._relations, key=attrgetter("rank"))
+        ranks = [list(group) for _, group in groupby(ordered, attrgetter("rank"))]
+        while any(self._relate(open_) for open_ in ranks):
             pass
         for relation in self._relations:
             relation.record(self)
@@ -245,11 +246,11 @@ class ChannelIds:
                     ties[root] = cause
         return ties
 
-    def _relate(self, relations: Iterable[Relation]) -> bool:
-        """Whether relations of one rank have changed anything."""
+    def _relate(self, relations: list[Relation]) -> bool:
+        """Whether relations of one rank have changed anything; those that are settled are removed
+        from the list."""
         before = self._unions, len(self._uses), len(self._frozen)
-        for relation in relations:
-            relation.relate(self)
+        relations[:] = [relation for relation in relations if not relation.relate(self)]
         return (self._unions, len(self._uses), len(self._frozen)) != before
 
 

@@ -85,6 +85,7 @@ def slice_model(model: nn.Module, units: Units, widths: Sequence[int]) -> nn.Mod
 def state_sizes(model: nn.Module) -> None:
     """Set the size attributes of known modules from the shapes of their tensors."""
     for module in model.modules():
+        _refresh_weights(module)
         if isinstance(module, _ConvNd):
             _state_conv(module)
         elif isinstance(module, deformable_layers()):
@@ -112,6 +113,13 @@ def state_sizes(model: nn.Module) -> None:
             _state_norm(module)
         state_heads(module)
         replace_if_empty(module)
+
+
+def _refresh_weights(module: nn.Module) -> None:
+    """Compute anew what a hook of PyTorch's own computes before each forward, and leaves behind."""
+    for hook in module._forward_pre_hooks.values():
+        if type(hook).__module__.startswith("torch.nn.utils."):  # old norms of weights, masks
+            hook(module, ())
 
 
 def _state_group_norm(norm: nn.GroupNorm) -> None:

@@ -143,7 +143,8 @@ class _Layers(TorchDispatchMode):
                 self._keep(name, args[1], out, int(transposed), kind == "linear")
         else:
             inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-            self._sources.follow(inputs, [x for x in tree_leaves(out) if isinstance(x, Tensor)])
+            results = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
+            self._sources.follow(kind, inputs, results)
         return out
 
     def _keep(self, name: str, weight: Tensor, out: Tensor, dim: int, linear: bool) -> None:

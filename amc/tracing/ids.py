@@ -100,7 +100,7 @@ class ChannelIds:
 
     def __init__(self) -> None:
         self._parent: list[int] = [0]
-        self._own: list[bool] = [False]
+        self._own = torch.zeros(1, dtype=torch.bool)
         self._channel: list[bool] = [False]
         self._unions = 0
         self._frozen: dict[int, str] = {}
@@ -114,7 +114,9 @@ class ChannelIds:
         """``count`` new ids, (count,) int64."""
         start = len(self._parent)
         self._parent.extend(range(start, start + count))
-        self._own.extend([not weak] * count)
+        if start + count > len(self._own):
+            self._own = torch.cat([self._own, torch.zeros(start + count, dtype=torch.bool)])
+        self._own[start : start + count] = not weak
         self._channel.extend([not weak] * count)
         return torch.arange(start, start + count)
 
@@ -200,7 +202,7 @@ class ChannelIds:
 
     def weak(self, ids: Tensor) -> bool:
         """Whether ``ids`` name no channels of their own, whatever they are united with."""
-        return not any(self._own[channel] for channel in core(ids).unique().tolist())
+        return not bool(self._own[core(ids)].any())
 
     def roots(self, ids: Tensor) -> Tensor:
         """The core of ``ids`` in terms of united ids."""

@@ -10,6 +10,8 @@ from typing import Any, Literal, Protocol
 from torch import Tensor, nn
 
 from amc.config import DataConfig, FinetuneConfig, ImportanceName, ModelConfig
+from amc.modules.completing import ordinary_
+from amc.modules.unwrapping import unwrapped
 
 Losses = Callable[[nn.Module], Iterator[Tensor]]
 """Yields a network's mean training loss, a scalar, batch by batch."""
@@ -142,6 +144,13 @@ class Task:
     data_sha256: Callable[[], str] | None = None
     """Hash of what ``evaluate`` scores on: a search is resumed on the same data only. Without it
     nothing is checked."""
+
+    def __post_init__(self) -> None:
+        """The network as it was written: out of its wrappers, its tensors ordinary ones."""
+        model, notes = unwrapped(self.model)
+        ordinary_(model)
+        object.__setattr__(self, "model", model)
+        object.__setattr__(self, "notes", (*self.notes, *notes))
 
     @property
     def importance(self) -> ImportanceName:

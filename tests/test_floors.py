@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("amc", "amc.errors"),
     ("amc.utils",),
-    ("amc.registry", "amc.cost.quantities"),
+    ("amc.registry", "amc.cost.quantities", "amc.modules"),
     ("amc.presets", "amc.bounds"),
     ("amc.config",),
     ("amc.task", "amc.models", "amc.tracing", "amc.compute"),

@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from amc.errors import ModelError, UnitError
+from amc.modules.completing import check_usable, initialise_lazy_, ordinary_
+from amc.modules.unwrapping import unwrapped
 from amc.pruning.importance.score import score
 from amc.pruning.slicing.unit_checks import droppable, sound
 from amc.task import Losses
 from amc.tracing.grouping import group
-from amc.tracing.trace import named_tensors, trace
+from amc.tracing.trace import as_inputs, named_tensors, trace
 from amc.tracing.units import Units
 
 
@@ -23,6 +25,10 @@ def read_units(model: nn.Module, example_inputs: Any) -> Units:
     Enough for applying a plan, which names its channels and is verified as a whole. Raises
     :class:`ModelError` where the forward fails or a weight is not finite.
     """
+    model, _ = unwrapped(model)
+    check_usable(model)
+    ordinary_(model)
+    initialise_lazy_(model, lambda: model(*as_inputs(example_inputs)))
     _check_finite(model)
     return group(
         trace(model, example_inputs),
@@ -60,6 +66,7 @@ def find_units(
     nothing can be pruned, and :class:`ConfigError` for an unknown ``importance`` or one that lacks
     what it looks at.
     """
+    model, _ = unwrapped(model)
     units = traced if traced is not None else read_units(model, example_inputs)
     scores = score(model, units, importance, calibration=calibration, loss=loss, seed=seed)
     units = units.ranked(scores)

@@ -17,6 +17,7 @@ from amc.cli.commands.shared import (
     images,
     latency_config,
     named_network,
+    print_notes,
     set_threads,
 )
 from amc.cli.from_settings import settings_command
@@ -118,7 +119,8 @@ def _cut_unscored(
     from amc.pruning.checkpoint import save_model
     from amc.utils.formatting import percent
 
-    model, resolved = build_resolved(network)
+    model, resolved, notes = build_resolved(network)
+    print_notes(notes)
     channels, height, width = example_shape(network.spec)
     inputs = torch.randn(
         (1, channels, side or height, side or width), generator=torch.Generator().manual_seed(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 import time
 from abc import ABC, abstractmethod
@@ -18,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from amc.errors import ConfigError, ModelError
 from amc.latency.backends.host import host_name, host_profile
+from amc.modules.copying import copy_model
 from amc.tracing.trace import named_tensors
 
 Inputs = tuple[Any, ...]
@@ -175,9 +175,9 @@ def placed(model: nn.Module, inputs: Inputs, device: str) -> tuple[nn.Module, In
 
     tensors = [tensor for _, tensor in named_tensors(model)]
     if all(there(tensor) is tensor for tensor in tensors):
-        model = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+        model = copy_model(model, {id(tensor): tensor for tensor in tensors})
     else:
-        model = copy.deepcopy(model).to(device).float()
+        model = copy_model(model).to(device).float()
     moved: Inputs = tree_map_only(Tensor, there, inputs)
     return model.eval(), moved
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from amc.errors import VerificationError
+from amc.modules.copying import copy_model
+from amc.modules.unwrapping import unwrapped
 from amc.pruning.slicing import recorded_choices
 from amc.pruning.slicing.masking import masked
 from amc.pruning.slicing.recorded_choices import Recorded, Replayed
@@ -47,6 +48,7 @@ def verify(
     network fails.
     """
     inputs = as_inputs(example_inputs)
+    (model, _), (small, _) = unwrapped(model), unwrapped(small)
 
     def compared_in(kind: torch.dtype, casts: tuple[torch.dtype, ...]) -> float:
         dense, cut, x = (_cast(y, casts, kind) for y in (model, small, inputs))
@@ -104,7 +106,7 @@ def _cast(x: Any, kinds: tuple[torch.dtype, ...], to: torch.dtype) -> Any:
     """A network (a copy of it), or inputs, with values of these ``kinds`` turned into others."""
     if not isinstance(x, nn.Module):
         return tree_map(lambda t: t.to(to) if isinstance(t, Tensor) and t.dtype in kinds else t, x)
-    return copy.deepcopy(x).to(to) if any(t.dtype in kinds for _, t in named_tensors(x)) else x
+    return copy_model(x).to(to) if any(t.dtype in kinds for _, t in named_tensors(x)) else x
 
 
 class _Layers(TorchDispatchMode):

@@ -203,6 +203,6 @@ def test_other_contents_are_refused(model: nn.Module, tmp_path: Path) -> None:
         load_weights(model, tmp_path / "numbers.pth")
     with pytest.raises(WeightsError, match="no such weights file"):
         load_weights(model, tmp_path / "absent.pth")
-    (tmp_path / "w.bin").write_bytes(b"")
+    (tmp_path / "w.txt").write_bytes(b"")
     with pytest.raises(WeightsError, match=r"must end in \.safetensors"):
-        load_weights(model, tmp_path / "w.bin")
+        load_weights(model, tmp_path / "w.txt")

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor, nn
 
 from amc.config import DataConfig, FinetuneConfig, ImportanceName, ModelConfig
-from amc.modules.completing import ordinary_
+from amc.modules.completing import initialise_lazy_, ordinary_
 from amc.modules.unwrapping import unwrapped
 
 Losses = Callable[[nn.Module], Iterator[Tensor]]
@@ -146,9 +146,12 @@ class Task:
     nothing is checked."""
 
     def __post_init__(self) -> None:
-        """The network as it was written: out of its wrappers, its tensors ordinary ones."""
+        """The network as it was written: out of its wrappers, complete, its tensors ordinary."""
         model, notes = unwrapped(self.model)
         ordinary_(model)
+        inputs = self.example_inputs
+        inputs = inputs if isinstance(inputs, tuple | list) else (inputs,)
+        initialise_lazy_(model, lambda: model(*inputs))
         object.__setattr__(self, "model", model)
         object.__setattr__(self, "notes", (*self.notes, *notes))
 

@@ -18,7 +18,7 @@ from amc.config import ModelConfig
 from amc.errors import AMCError, ModelError
 from amc.models.architectures import NETWORKS
 from amc.models.weights import load_weights
-from amc.modules.completing import ordinary_
+from amc.modules.completing import check_evaluates, ordinary_
 from amc.modules.unwrapping import unwrapped
 
 Factory = Callable[..., nn.Module]
@@ -68,6 +68,7 @@ def build_resolved(config: ModelConfig, **defaults: Any) -> Built:
             f"{config.spec}: returned {type(model).__name__}; it must return a torch.nn.Module"
         )
     model, notes = unwrapped(model)
+    check_evaluates(model)
     ordinary_(model)
     if config.weights is not None:
         notes += load_weights(model, config.weights)

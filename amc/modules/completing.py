@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
 from amc.errors import ModelError
@@ -36,17 +38,19 @@ def initialise_lazy_(model: nn.Module, forward: Callable[[], object]) -> bool:
     The weights are drawn with seed 0, so that the network can be built again. Raises
     :class:`ModelError` where the forward fails, or leaves layers without sizes.
     """
-    if not _lazy(model):
+    lazy = _lazy(model)
+    if not lazy:
         return False
+    inference = any(x.is_inference() for _, x in _named(model))  # when they were made
     training = [module for module in model.modules() if module.training]
     try:
-        with torch.random.fork_rng(), torch.inference_mode(False), torch.no_grad():
+        with torch.random.fork_rng(), torch.no_grad(), torch.inference_mode(inference):
             torch.manual_seed(0)
             model.eval()
             forward()
     except Exception as error:  # the user's network may raise anything
         raise ModelError(
-            f"{_lazy(model)[0]} is lazy, and the forward that would give it its size fails: "
+            f"{lazy[0]} is lazy, and the forward that would give it its size fails: "
             f"{one_line(error, 200)}; run the network once before it is handed over"
         ) from error
     finally:
@@ -57,33 +61,47 @@ def initialise_lazy_(model: nn.Module, forward: Callable[[], object]) -> bool:
             f"{left[0]} is lazy, and the example inputs do not reach it; give inputs that do, or "
             "leave it out"
         )
+    _state_inputs(model)
+    ordinary_(model)
     return True
 
 
-def check_usable(model: nn.Module) -> None:
-    """Raise :class:`ModelError` for what is no network with weights of its own any more: exported,
-    frozen, quantised."""
-    kind = type(model).__name__
+def check_evaluates(model: nn.Module) -> None:
+    """Raise :class:`ModelError` for a network without an evaluation mode: exported programs."""
     flags = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     try:
         model.eval()
-    except Exception as error:  # exported programs refuse, frozen scripts have no such method
+    except Exception as error:  # what they raise is not documented
         raise ModelError(
-            f"{kind}: it has no evaluation mode ({one_line(error, 80)}); hand over the module that "
-            "it was made of"
+            f"{type(model).__name__}: it has no evaluation mode ({one_line(error, 80)}); hand over "
+            "the module that it was made of"
         ) from error
     finally:
         for module, training in flags:
             module.training = training
+
+
+def check_parameters(model: nn.Module) -> None:
+    """Raise :class:`ModelError` where there is nothing to prune: frozen, or quantised."""
     if next(model.parameters(), None) is None:
         raise ModelError(
-            f"{kind}: it has no parameters (quantised or frozen networks have none); hand over the "
-            "module that it was made of"
+            f"{type(model).__name__}: it has no parameters, as frozen and quantised networks; "
+            "hand over the module that it was made of"
         )
 
 
 def _lazy(model: nn.Module) -> list[str]:
-    return [name for name, tensor in _named(model) if is_lazy(tensor)]
+    """Names of lazy layers, those too that got their tensors from a file, but no sizes yet."""
+    return [name for name, module in model.named_modules() if isinstance(module, LazyModuleMixin)]
+
+
+def _state_inputs(model: nn.Module) -> None:
+    """A lazy convolution whose weights come from a file does not ask for its number of inputs."""
+    for module in model.modules():
+        if isinstance(module, _ConvNd) and not module.in_channels:
+            transposed = isinstance(module, _ConvTransposeNd)
+            shape = module.weight.shape
+            module.in_channels = shape[0] if transposed else shape[1] * module.groups
 
 
 def _named(module: nn.Module, *, recurse: bool = True) -> list[tuple[str, Tensor]]:

@@ -56,6 +56,17 @@ def copy_model(model: Network, memo: Mapping[int, Any] | None = None) -> Network
     return copied
 
 
+class Copyable:
+    """A network for code of others that deep-copies what it is given: it gets the copy of ours."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
+        """A copy of the network, without this shell."""
+        return copy_model(self._model)
+
+
 def _instead(model: nn.Module, known: _Memo) -> _Memo:
     """What takes the place of objects that cannot be copied, by their ``id``."""
     modules, tensors = dict(model.named_modules()), dict(_named_tensors(model))

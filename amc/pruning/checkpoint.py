@@ -21,6 +21,7 @@ from amc.errors import ModelError
 from amc.models.factory import build_model, check_allowed
 from amc.models.preparation import Preparation
 from amc.models.weights import tensors_sha256
+from amc.modules.completing import initialise_lazy_
 from amc.pruning.plan import Plan
 from amc.pruning.slicing.slice import state_sizes
 from amc.tracing.sizes import set_size
@@ -93,6 +94,8 @@ def load_model(path: Path | str, *, allow_factory: bool = False) -> tuple[nn.Mod
     check_allowed(card.model, path, allow_factory)
     try:
         model = build_model(untrained(card.model))
+        if (shape := card.plan.input_shape) is not None:
+            initialise_lazy_(model, lambda: model(torch.zeros(shape)))
     except ModelError as error:
         raise ModelError(f"{path} cannot be rebuilt: {error}") from error
     _put_tensors(model, tensors, path)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from amc.errors import ModelError, UnitError
-from amc.modules.completing import check_usable, initialise_lazy_, ordinary_
+from amc.modules.completing import check_evaluates, check_parameters, initialise_lazy_, ordinary_
 from amc.modules.unwrapping import unwrapped
 from amc.pruning.importance.score import score
 from amc.pruning.slicing.unit_checks import droppable, sound
@@ -26,7 +26,8 @@ def read_units(model: nn.Module, example_inputs: Any) -> Units:
     :class:`ModelError` where the forward fails or a weight is not finite.
     """
     model, _ = unwrapped(model)
-    check_usable(model)
+    check_evaluates(model)
+    check_parameters(model)
     ordinary_(model)
     initialise_lazy_(model, lambda: model(*as_inputs(example_inputs)))
     _check_finite(model)

@@ -18,7 +18,8 @@ from amc.config import ModelConfig
 from amc.errors import AMCError, ModelError
 from amc.models.architectures import NETWORKS
 from amc.models.weights import load_weights
-from amc.modules.completing import check_evaluates, ordinary_
+from amc.modules.checks import check_evaluates
+from amc.modules.completing import ordinary_
 from amc.modules.unwrapping import unwrapped
 
 Factory = Callable[..., nn.Module]

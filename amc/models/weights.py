@@ -185,7 +185,8 @@ def _some(names: Sequence[str]) -> str:
 
 def weights_sha256(model: nn.Module) -> str:
     """Hash of all parameters and buffers, by name and content."""
-    return tensors_sha256(model.state_dict())
+    state = model.state_dict()
+    return tensors_sha256({name: x for name, x in state.items() if isinstance(x, Tensor)})
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +22,22 @@ def ordinary_(model: nn.Module) -> None:
     with torch.inference_mode(False), torch.no_grad():
         for module in model.modules():
             for name, tensor in _named(module, recurse=False):
-                if is_lazy(tensor) or not tensor.is_inference():
-                    continue
-                if id(tensor) not in made:
-                    copied = tensor.detach().clone()
-                    is_parameter = isinstance(tensor, nn.Parameter)
-                    made[id(tensor)] = (
-                        nn.Parameter(copied, tensor.requires_grad) if is_parameter else copied
-                    )
-                setattr(module, name, made[id(tensor)])
+                if is_lazy(tensor) or tensor.is_inference():  # which the lazy ones do not say
+                    if id(tensor) not in made:
+                        made[id(tensor)] = _ordinary(tensor)
+                    setattr(module, name, made[id(tensor)])
+
+
+def _ordinary(tensor: Any) -> Tensor:
+    if is_lazy(tensor):
+        like = {"device": tensor.device, "dtype": tensor.dtype}
+        kind: Any = type(tensor)
+        if isinstance(tensor, nn.Parameter):
+            like["requires_grad"] = tensor.requires_grad
+        return kind(**like)  # type: ignore[no-any-return]
+    copied: Tensor = tensor.detach().clone()
+    is_parameter = isinstance(tensor, nn.Parameter)
+    return nn.Parameter(copied, tensor.requires_grad) if is_parameter else copied
 
 
 def initialise_lazy_(model: nn.Module, forward: Callable[[], object]) -> bool:
@@ -41,10 +49,10 @@ def initialise_lazy_(model: nn.Module, forward: Callable[[], object]) -> bool:
     lazy = _lazy(model)
     if not lazy:
         return False
-    inference = any(x.is_inference() for _, x in _named(model))  # when they were made
+    ordinary_(model)
     training = [module for module in model.modules() if module.training]
     try:
-        with torch.random.fork_rng(), torch.no_grad(), torch.inference_mode(inference):
+        with torch.random.fork_rng(), torch.inference_mode(False), torch.no_grad():
             torch.manual_seed(0)
             model.eval()
             forward()
@@ -62,32 +70,7 @@ def initialise_lazy_(model: nn.Module, forward: Callable[[], object]) -> bool:
             "leave it out"
         )
     _state_inputs(model)
-    ordinary_(model)
     return True
-
-
-def check_evaluates(model: nn.Module) -> None:
-    """Raise :class:`ModelError` for a network without an evaluation mode: exported programs."""
-    flags = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
-    try:
-        model.eval()
-    except Exception as error:  # what they raise is not documented
-        raise ModelError(
-            f"{type(model).__name__}: it has no evaluation mode ({one_line(error, 80)}); hand over "
-            "the module that it was made of"
-        ) from error
-    finally:
-        for module, training in flags:
-            module.training = training
-
-
-def check_parameters(model: nn.Module) -> None:
-    """Raise :class:`ModelError` where there is nothing to prune: frozen, or quantised."""
-    if next(model.parameters(), None) is None:
-        raise ModelError(
-            f"{type(model).__name__}: it has no parameters, as frozen and quantised networks; "
-            "hand over the module that it was made of"
-        )
 
 
 def _lazy(model: nn.Module) -> list[str]:

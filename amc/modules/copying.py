@@ -143,14 +143,15 @@ def _redirect(copied: nn.Module, filled: _Memo) -> None:
 
 
 def _match_scripted(model: nn.Module, copied: nn.Module, known: _Memo) -> None:
-    """Scripted modules copy their tensors themselves, and know nothing of ``known``."""
+    """Scripted modules copy their tensors themselves, as results, and know nothing of ``known``."""
     if not any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         return
     theirs = dict(_named_tensors(copied))
     for name, tensor in _named_tensors(model):
-        wanted = known.get(id(tensor))
-        if wanted is not None and theirs[name] is not wanted:
+        wanted = known.get(id(tensor), theirs[name])
+        if theirs[name] is not wanted:
             theirs[name].data = wanted.detach()
+        theirs[name].detach_().requires_grad_(tensor.requires_grad)
 
 
 def _named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:

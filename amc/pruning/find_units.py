@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from amc.errors import ModelError, UnitError
-from amc.modules.completing import check_evaluates, check_parameters, initialise_lazy_, ordinary_
+from amc.modules.checks import check_evaluates, check_prunable
+from amc.modules.completing import initialise_lazy_, ordinary_
 from amc.modules.unwrapping import unwrapped
 from amc.pruning.importance.score import score
 from amc.pruning.slicing.unit_checks import droppable, sound
@@ -27,7 +28,7 @@ def read_units(model: nn.Module, example_inputs: Any) -> Units:
     """
     model, _ = unwrapped(model)
     check_evaluates(model)
-    check_parameters(model)
+    check_prunable(model)
     ordinary_(model)
     initialise_lazy_(model, lambda: model(*as_inputs(example_inputs)))
     _check_finite(model)

@@ -39,7 +39,8 @@ def group(trace: Trace, parameters: Shapes, buffers: Shapes) -> Units:
         outputs.sort(key=lambda use: position[use.tensor])
         layers = tuple(producers[use.tensor] for use in outputs)
         kind = layers[0].kind if len(layers) == 1 else "stream"
-        if any(producers[use.tensor].kind == "product" for use in uses if use.purpose == "count"):
+        counts = [producers.get(use.tensor) for use in uses if use.purpose == "count"]
+        if any(layer is not None and layer.kind == "product" for layer in counts):
             kind = "heads"
         for reason, members in _by_reason(channels, uses, trace).items():
             unit = _form(kind, layers, uses, [[rows[n] for n in numbers] for rows in members])
@@ -48,8 +49,21 @@ def group(trace: Trace, parameters: Shapes, buffers: Shapes) -> Units:
             else:
                 units.append(unit)
     units.sort(key=lambda unit: position[unit.layers[0].tensor])
-    counted = {use.tensor: len(use.ids) for use in trace.uses if use.purpose in ("size", "count")}
-    return Units(_distinct(units), tuple(frozen), trace.layers, parameters, buffers, counted)
+    return Units(
+        _distinct(units), tuple(frozen), trace.layers, parameters, buffers, _counted(trace.uses)
+    )
+
+
+def _counted(uses: Sequence[Use]) -> Shapes:
+    """Shapes of what is no tensor, as far as channels lie along their dimensions."""
+    sizes: dict[str, dict[int, int]] = defaultdict(dict)
+    for use in uses:
+        if use.purpose in ("size", "count", "statistic"):
+            sizes[use.tensor][use.dim] = len(use.ids)
+    return {
+        name: tuple(known.get(dim, 1) for dim in range(max(known) + 1))
+        for name, known in sizes.items()
+    }
 
 
 def _alike(uses: Sequence[Use]) -> Iterator[tuple[list[int], dict[int, Indices]]]:

@@ -89,10 +89,11 @@ class SizeWatch(TorchFunctionMode):
     """
 
     def __init__(
-        self, sized: Sized, model: nn.Module, replaced: tuple[type[nn.Module], ...]
+        self, sized: Sized, created: Sized, model: nn.Module, replaced: tuple[type[nn.Module], ...]
     ) -> None:
         super().__init__()
         self._sized = sized
+        self._created = created
         self._deaf = 0
         self._modules = [module for module in model.modules() if type(module) in replaced]
         self._hooks: list[RemovableHandle] = []
@@ -122,7 +123,10 @@ class SizeWatch(TorchFunctionMode):
             if isinstance(out, int):
                 return _tag(out, (args[0], (*args[1:], *(kwargs or {}).values())[0]))
             return torch.Size([_tag(size, (args[0], dim)) for dim, size in enumerate(out)])
-        find = _FINDERS.get(getattr(func, "__name__", ""))
+        name = getattr(func, "__name__", "")
+        find, report = _FINDERS.get(name), self._sized
+        if find is None:
+            find, report = _CREATORS.get(name), self._created
         if find is not None:
             try:
                 found = [*find(out, args, kwargs or {})]
@@ -130,7 +134,7 @@ class SizeWatch(TorchFunctionMode):
                 found = []
             for tag, tensor, dim in found:
                 if isinstance(tag, Tagged):
-                    self._sized(tag.source, tensor, dim)
+                    report(tag.source, tensor, dim)
         return out
 
 
@@ -185,3 +189,25 @@ _FINDERS: dict[str, Callable[[Any, tuple[Any, ...], dict[str, Any]], Found]] = {
     "narrow": _narrow,
     "__getitem__": _getitem,
 }
+
+
+def _square(out: Any, args: tuple[Any, ...], _: dict[str, Any]) -> Found:
+    yield from ((size, out, dim) for dim, size in enumerate((args * 2)[:2]))
+
+
+def _counted(out: Any, args: tuple[Any, ...], _: dict[str, Any]) -> Found:
+    if len(args) == 1:
+        yield args[0], out, 0
+
+
+def _new(out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found:
+    yield from _shape(out, args if args and isinstance(args[0], Tensor) else (None, *args), kwargs)
+
+
+_CREATORS: dict[str, Callable[[Any, tuple[Any, ...], dict[str, Any]], Found]] = {
+    **dict.fromkeys(("zeros", "ones", "empty", "full", "rand", "randn"), _new),
+    **dict.fromkeys(("new_zeros", "new_ones", "new_empty", "new_full"), _new),
+    "eye": _square,
+    "arange": _counted,
+}
+"""Functions that make a constant."""

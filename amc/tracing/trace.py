@@ -17,18 +17,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from amc.errors import ModelError
 from amc.tracing import mixing, windows  # noqa: F401 (they register their rules)
 from amc.tracing.attention import rewritten
-from amc.tracing.ids import ChannelIds, Use
+from amc.tracing.execution import Execution
+from amc.tracing.ids import ChannelIds, Use, core
+from amc.tracing.labels import Label, Labels
 from amc.tracing.producers import WEIGHTED
+from amc.tracing.relations import Equal, Sized
 from amc.tracing.rules import Call, Layer, find_rule, opaque
 from amc.tracing.sizes import SizeWatch, Source, tagged
-from amc.tracing.weights import Weight, Weights
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Trace:
     inputs = as_inputs(example_inputs)
     tracer = _Tracer(model)
     tracer.mark(inputs, "network input")
-    watch = SizeWatch(tracer.sized, model, rewritten())
+    watch = SizeWatch(tracer.sized, tracer.created, model, rewritten())
     with eval_mode(model), torch.inference_mode(), unfused_attention():
         try:
             with tagged(model), tracer, watch:
@@ -103,24 +104,26 @@ def trace(model: nn.Module, example_inputs: Any) -> Trace:
             raise ModelError(
                 f"the forward fails on example inputs of shapes {shapes}: {error}"
             ) from error
+        tracer.use_places(output_tensors(output))
         for tensor in output_tensors(output):
             tracer.ids.freeze(tracer.of(tensor), "network output")
     settled = tracer.ids.settle()
     return Trace(tuple(tracer.layers), settled.uses, settled.frozen, settled.ties)
 
 
-class _Tracer(TorchDispatchMode):
+class _Tracer(Execution):
     """Runs each operation for real, and its rule on the ids."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.ids = ChannelIds()
         self.layers: list[Layer] = []
         self._of: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._places: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._names: dict[int, str] = {}
         for name, tensor in named_tensors(model):
             self._names.setdefault(id(tensor), name)
-        self._weights = Weights(model, self._names)
+        self._labels = Labels(self.ids, self._names)
 
     def mark(self, inputs: Sequence[Any], reason: str) -> None:
         """Give every floating-point input one frozen id."""
@@ -128,30 +131,61 @@ class _Tracer(TorchDispatchMode):
             if isinstance(tensor, Tensor) and tensor.is_floating_point():
                 self._of[tensor] = self.ids.opaque(reason).expand(tensor.shape)
 
+    def places(self, tensor: Tensor, ids: Tensor, reason: str) -> None:
+        if core(ids).numel() > core(self.of(tensor)).numel():
+            self._places[tensor] = ids, f"their order counts: {reason}"
+
     def of(self, tensor: Tensor) -> Tensor:
         ids: Tensor | None = self._of.get(tensor)
-        if ids is not None:
-            return ids
-        name = self._names.get(id(tensor))
-        if name is not None and tensor.is_floating_point():
-            return self.ids.elements(name, tensor)
-        weight = self._weights.computed(tensor)
-        if weight is not None:
-            return self.ids.opaque(f"{weight.name} is used as data").expand(tensor.shape)
-        return torch.zeros((), dtype=torch.int64).expand(tensor.shape)
+        if ids is None and self._labels.of(tensor) is not None:
+            name = self._names.get(id(tensor), f"what is computed at {self.where()}")
+            return self._labels.elements(tensor, name)
+        return torch.zeros((), dtype=torch.int64).expand(tensor.shape) if ids is None else ids
 
     def name_of(self, tensor: Tensor | None) -> str | None:
         return None if tensor is None else self._names.get(id(tensor))
 
-    def weight_of(self, tensor: Tensor) -> Weight | None:
-        return self._weights.used(tensor)
+    def labels_of(self, tensor: Tensor) -> tuple[Label, ...] | None:
+        return None if tensor in self._of else self._labels.of(tensor)
+
+    def use_places(self, tensors: Sequence[Any]) -> None:
+        """Freeze the channels whose positions something uses."""
+        for tensor in tensors:
+            if isinstance(tensor, Tensor) and tensor in self._places:
+                self.ids.freeze(*self._places[tensor])
 
     def sized(self, source: Source, tensor: Tensor, dim: int) -> None:
         """``source`` was used as the size of a dimension of ``tensor``."""
+        labels = self.labels_of(tensor)
+        for ids in [self.of(tensor)] if labels is None else [label.ids for label in labels]:
+            self._sized(source, ids, dim)
+
+    def created(self, source: Source, tensor: Tensor, dim: int) -> None:
+        """``source`` was used as the size of a dimension of a new constant."""
+        if core(self.of(tensor)).any() and tensor in self._of:
+            return  # alike: its channels are known
+        if isinstance(source, str) or self._lies_along(*source):
+            self._of.pop(tensor, None)
+            axis = self._labels.constant(tensor, dim, f"the constant at {self.where()}")
+            self._sized(source, axis, 0)
+
+    def _lies_along(self, tensor: Tensor, dim: int) -> bool:
+        """Whether there are channels along a dimension, or indices of a stored tensor."""
+        labels = self.labels_of(tensor)
+        found = [self.of(tensor)] if labels is None else [label.ids for label in labels]
+        return any(core(ids).shape[dim] > 1 for ids in found)
+
+    def _sized(self, source: Source, ids: Tensor, dim: int) -> None:
+        if core(ids).shape[dim] == 1:  # no channels lie along it
+            return
         if isinstance(source, str):
-            self.ids.sized(source, self.of(tensor), dim)
-        else:
-            self.ids.equal(self.of(tensor), dim, self.of(source[0]), source[1])
+            self.ids.later(Sized(source, ids, dim))
+            return
+        tensor, of = source
+        labels = self.labels_of(tensor)
+        for other in [self.of(tensor)] if labels is None else [x.ids for x in labels]:
+            if core(other).shape[of] > 1 and other is not ids:
+                self.ids.later(Equal(ids, dim, other, of))
 
     def where(self) -> str:
         """File and line of the innermost frame that is neither PyTorch's nor ours."""
@@ -162,30 +196,22 @@ class _Tracer(TorchDispatchMode):
                 return f"{file.name}:{frame.lineno}"
         return "the model"
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    def execute(
+        self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: str
     ) -> Any:
-        kwargs = kwargs or {}
-        rule = find_rule(func)
-        if rule is None:
-            with self:  # a composite operation is followed through its parts
-                decomposed = func.decompose(*args, **kwargs)
-            if decomposed is not NotImplemented:
-                return decomposed
-        result = func(*args, **kwargs)
-        leaves, _ = tree_flatten(result)
-        tensors = [x for x in leaves if isinstance(x, Tensor)]
-        if str(func.overloadpacket) not in WEIGHTED:
-            inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-            if self._weights.follow(inputs, tensors):
-                return result
-        if tensors:
-            call = Call(func, args, kwargs, result)
-            try:
-                ids = (rule or opaque)(self, call)
-            except Exception:  # a form of the operation that its rule did not foresee
-                ids = opaque(self, call)
-            for tensor, label in zip(leaves, tree_flatten(ids)[0], strict=True):
-                if isinstance(tensor, Tensor) and id(tensor) not in self._names:
-                    self._of[tensor] = label
+        self.use_places(tree_leaves((args, kwargs)))
+        result = operation(*args, **kwargs)
+        if not any(isinstance(x, Tensor) for x in tree_leaves(result)):
+            return result
+        call = Call(operation, args, kwargs, result, place)
+        weighted = str(operation.overloadpacket) in WEIGHTED
+        if not weighted and self._labels.follow(self, call):
+            return result
+        try:
+            ids = (find_rule(operation) or opaque)(self, call)
+        except Exception:  # a form of the operation that its rule did not foresee
+            ids = opaque(self, call)
+        for tensor, label in zip(tree_flatten(result)[0], tree_flatten(ids)[0], strict=True):
+            if isinstance(tensor, Tensor) and id(tensor) not in self._names:
+                self._of[tensor] = label
         return result

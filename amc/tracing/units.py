@@ -43,7 +43,7 @@ class Slot:
         An ordinary layer has a writer and a reader; what rides along has its channels alone, and a
         product the heads that meet in it.
         """
-        return 1 if self.purpose in ("affine", "count") else 2
+        return 1 if self.purpose in ("affine", "count", "statistic") else 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,14 +113,13 @@ class Units(Sequence[Unit]):
     """Shape of every parameter."""
     buffers: dict[str, tuple[int, ...]]
     """Shape of every buffer."""
-    counted: dict[str, int] = field(default_factory=dict)
-    """Sizes that are no tensor's: attributes of modules, and channels of products."""
+    counted: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Shapes of what is no tensor: attributes of modules, products, statistics over channels."""
 
     @cached_property
     def sizes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every stored tensor, and (size,) of what is :attr:`counted`."""
-        counted = {name: (size,) for name, size in self.counted.items()}
-        return {**self.parameters, **self.buffers, **counted}
+        """Shape of every stored tensor, and of what is :attr:`counted`."""
+        return {**self.parameters, **self.buffers, **self.counted}
 
     def __len__(self) -> int:
         return len(self.items)

@@ -19,9 +19,9 @@ from amc.pruning.slicing.masking import masked
 from amc.pruning.slicing.recorded_choices import Recorded, Replayed
 from amc.pruning.slicing.relative_error import relative_error, worst_error
 from amc.pruning.slicing.slice import kept_indices
+from amc.tracing.sources import Sources
 from amc.tracing.trace import as_inputs, eval_mode, named_tensors, output_tensors, unfused_attention
 from amc.tracing.units import Units
-from amc.tracing.weights import Weights
 
 TOLERANCE = 1e-4
 """Largest error of a sliced network, relative to the largest output of its masked twin."""
@@ -116,13 +116,10 @@ class _Layers(TorchDispatchMode):
         self, model: nn.Module, units: Units, widths: Sequence[int], *, dense: bool
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        names: dict[int, str] = {}
-        for name, tensor in named_tensors(model):
-            names.setdefault(id(tensor), name)
-        self._weights = Weights(model, names)
         self._kept = kept_indices(units, widths)
         readers = {slot.tensor for unit in units for slot in unit.slots if slot.purpose == "in"}
         self._watched = readers & self._kept.keys()
+        self._sources = Sources(named_tensors(model), self._watched)
         self._dense = dense
         self.means: dict[str, list[Tensor]] = {name: [] for name in self._watched}
         """(2, channels) of each call of each layer: means of values and of their sizes."""
@@ -133,13 +130,13 @@ class _Layers(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         kind = str(func.overloadpacket).removeprefix("aten.")
         if kind == "linear" or kind.startswith("conv"):
-            weight = self._weights.used(args[1])
-            if weight is not None and weight.name in self._watched:
+            name = self._sources.used(args[1])
+            if name is not None:
                 transposed = "transpose" in kind or (kind == "convolution" and args[6])
-                self._keep(weight.name, args[1], out, int(transposed), kind == "linear")
+                self._keep(name, args[1], out, int(transposed), kind == "linear")
         else:
             inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-            self._weights.follow(inputs, [x for x in tree_leaves(out) if isinstance(x, Tensor)])
+            self._sources.follow(inputs, [x for x in tree_leaves(out) if isinstance(x, Tensor)])
         return out
 
     def _keep(self, name: str, weight: Tensor, out: Tensor, dim: int, linear: bool) -> None:

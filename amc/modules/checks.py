@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.jit import ScriptModule
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass_type
 
 from amc.errors import ModelError
@@ -53,8 +54,8 @@ def check_prunable(model: nn.Module) -> None:
                 f"{name} is a {kind.__name__}, no plain tensor: it is quantised, or in "
                 "parts on several devices; hand over the network with its plain weights"
             )
-    if next(model.parameters(), None) is None:
+    if isinstance(model, ScriptModule) and next(model.parameters(), None) is None:
         raise ModelError(
-            f"{type(model).__name__}: it has no parameters, as frozen and quantised networks; hand "
+            f"{type(model).__name__}: a frozen script, which holds its weights as constants; hand "
             "over the module that it was made of"
         )

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 
 from amc.errors import ModelError
 from amc.utils.formatting import one_line
@@ -46,11 +46,12 @@ def copy_model(model: Network, memo: Mapping[int, Any] | None = None) -> Network
     try:
         copied = copy.deepcopy(model, filled)
     except Exception:  # whatever the objects' own code raises
-        filled = known | _instead(model, known)
+        instead = known | _instead(model, known)
+        filled = dict(instead)
         try:
             copied = copy.deepcopy(model, filled)
         except Exception as error:
-            raise _cannot("the network", model, error) from error
+            raise _cannot(*_blamed(model, instead), error) from error
     _redirect(copied, filled)
     _match_scripted(model, copied, known)
     return copied
@@ -81,6 +82,16 @@ def _instead(model: nn.Module, known: _Memo) -> _Memo:
         if id(tensor) not in known:
             search.settle(tensor, name, 0)
     return search.instead
+
+
+def _blamed(model: nn.Module, memo: _Memo) -> tuple[str, nn.Module]:
+    """The innermost module that cannot be copied."""
+    for path, module in reversed([*model.named_modules()]):
+        try:
+            copy.deepcopy(module, dict(memo))
+        except Exception:
+            return path or "the network", module
+    return "the network", model
 
 
 class _Search:
@@ -144,7 +155,7 @@ def _redirect(copied: nn.Module, filled: _Memo) -> None:
 
 def _match_scripted(model: nn.Module, copied: nn.Module, known: _Memo) -> None:
     """Scripted modules copy their tensors themselves, as results, and know nothing of ``known``."""
-    if not any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+    if not any(isinstance(module, ScriptModule) for module in model.modules()):
         return
     theirs = dict(_named_tensors(copied))
     for name, tensor in _named_tensors(model):

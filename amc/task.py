@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from amc.config import DataConfig, FinetuneConfig, ImportanceName, ModelConfig
 from amc.modules.completing import initialise_lazy_, ordinary_
 from amc.modules.unwrapping import unwrapped
+from amc.tracing.inputs import Inputs
 
 Losses = Callable[[nn.Module], Iterator[Tensor]]
 """Yields a network's mean training loss, a scalar, batch by batch."""
@@ -103,7 +104,7 @@ class Task:
     model: nn.Module
     """The dense network, trained. Never changed."""
     example_inputs: Any
-    """A tensor, or a tuple of positional arguments: batch 1, on the model's device."""
+    """In any form of :class:`amc.Inputs`: batch 1, on the model's device."""
     evaluate: Callable[[nn.Module], Mapping[str, float]]
     """Search-val quality of a candidate (which it may recalibrate in place); the reward reads
     ``accuracy``, ``cross_entropy`` or ``kl`` from it."""
@@ -124,8 +125,8 @@ class Task:
     data: DataConfig | None = None
     """The images, their preparation as it was found; None where they have no description."""
     calibration: Iterable[Any] = ()
-    """Batches of training inputs (each a tensor, or a tuple of positional arguments), on the
-    model's device: for importance by ``activation`` and ``entropy``, and for ``reconstruct``."""
+    """Batches of training inputs (each in a form of :class:`amc.Inputs`), on the model's device:
+    for importance by ``activation`` and ``entropy``, and for ``reconstruct``."""
     loss: Losses | None = None
     """Yields the mean training loss of the network that it is given, with its gradient, batch by
     batch: for importance by ``taylor``."""
@@ -149,9 +150,7 @@ class Task:
         """The network as it was written: out of its wrappers, complete, its tensors ordinary."""
         model, notes = unwrapped(self.model)
         ordinary_(model)
-        inputs = self.example_inputs
-        inputs = inputs if isinstance(inputs, tuple | list) else (inputs,)
-        initialise_lazy_(model, lambda: model(*inputs))
+        initialise_lazy_(model, lambda: Inputs.of(self.example_inputs, model).call(model))
         object.__setattr__(self, "model", model)
         object.__setattr__(self, "notes", (*self.notes, *notes))
 

@@ -105,13 +105,15 @@ def _converted(
                 f"{path}: the values of {one_line(name, 80)} are {kind}; save dense ones, in "
                 "floating point"
             )
-        if own.is_floating_point and not tensor.is_floating_point():
+        inexact = own.is_floating_point or own.is_complex
+        real_or_complex = tensor.is_floating_point(), tensor.is_complex()
+        if inexact and real_or_complex != (own.is_floating_point, own.is_complex):
             raise WeightsError(
-                f"{path}: {one_line(name, 80)} holds {tensor.dtype}, the network {own}; give the "
-                "weights from before they were quantised"
+                f"{path}: {one_line(name, 80)} holds {tensor.dtype}, the network {own}; give "
+                "weights of the network's kind, from before they were quantised or converted"
             )
         converted[name] = tensor.to(own)
-        if own.is_floating_point and not bool(torch.isfinite(converted[name]).all()):
+        if inexact and not bool(torch.isfinite(converted[name]).all()):
             raise WeightsError(
                 f"{path}: {one_line(name, 80)} holds values that are not finite (NaN or infinite)"
             )

@@ -20,6 +20,7 @@ from amc.models.factory import build_model, example_shape
 from amc.modules.completing import initialise_lazy_
 from amc.pruning.checkpoint import load_model, untrained
 from amc.records.run_folder import RunFolder
+from amc.tracing.inputs import example_of
 from amc.tracing.trace import trace
 
 
@@ -32,7 +33,7 @@ class Subjects:
 
     def inputs(self, batch: int) -> Inputs:
         """So many random examples."""
-        return (torch.randn(batch, *self.shape, generator=torch.Generator().manual_seed(0)),)
+        return Inputs(torch.randn(batch, *self.shape, generator=torch.Generator().manual_seed(0)))
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def open_subjects(
 
 def _complete(models: dict[str, nn.Module], shape: tuple[int, ...]) -> Subjects:
     for model in models.values():
-        initialise_lazy_(model, partial(model, torch.zeros(1, *shape)))
+        initialise_lazy_(model, partial(model, example_of(model, (1, *shape))))
     return Subjects(models, shape)
 
 
@@ -156,7 +157,7 @@ def measure_subjects(
     rows = tuple(
         Measured(
             name=name,
-            macs=sum(layer.macs for layer in trace(model, inputs).layers) // batch,
+            macs=sum(x.macs for x in trace(model, inputs.suited(model)).layers) // batch,
             params=sum(parameter.numel() for parameter in model.parameters()),
             latency=latency,
         )

@@ -6,8 +6,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from amc.config import FinetuneConfig
 from amc.cost.budget import parse_budget
 from amc.cost.quantities import limits_name
@@ -21,6 +19,7 @@ from amc.pruning.plan import Plan
 from amc.records.pareto_front import Front
 from amc.records.run_folder import RunFolder
 from amc.task import Task
+from amc.tracing.inputs import example_of
 from amc.vision.task import image_task
 
 
@@ -101,8 +100,7 @@ def apply_file(
     config = plan.model.model_copy(update={"weights": weights or plan.model.weights})
     check_allowed(config, plan_file, allow_factory)
     model = build_model(config)
-    generator = torch.Generator().manual_seed(0)
-    example = torch.randn(plan.input_shape, generator=generator)
+    example = example_of(model, plan.input_shape)
     initialise_lazy_(model, lambda: model(example))
     if weights_sha256(model) != plan.weights_sha256:
         raise PlanError(

@@ -13,10 +13,12 @@ from amc.modules.checks import check_evaluates, check_prunable
 from amc.modules.completing import initialise_lazy_, ordinary_
 from amc.modules.unwrapping import unwrapped
 from amc.pruning.importance.score import score
+from amc.pruning.slicing.attributes import follow_attributes
 from amc.pruning.slicing.unit_checks import droppable, sound
 from amc.task import Losses
 from amc.tracing.grouping import group
-from amc.tracing.trace import as_inputs, named_tensors, trace
+from amc.tracing.inputs import Inputs, is_inexact
+from amc.tracing.trace import named_tensors, trace
 from amc.tracing.units import Units
 
 
@@ -30,13 +32,15 @@ def read_units(model: nn.Module, example_inputs: Any) -> Units:
     check_evaluates(model)
     check_prunable(model)
     ordinary_(model)
-    initialise_lazy_(model, lambda: model(*as_inputs(example_inputs)))
+    initialise_lazy_(model, lambda: Inputs.of(example_inputs, model).call(model))
     _check_finite(model)
-    return group(
-        trace(model, example_inputs),
+    found = trace(model, example_inputs)
+    units = group(
+        found,
         {name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
         {name: tuple(buffer.shape) for name, buffer in model.named_buffers()},
     )
+    return follow_attributes(model, units, found.read)
 
 
 def find_units(
@@ -58,7 +62,7 @@ def find_units(
 ) -> Units:
     """The prunable units of ``model``, proven; ``.frozen`` says what is left alone and why.
 
-    ``example_inputs`` is a tensor or a tuple of positional arguments. ``importance`` names the
+    ``example_inputs`` are in any form of :class:`amc.Inputs`. ``importance`` names the
     criterion that ranks channels (:data:`amc.registry.IMPORTANCES`); ``calibration``, ``loss`` and
     ``seed`` are what it looks at beside the weights (:func:`amc.pruning.importance.score.score`).
     The other settings bound the kept widths (:class:`amc.bounds.Bounds`), and with ``allow_drop`` a
@@ -84,5 +88,5 @@ def find_units(
 
 def _check_finite(model: nn.Module) -> None:
     for name, tensor in named_tensors(model):
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if is_inexact(tensor) and not torch.isfinite(tensor).all():
             raise ModelError(f"{name} holds NaN or infinite values; load sound weights")

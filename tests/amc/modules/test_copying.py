@@ -66,7 +66,7 @@ def cached() -> nn.Module:
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "lock": lambda: Net(lock=threading.Lock()),
     "condition": lambda: Net(condition=threading.Condition()),
-    "file": lambda: Net(log=Path(__file__).open()),
+    "file": lambda: Net(log=Path(__file__).open()),  # noqa: SIM115
     "scripted function": lambda: Net(act=scripted_function()),
     "generator": lambda: Net(batches=(n for n in range(3))),
     "torch generator": lambda: Net(noise=torch.Generator()),

@@ -36,7 +36,7 @@ from amc.models.factory import build_model
 from amc.pruning.find_units import find_units
 from amc.tracing.trace import output_tensors
 from amc.tracing.units import Units
-from benchmarks.enliven import enliven_
+from amc.pruning.slicing.lively import enliven_
 from tests import networks
 
 Inputs = tuple[Any, ...]

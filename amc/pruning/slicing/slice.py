@@ -8,7 +8,7 @@ are told the new ones.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -60,19 +60,34 @@ def slice_model(model: nn.Module, units: Units, widths: Sequence[int]) -> nn.Mod
     :class:`UnitError` otherwise.
     """
     kept = kept_indices(units, widths)
-    memo: dict[int, Any] = {}
+    small = _with_tensors(model, {id(old): new for old, _, new in sliced_tensors(model, kept)})
+    for name, size in _attribute_sizes(units, kept).items():
+        set_size(small, name, size)
+    state_sizes(small)
+    return small
+
+
+def put_into(small: nn.Module, model: nn.Module, kept: Kept) -> nn.Module:
+    """A copy of the sliced network ``small`` with what is ``kept`` of ``model``'s tensors."""
+    own = {name: new for _, name, new in sliced_tensors(model, kept)}
+    return _with_tensors(small, {id(old): own[name] for name, old in named_tensors(small)})
+
+
+def sliced_tensors(model: nn.Module, kept: Kept) -> Iterator[tuple[Tensor, str, Tensor]]:
+    """Each stored tensor of ``model``, its name, and a copy of what is ``kept`` of it."""
     for name, tensor in named_tensors(model):
         sliced: Tensor = tensor.detach()
         for dim, index in kept.get(name, ()):
             sliced = sliced.index_select(dim, index.to(sliced.device))
         own = sliced if name in kept else sliced.clone()
         is_parameter = isinstance(tensor, nn.Parameter)
-        memo[id(tensor)] = nn.Parameter(own, tensor.requires_grad) if is_parameter else own
-    small = copy.deepcopy(model, memo)
-    for name, size in _attribute_sizes(units, kept).items():
-        set_size(small, name, size)
-    state_sizes(small)
-    return small
+        yield tensor, name, nn.Parameter(own, tensor.requires_grad) if is_parameter else own
+
+
+def _with_tensors(model: nn.Module, tensors: dict[int, Any]) -> nn.Module:
+    """A copy of ``model`` that holds ``tensors``, by the ``id`` of its own."""
+    copied: nn.Module = copy.deepcopy(model, tensors)
+    return copied
 
 
 def state_sizes(model: nn.Module) -> None:

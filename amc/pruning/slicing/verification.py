@@ -1,32 +1,45 @@
-"""The proof of a slice: it computes what the dense network does with the same channels masked."""
+"""The proof of a slice: it computes what the dense network does with the same channels masked.
+
+What this proves, and what it cannot, is in docs/proof.md.
+"""
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from amc.errors import VerificationError
 from amc.pruning.slicing import recorded_choices
+from amc.pruning.slicing.layer_outputs import LayerOutputs, differences, layer_name
+from amc.pruning.slicing.live_inputs import live_inputs
+from amc.pruning.slicing.lively import is_dull, lively_copy
 from amc.pruning.slicing.masking import masked
 from amc.pruning.slicing.recorded_choices import Recorded, Replayed
-from amc.pruning.slicing.relative_error import relative_error, worst_error
-from amc.pruning.slicing.slice import kept_indices
+from amc.pruning.slicing.relative_error import worst_error
+from amc.pruning.slicing.slice import kept_indices, put_into, slice_model, sliced_tensors
 from amc.tracing.trace import as_inputs, eval_mode, named_tensors, output_tensors, unfused_attention
 from amc.tracing.units import Units
-from amc.tracing.weights import Weights
 
 TOLERANCE = 1e-4
 """Largest error of a sliced network, relative to the largest output of its masked twin."""
+HALF = (torch.float16, torch.bfloat16)
 LAYER_TOLERANCE = 1e-3
 """Largest error of one layer, relative to its own largest output; wrong channels give errors
 near 1, and deep inside a network rounding is not yet averaged out."""
+
+
+CLEAR_SIGNAL = 1e-2
+"""Share of a layer's output that a mistake would change, below which other weights are tried."""
+LEAST_SIGNAL = 2 * LAYER_TOLERANCE
+"""The same, below which a layer is not proven."""
+DRAWS = 6
+"""How many lively networks are tried until a signal has reached every layer."""
 
 
 def verify(
@@ -39,27 +52,124 @@ def verify(
 ) -> float:
     """Worst error of ``small`` against the masked twin of ``model``, over the largest output.
 
-    Both run once in evaluation mode on ``example_inputs``, in single precision at least. Every
+    Both run once in evaluation mode on ``example_inputs``, in single precision at least; inputs
+    that are constant, tiny or NaN are drawn anew (:mod:`amc.pruning.slicing.live_inputs`). Every
     layer that lost inputs is compared too, at :data:`LAYER_TOLERANCE` of its own largest output, so
     that nothing hides where the signal dies on its way to the output. Where they differ they run
-    again in double precision, because some networks magnify rounding beyond any tolerance. Raises
-    :class:`VerificationError` where they differ then, where shapes differ, or where the small
-    network fails.
+    again in double precision, because some networks magnify rounding beyond any tolerance.
+
+    Where the network's own weights would hide a mistake, the proof is made again with others
+    (:mod:`amc.pruning.slicing.lively`): on a copy of ``model``, and on the same slice of that.
+    Raises :class:`VerificationError` where the two differ, where shapes differ, where the small
+    network fails, or where no signal reaches a layer that was cut.
     """
-    inputs = as_inputs(example_inputs)
+    return Proof(model, example_inputs).verify(small, units, widths, tolerance)
 
-    def compared_in(kind: torch.dtype, casts: tuple[torch.dtype, ...]) -> float:
-        dense, cut, x = (_cast(y, casts, kind) for y in (model, small, inputs))
-        return _compared(dense, cut, x, units, widths, tolerance)
 
-    half = (torch.float16, torch.bfloat16)
-    try:
-        return compared_in(torch.float32, half)
-    except _Different as found:
-        try:
-            return compared_in(torch.float64, (*half, torch.float32))
-        except Exception:  # different there, too; or the network's code is bound to single
-            raise found from None
+class Proof:
+    """What proves slices of one network: its live inputs, and its lively copies once needed."""
+
+    def __init__(self, model: nn.Module, example_inputs: Any) -> None:
+        self._model = model
+        self._inputs = live_inputs(model, as_inputs(example_inputs))
+        self._copies: dict[int, nn.Module | None] = {}
+
+    @cached_property
+    def _dull(self) -> bool:
+        return is_dull(self._model)
+
+    def verify(
+        self,
+        small: nn.Module,
+        units: Units,
+        widths: Sequence[int],
+        tolerance: float = TOLERANCE,
+    ) -> float:
+        """As :func:`verify`."""
+        error, signals = _compared(self._model, small, self._inputs, units, widths, tolerance)
+        silent = {name for name, signal in signals.items() if signal < CLEAR_SIGNAL}
+        if silent or self._dull:
+            own = sliced_tensors(self._model, kept_indices(units, widths))
+            _check_values(small, {name: tensor for _, name, tensor in own})
+            left = self._revive(small, units, widths, None if self._dull else silent)
+            _refuse(silent if left is None else left)
+        return error
+
+    def check(self, units: Units, widths: Sequence[int], *, signal: bool = True) -> None:
+        """Raise :class:`VerificationError` where slicing to these ``widths`` goes wrong.
+
+        With the network's own weights only where these hide nothing. Without ``signal`` layers
+        that nothing reaches are accepted: enough where another proof has been made already.
+        """
+        if not self._dull or self._lively(0) is None:
+            small = slice_model(self._model, units, widths)
+            if signal:
+                self.verify(small, units, widths)
+            else:
+                _compared(self._model, small, self._inputs, units, widths, TOLERANCE)
+        else:
+            left = self._revive(None, units, widths, None, draws=DRAWS if signal else 1)
+            if signal:
+                _refuse(left)
+
+    def _revive(
+        self,
+        small: nn.Module | None,
+        units: Units,
+        widths: Sequence[int],
+        silent: set[str] | None,
+        draws: int = DRAWS,
+    ) -> set[str] | None:
+        """Prove the slice with lively weights, until a signal has reached every ``silent`` layer.
+
+        None stands for all that are cut. Returns those that are silent still; None where the
+        network cannot be run with such weights. Without ``small`` the slice is made.
+        """
+        kept = kept_indices(units, widths)
+        for seed in range(draws):
+            lively = self._lively(seed)
+            if lively is None:
+                continue
+            if small is None:
+                cut = slice_model(lively, units, widths)
+            else:
+                cut = put_into(small, lively, kept)
+            _, signals = _compared(lively, cut, self._inputs, units, widths, TOLERANCE)
+            faint = {name for name, share in signals.items() if share < LEAST_SIGNAL}
+            silent = faint if silent is None else silent & faint
+            if not silent:
+                break
+        return silent
+
+    def _lively(self, seed: int) -> nn.Module | None:
+        """A lively copy; only the first, which mostly is enough, is kept for the next slice."""
+        if seed not in self._copies:
+            dense, inputs = (_cast(x, HALF, torch.float32) for x in (self._model, self._inputs))
+            made = lively_copy(dense, inputs, seed)
+            if seed:
+                return made
+            self._copies[seed] = made
+        return self._copies[seed]
+
+
+def _refuse(silent: set[str] | None) -> None:
+    if silent:
+        names = ", ".join(sorted({layer_name(name) for name in silent})[:3])
+        raise VerificationError(
+            f"no signal reaches {names}, so that nothing can be proven: on the example inputs, "
+            "what it computes hardly depends on its channels"
+        )
+
+
+def _check_values(small: nn.Module, expected: dict[str, Tensor]) -> None:
+    """What runs with other weights says nothing of the weights: these have to be the slice's."""
+    for name, tensor in named_tensors(small):
+        if name not in expected or not _same(tensor, expected[name]):
+            raise VerificationError(f"{name} is not what is left of the dense network's")
+
+
+def _same(tensor: Tensor, expected: Tensor) -> bool:
+    return tensor.shape == expected.shape and bool((tensor == expected).all())
 
 
 class _Different(VerificationError):
@@ -73,18 +183,43 @@ def _compared(
     units: Units,
     widths: Sequence[int],
     tolerance: float,
-) -> float:
-    recorded, expected_layers = Recorded(), _Layers(model, units, widths, dense=True)
-    actual_layers = _Layers(small, units, widths, dense=False)
+) -> tuple[float, dict[str, float]]:
+    """The error in the precision that tells, and the signal in each layer that was cut."""
+
+    def compared_in(
+        kind: torch.dtype, casts: tuple[torch.dtype, ...]
+    ) -> tuple[float, dict[str, float]]:
+        dense, cut, x = (_cast(y, casts, kind) for y in (model, small, inputs))
+        return _run(dense, cut, x, units, widths, tolerance)
+
+    try:
+        return compared_in(torch.float32, HALF)
+    except _Different as found:
+        try:
+            return compared_in(torch.float64, (*HALF, torch.float32))
+        except Exception:  # different there, too; or the network's code is bound to single
+            raise found from None
+
+
+def _run(
+    model: nn.Module,
+    small: nn.Module,
+    inputs: Any,
+    units: Units,
+    widths: Sequence[int],
+    tolerance: float,
+) -> tuple[float, dict[str, float]]:
+    recorded, expected_layers = Recorded(), LayerOutputs(model, units, widths, dense=True)
+    actual_layers = LayerOutputs(small, units, widths, dense=False)
     with torch.inference_mode(), unfused_attention(), eval_mode(model), eval_mode(small):
         with masked(model, units, widths) as twin, recorded, expected_layers:
             expected = output_tensors(twin(*inputs))
         try:
-            with Replayed(recorded.choices), actual_layers:
+            with actual_layers, Replayed(recorded.choices):
                 actual = output_tensors(small(*inputs))
         except Exception as error:
             raise VerificationError(f"the sliced network fails: {_first_line(error)}") from error
-    for layer, difference in _compare(actual_layers, expected_layers):
+    for layer, difference in differences(actual_layers, expected_layers):
         if not difference <= LAYER_TOLERANCE:
             raise _Different(f"{layer} differs from the masked twin's by {difference:.1e}")
     if [x.shape for x in actual] != [x.shape for x in expected]:
@@ -97,7 +232,7 @@ def _compared(
             f"the sliced network differs from its masked twin by {worst:.1e} of the largest output "
             f"(at most {tolerance:.0e} is rounding)"
         )
-    return worst
+    return worst, actual_layers.signals
 
 
 def _cast(x: Any, kinds: tuple[torch.dtype, ...], to: torch.dtype) -> Any:
@@ -105,55 +240,6 @@ def _cast(x: Any, kinds: tuple[torch.dtype, ...], to: torch.dtype) -> Any:
     if not isinstance(x, nn.Module):
         return tree_map(lambda t: t.to(to) if isinstance(t, Tensor) and t.dtype in kinds else t, x)
     return copy.deepcopy(x).to(to) if any(t.dtype in kinds for _, t in named_tensors(x)) else x
-
-
-class _Layers(TorchDispatchMode):
-    """Sums up what the layers that lose inputs compute; of the dense ones, what is kept of it."""
-
-    def __init__(
-        self, model: nn.Module, units: Units, widths: Sequence[int], *, dense: bool
-    ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        names: dict[int, str] = {}
-        for name, tensor in named_tensors(model):
-            names.setdefault(id(tensor), name)
-        self._weights = Weights(model, names)
-        self._kept = kept_indices(units, widths)
-        readers = {slot.tensor for unit in units for slot in unit.slots if slot.purpose == "in"}
-        self._watched = readers & self._kept.keys()
-        self._dense = dense
-        self.means: dict[str, list[Tensor]] = {name: [] for name in self._watched}
-        """(2, channels) of each call of each layer: means of values and of their sizes."""
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        kind = str(func.overloadpacket).removeprefix("aten.")
-        if kind == "linear" or kind.startswith("conv"):
-            weight = self._weights.used(args[1])
-            if weight is not None and weight.name in self._watched:
-                transposed = "transpose" in kind or (kind == "convolution" and args[6])
-                self._keep(weight.name, args[1], out, int(transposed), kind == "linear")
-        else:
-            inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-            self._weights.follow(inputs, [x for x in tree_leaves(out) if isinstance(x, Tensor)])
-        return out
-
-    def _keep(self, name: str, weight: Tensor, out: Tensor, dim: int, linear: bool) -> None:
-        channels = out.movedim(-1 if linear else out.dim() - weight.dim() + 1, 0).flatten(1)
-        kept = dict(self._kept[name]).get(dim)
-        if self._dense and kept is not None:
-            channels = channels[kept]
-        # Means over positions: attention of ours may have these in another order.
-        self.means[name].append(torch.stack([channels.mean(1), channels.abs().mean(1)]))
-
-
-def _compare(actual: _Layers, expected: _Layers) -> Iterator[tuple[str, float]]:
-    for name, calls in expected.means.items():
-        for mine, theirs in zip(actual.means[name], calls, strict=False):
-            layer = name.rpartition(".")[0] or name
-            yield layer, relative_error(mine, theirs) if mine.shape == theirs.shape else math.inf
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,0 +1,110 @@
+"""What the layers of one network compute, summed up: compared beside the network's outputs.
+
+An error of a layer shows there, even if the signal dies on its way to the output.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from amc.pruning.slicing.relative_error import relative_error
+from amc.pruning.slicing.signals import LayerCall, channel_means, layer_signal, norm_signal
+from amc.pruning.slicing.slice import kept_indices
+from amc.tracing.trace import named_tensors
+from amc.tracing.units import Units
+from amc.tracing.weights import Weights
+
+_LAYERS = {
+    *("linear", "conv1d", "conv2d", "conv3d", "convolution", "_convolution"),
+    *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+}
+_PRODUCTS = {"addmm", "mm", "matmul"}
+"""Layers if they multiply by a stored weight; they may also compute one."""
+_NORMS = {"batch_norm": 1, "instance_norm": 1, "group_norm": 2, "layer_norm": 2, "rms_norm": 2}
+"""Where among the arguments the scale is; the shift follows it."""
+
+
+class LayerOutputs(TorchDispatchMode):
+    """Sums up the layers that lose inputs; of the dense ones, what is kept of their outputs."""
+
+    def __init__(
+        self, model: nn.Module, units: Units, widths: Sequence[int], *, dense: bool
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        names: dict[int, str] = {}
+        for name, tensor in named_tensors(model):
+            names.setdefault(id(tensor), name)
+        self._weights = Weights(model, names)
+        self._kept = kept_indices(units, widths)
+        readers = {slot.tensor for unit in units for slot in unit.slots if slot.purpose == "in"}
+        self._readers = readers & self._kept.keys()
+        self._dense = dense
+        self.means: dict[str, list[Tensor]] = {name: [] for name in self._readers}
+        """(2, channels) of each call of each layer: means of values and of their sizes."""
+        self.signals: dict[str, float] = {}
+        """Of the layers that are cut, in the sliced network: how much of a mistake would show
+        (:mod:`amc.pruning.slicing.signals`), in the call where that is most."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        kind = str(func.overloadpacket).removeprefix("aten.")
+        if kind in _LAYERS or kind in _PRODUCTS:
+            call = LayerCall(kind, args, kwargs)
+            weight = self._weights.used(call.weight) if call.weight.dim() > 1 else None
+            if weight is not None and weight.name in self._kept and out.numel():
+                self._sum_up(func, weight.name, call, out)
+        elif kind in _NORMS and not self._dense:
+            self._look_at_norm(kind, args, out)
+        if kind not in _LAYERS:
+            inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+            self._weights.follow(inputs, [x for x in tree_leaves(out) if isinstance(x, Tensor)])
+        return out
+
+    def _sum_up(self, func: Any, name: str, call: LayerCall, out: Tensor) -> None:
+        # Means over positions: attention of ours may have these in another order.
+        reads = name in self._readers
+        if self._dense and not reads:
+            return
+        means = channel_means(out, call.out_dim)
+        kept = dict(self._kept[name])
+        if reads:
+            mine = kept.get(call.weight_out) if self._dense else None
+            self.means[name].append(means if mine is None else means[:, mine.to(means.device)])
+        if not self._dense and call.x.numel():
+            cut = reads and 1 - call.weight_out in kept
+            self._note(name, layer_signal(func, call, means, reads=cut))
+
+    def _look_at_norm(self, kind: str, args: tuple[Any, ...], out: Tensor) -> None:
+        scale, bias = (*args, None, None)[_NORMS[kind] :][:2]
+        known = self._weights.used(scale) if isinstance(scale, Tensor) else None
+        if known is None or known.name not in self._kept or not out.numel():
+            return
+        dim = out.dim() - 1 if kind in ("layer_norm", "rms_norm") else 1
+        if scale.shape == out.shape[dim : dim + 1]:
+            shift = bias if isinstance(bias, Tensor) else None
+            self._note(known.name, norm_signal(out, shift, dim))
+
+    def _note(self, name: str, signal: float) -> None:
+        self.signals[name] = max(signal, self.signals.get(name, 0.0))
+
+
+def layer_name(tensor: str) -> str:
+    """Path of the module that owns a tensor; the tensor's own name where none does."""
+    return tensor.rpartition(".")[0] or tensor
+
+
+def differences(actual: LayerOutputs, expected: LayerOutputs) -> Iterator[tuple[str, float]]:
+    """Each call's layer, and how far apart its means are, relative to the largest."""
+    for name, calls in expected.means.items():
+        for mine, theirs in zip(actual.means[name], calls, strict=False):
+            error = relative_error(mine, theirs) if mine.shape == theirs.shape else math.inf
+            yield layer_name(name), error

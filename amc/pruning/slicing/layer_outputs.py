@@ -34,7 +34,13 @@ class LayerOutputs(TorchDispatchMode):
     """Sums up the layers that lose inputs; of the dense ones, what is kept of their outputs."""
 
     def __init__(
-        self, model: nn.Module, units: Units, widths: Sequence[int], *, dense: bool
+        self,
+        model: nn.Module,
+        units: Units,
+        widths: Sequence[int],
+        *,
+        dense: bool,
+        signal: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         names: dict[int, str] = {}
@@ -44,11 +50,11 @@ class LayerOutputs(TorchDispatchMode):
         self._kept = kept_indices(units, widths)
         readers = {slot.tensor for unit in units for slot in unit.slots if slot.purpose == "in"}
         self._readers = readers & self._kept.keys()
-        self._dense = dense
+        self._dense, self._signal = dense, signal
         self.means: dict[str, list[Tensor]] = {name: [] for name in self._readers}
         """(2, channels) of each call of each layer: means of values and of their sizes."""
         self.signals: dict[str, float] = {}
-        """Of the layers that are cut, in the sliced network: how much of a mistake would show
+        """Of the layers that are cut, where asked for: how much of a mistake would show
         (:mod:`amc.pruning.slicing.signals`), in the call where that is most."""
 
     def __torch_dispatch__(
@@ -62,24 +68,23 @@ class LayerOutputs(TorchDispatchMode):
             weight = self._weights.used(call.weight) if call.weight.dim() > 1 else None
             if weight is not None and weight.name in self._kept and out.numel():
                 self._sum_up(func, weight.name, call, out)
-        elif kind in _NORMS and not self._dense:
+        elif self._signal and kind in _NORMS:
             self._look_at_norm(kind, args, out)
         if kind not in _LAYERS:
-            inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-            self._weights.follow(inputs, [x for x in tree_leaves(out) if isinstance(x, Tensor)])
+            self._weights.follow(_tensors(args) + _tensors(kwargs), _tensors(out))
         return out
 
     def _sum_up(self, func: Any, name: str, call: LayerCall, out: Tensor) -> None:
         # Means over positions: attention of ours may have these in another order.
         reads = name in self._readers
-        if self._dense and not reads:
+        if not (reads or self._signal):
             return
         means = channel_means(out, call.out_dim)
         kept = dict(self._kept[name])
         if reads:
             mine = kept.get(call.weight_out) if self._dense else None
             self.means[name].append(means if mine is None else means[:, mine.to(means.device)])
-        if not self._dense and call.x.numel():
+        if self._signal and call.x.numel():
             cut = reads and 1 - call.weight_out in kept
             self._note(name, layer_signal(func, call, means, reads=cut))
 
@@ -88,6 +93,10 @@ class LayerOutputs(TorchDispatchMode):
         known = self._weights.used(scale) if isinstance(scale, Tensor) else None
         if known is None or known.name not in self._kept or not out.numel():
             return
+        if kind in ("layer_norm", "rms_norm") and scale.numel() == 1:
+            return  # of a single channel nothing is left, whatever it was
+        if kind == "group_norm" and out.numel() == len(out) * args[1]:
+            return
         dim = out.dim() - 1 if kind in ("layer_norm", "rms_norm") else 1
         if scale.shape == out.shape[dim : dim + 1]:
             shift = bias if isinstance(bias, Tensor) else None
@@ -95,6 +104,12 @@ class LayerOutputs(TorchDispatchMode):
 
     def _note(self, name: str, signal: float) -> None:
         self.signals[name] = max(signal, self.signals.get(name, 0.0))
+
+
+def _tensors(x: Any) -> list[Tensor]:
+    if isinstance(x, Tensor):  # spares most results the walk
+        return [x]
+    return [leaf for leaf in tree_leaves(x) if isinstance(leaf, Tensor)]
 
 
 def layer_name(tensor: str) -> str:

@@ -45,14 +45,15 @@ def _dull(x: Tensor) -> bool:
 def lively_copy(model: nn.Module, inputs: tuple[Any, ...], seed: int = 0) -> nn.Module | None:
     """A copy of ``model`` in evaluation mode, made lively on ``inputs``; the same for one seed.
 
-    Copies of seeds above 0 have biases around .5 instead of 0, so that few ReLUs are dead. None
-    where the network fails with such weights, or gives values that are not finite.
+    Copies of seeds above 0 differ in all layers, with biases around .5 instead of 0, so that a ReLU
+    is dead in few of them. None where the network fails with such weights, or gives values that are
+    not finite.
     """
     lively = copy.deepcopy(model).eval()
     generator = torch.Generator().manual_seed(seed)
     try:
         with torch.inference_mode(False):
-            outputs = output_tensors(_enliven(lively, inputs, generator, 0.5 if seed else 0.0))
+            outputs = output_tensors(_enliven(lively, inputs, generator, fresh=seed > 0))
     except Exception:
         return None
     return lively if all(bool(x.isfinite().all()) for x in outputs) else None
@@ -68,28 +69,31 @@ def enliven_(model: nn.Module, inputs: Any, generator: torch.Generator) -> None:
     and a mistake in a query would not show. ``inputs`` is a tensor or a tuple of positional
     arguments.
     """
-    _enliven(model, inputs, generator, 0.0)
+    _enliven(model, inputs, generator, fresh=False)
 
 
-def _enliven(model: nn.Module, inputs: Any, generator: torch.Generator, bias: float) -> Any:
-    """As :func:`enliven_`, with biases around ``bias``; returns the outputs."""
+def _enliven(model: nn.Module, inputs: Any, generator: torch.Generator, *, fresh: bool) -> Any:
+    """As :func:`enliven_`; ``fresh``: all layers drawn anew. Returns the outputs."""
     layers = [m for m in model.modules() if isinstance(m, _ConvNd | nn.Linear)]
     kernels = {id(m._parameters.get("weight")) for m in layers}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.is_floating_point() and parameter.numel():
-                _redraw(name, parameter, id(parameter) in kernels, bias, generator)
+                _redraw(name, parameter, id(parameter) in kernels, fresh, generator)
         with _fitted(model), unfused_attention():
             return model(*(inputs if isinstance(inputs, tuple) else (inputs,)))
 
 
-def _redraw(name: str, parameter: Tensor, kernel: bool, bias: float, generator: torch.Generator) -> None:
+def _redraw(
+    name: str, parameter: Tensor, kernel: bool, fresh: bool, generator: torch.Generator
+) -> None:
     first = float(parameter.flatten()[0])
     constant = bool((parameter == first).all())
-    if constant and kernel and parameter.numel() > 1:
+    if kernel and parameter.numel() > 1 and (constant or fresh):
         _draw(parameter, parameter[0].numel() ** -0.5, generator)
     elif name.endswith("bias") or (constant and first == 0):
-        _draw_evenly(parameter, bias - 0.5, bias + 0.5, generator)
+        middle = 0.5 if fresh else 0.0
+        _draw_evenly(parameter, middle - 0.5, middle + 0.5, generator)
     elif constant or _dull(parameter):
         _draw_evenly(parameter, 0.5, 1.5, generator)
     elif parameter.dim() in (2, 3) and parameter.std() < 0.03:
@@ -126,7 +130,7 @@ def _fit(norm: Any, args: tuple[Any, ...]) -> None:
     others = [d for d in range(x.dim()) if d != place]
     positions = x.numel() // max(1, channels)
     if positions > 1:
-        variance, mean = torch.var_mean(x, others)
+        variance, mean = torch.var_mean(x, others, correction=0)
     elif positions == 1:  # one value a channel: its distance from the mean must not become zero
         values = x.flatten()
         variance, mean = values.square().mean().expand(channels), values / 2

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -28,18 +30,22 @@ Kept = dict[str, list[tuple[int, Tensor]]]
 
 def kept_indices(units: Units, widths: Sequence[int]) -> Kept:
     """Which indices of which dimensions stay, for every tensor that these widths make smaller."""
-    removed: dict[tuple[str, int], list[Tensor]] = {}
-    for unit, width in zip(units, units.check(widths), strict=True):
+    return _kept_indices(units, units.check(widths))
+
+
+@lru_cache(maxsize=1)  # one slice asks for it several times: to cut, to mask, to compare
+def _kept_indices(units: Units, widths: tuple[int, ...]) -> Kept:
+    removed: dict[tuple[str, int], list[np.ndarray]] = {}
+    for unit, width in zip(units, widths, strict=True):
         if width < unit.width:
-            gone = torch.from_numpy(unit.order[width:].copy())
+            gone = unit.order[width:]
             for slot in unit.slots:
-                index = torch.from_numpy(slot.index)[gone].flatten()
-                removed.setdefault((slot.tensor, slot.dim), []).append(index)
+                removed.setdefault((slot.tensor, slot.dim), []).append(slot.index[gone].ravel())
     kept: Kept = {}
     for (tensor, dim), parts in removed.items():
-        stays = torch.ones(units.sizes[tensor][dim], dtype=torch.bool)
-        stays[torch.cat(parts)] = False
-        kept.setdefault(tensor, []).append((dim, stays.nonzero().flatten()))
+        stays = np.ones(units.sizes[tensor][dim], dtype=bool)
+        stays[np.concatenate(parts)] = False
+        kept.setdefault(tensor, []).append((dim, torch.from_numpy(np.flatnonzero(stays))))
     return kept
 
 

@@ -37,7 +37,7 @@ def sound(model: nn.Module, units: Units, example_inputs: Any, on_unit: OnUnit |
     least = dict.fromkeys(narrow, 2)
     too_narrow = trials.failing([2] * len(units), [n for n in narrow if proofs[0][n] > 2])
     least |= {n: proofs[0][n] for n in too_narrow}
-    items = [replace(u, min_width=least[n]) if n in least else u for n, u in enumerate(units)]
+    items = [replace(unit, least_proven=least.get(n, 1)) for n, unit in enumerate(units)]
     reasons = {units[n].name: reason for n, reason in failures.items()}
     return replace(units, items=tuple(items)).without(reasons)
 

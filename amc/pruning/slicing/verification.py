@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from amc.errors import VerificationError
-from amc.pruning.slicing import recorded_choices
 from amc.pruning.slicing.layer_outputs import LayerOutputs, differences, layer_name
 from amc.pruning.slicing.live_inputs import live_inputs
 from amc.pruning.slicing.lively import is_dull, lively_copy
@@ -86,7 +85,9 @@ class Proof:
         tolerance: float = TOLERANCE,
     ) -> float:
         """As :func:`verify`."""
-        error, signals = _compared(self._model, small, self._inputs, units, widths, tolerance)
+        error, signals = _compared(
+            self._model, small, self._inputs, units, widths, tolerance, signal=True
+        )
         silent = {name for name, signal in signals.items() if signal < CLEAR_SIGNAL}
         if silent or self._dull:
             own = sliced_tensors(self._model, kept_indices(units, widths))
@@ -134,7 +135,9 @@ class Proof:
                 cut = slice_model(lively, units, widths)
             else:
                 cut = put_into(small, lively, kept)
-            _, signals = _compared(lively, cut, self._inputs, units, widths, TOLERANCE)
+            _, signals = _compared(
+                lively, cut, self._inputs, units, widths, TOLERANCE, signal=draws > 1
+            )
             faint = {name for name, share in signals.items() if share < LEAST_SIGNAL}
             silent = faint if silent is None else silent & faint
             if not silent:
@@ -183,6 +186,8 @@ def _compared(
     units: Units,
     widths: Sequence[int],
     tolerance: float,
+    *,
+    signal: bool = False,
 ) -> tuple[float, dict[str, float]]:
     """The error in the precision that tells, and the signal in each layer that was cut."""
 
@@ -190,7 +195,7 @@ def _compared(
         kind: torch.dtype, casts: tuple[torch.dtype, ...]
     ) -> tuple[float, dict[str, float]]:
         dense, cut, x = (_cast(y, casts, kind) for y in (model, small, inputs))
-        return _run(dense, cut, x, units, widths, tolerance)
+        return _run(dense, cut, x, units, widths, tolerance, signal=signal)
 
     try:
         return compared_in(torch.float32, HALF)
@@ -208,9 +213,11 @@ def _run(
     units: Units,
     widths: Sequence[int],
     tolerance: float,
+    *,
+    signal: bool = False,
 ) -> tuple[float, dict[str, float]]:
     recorded, expected_layers = Recorded(), LayerOutputs(model, units, widths, dense=True)
-    actual_layers = LayerOutputs(small, units, widths, dense=False)
+    actual_layers = LayerOutputs(small, units, widths, dense=False, signal=signal)
     with torch.inference_mode(), unfused_attention(), eval_mode(model), eval_mode(small):
         with masked(model, units, widths) as twin, recorded, expected_layers:
             expected = output_tensors(twin(*inputs))
@@ -244,11 +251,11 @@ def _cast(x: Any, kinds: tuple[torch.dtype, ...], to: torch.dtype) -> Any:
 
 def _first_line(error: BaseException) -> str:
     """What failed and, where it can be told, at which line of the model's own code."""
-    folder = torch.__path__[0]
+    not_theirs = (torch.__path__[0], __file__.rpartition("/")[0])
     place, trace = "", error.__traceback__
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if not file.startswith(folder) and file not in (__file__, recorded_choices.__file__):
+        if not file.startswith(not_theirs):
             place = f" (at {file.rpartition('/')[2]}:{trace.tb_lineno})"
         trace = trace.tb_next
     return f"{str(error).splitlines()[0] if str(error) else type(error).__name__}{place}"

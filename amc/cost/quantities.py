@@ -107,14 +107,15 @@ _add(
         measure=COUNT,
         grows_with_widths=True,
         formula=lambda table: table.sum_of_products(
-            (layer.tensor, layer.dims, layer.macs_per_weight) for layer in table.units.layers
+            (layer.counted or layer.tensor, layer.dims, layer.macs_per_weight)
+            for layer in table.units.layers
         ),
     )
 )
 _add(
     Quantity(
         name="params",
-        word="parameters",
+        word="parameters",  # as PyTorch's numel counts: a complex number is one
         aliases=(),
         measure=COUNT,
         grows_with_widths=True,

@@ -40,7 +40,9 @@ class CostTable:
         self.latency: Latency | None = latency
         # Row 0 is the constant 1, which pads short products.
         self._forms: dict[tuple[int, ...], int] = {(*[0] * len(units), 1): 0}
-        self._layers = self._terms((x.tensor, x.dims, x.macs_per_weight) for x in units.layers)
+        self._layers = self._terms(
+            (x.counted or x.tensor, x.dims, x.macs_per_weight) for x in units.layers
+        )
         found = {entry.name: entry.load().formula(self) for entry in QUANTITIES}
         self._totals = {name: total for name, total in found.items() if total is not None}
         forms = np.array(list(self._forms), dtype=np.float64)

@@ -10,9 +10,11 @@ from torch import nn
 
 from amc.errors import ModelError, UnitError
 from amc.pruning.importance.score import score
+from amc.pruning.slicing.attributes import follow_attributes
 from amc.pruning.slicing.unit_checks import droppable, sound
 from amc.task import Losses
 from amc.tracing.grouping import group
+from amc.tracing.inputs import is_inexact
 from amc.tracing.trace import named_tensors, trace
 from amc.tracing.units import Units
 
@@ -24,11 +26,13 @@ def read_units(model: nn.Module, example_inputs: Any) -> Units:
     :class:`ModelError` where the forward fails or a weight is not finite.
     """
     _check_finite(model)
-    return group(
-        trace(model, example_inputs),
+    found = trace(model, example_inputs)
+    units = group(
+        found,
         {name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
         {name: tuple(buffer.shape) for name, buffer in model.named_buffers()},
     )
+    return follow_attributes(model, units, found.read)
 
 
 def find_units(
@@ -50,7 +54,7 @@ def find_units(
 ) -> Units:
     """The prunable units of ``model``, proven; ``.frozen`` says what is left alone and why.
 
-    ``example_inputs`` is a tensor or a tuple of positional arguments. ``importance`` names the
+    ``example_inputs`` are in any form of :class:`amc.Inputs`. ``importance`` names the
     criterion that ranks channels (:data:`amc.registry.IMPORTANCES`); ``calibration``, ``loss`` and
     ``seed`` are what it looks at beside the weights (:func:`amc.pruning.importance.score.score`).
     The other settings bound the kept widths (:class:`amc.bounds.Bounds`), and with ``allow_drop`` a
@@ -75,5 +79,5 @@ def find_units(
 
 def _check_finite(model: nn.Module) -> None:
     for name, tensor in named_tensors(model):
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if is_inexact(tensor) and not torch.isfinite(tensor).all():
             raise ModelError(f"{name} holds NaN or infinite values; load sound weights")

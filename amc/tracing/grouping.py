@@ -39,7 +39,8 @@ def group(trace: Trace, parameters: Shapes, buffers: Shapes) -> Units:
         outputs.sort(key=lambda use: position[use.tensor])
         layers = tuple(producers[use.tensor] for use in outputs)
         kind = layers[0].kind if len(layers) == 1 else "stream"
-        if any(producers[use.tensor].kind == "product" for use in uses if use.purpose == "count"):
+        counts = [producers.get(use.tensor) for use in uses if use.purpose == "count"]
+        if any(layer is not None and layer.kind == "product" for layer in counts):
             kind = "heads"
         for reason, members in _by_reason(channels, uses, trace).items():
             unit = _form(kind, layers, uses, [[rows[n] for n in numbers] for rows in members])
@@ -48,8 +49,27 @@ def group(trace: Trace, parameters: Shapes, buffers: Shapes) -> Units:
             else:
                 units.append(unit)
     units.sort(key=lambda unit: position[unit.layers[0].tensor])
-    counted = {use.tensor: len(use.ids) for use in trace.uses if use.purpose in ("size", "count")}
-    return Units(_distinct(units), tuple(frozen), trace.layers, parameters, buffers, counted)
+    return Units(
+        _distinct(units),
+        tuple(frozen),
+        trace.layers,
+        parameters,
+        buffers,
+        _counted(trace.uses),
+        trace.uncounted,
+    )
+
+
+def _counted(uses: Sequence[Use]) -> Shapes:
+    """Shapes of what is no tensor, as far as channels lie along their dimensions."""
+    sizes: dict[str, dict[int, int]] = defaultdict(dict)
+    for use in uses:
+        if use.purpose in ("size", "count", "statistic"):
+            sizes[use.tensor][use.dim] = len(use.ids)
+    return {
+        name: tuple(known.get(dim, 1) for dim in range(max(known) + 1))
+        for name, known in sizes.items()
+    }
 
 
 def _alike(uses: Sequence[Use]) -> Iterator[tuple[list[int], dict[int, Indices]]]:
@@ -79,10 +99,18 @@ def _by_reason(
         reasons[trace.frozen.get(channel, whole)].append(indices)
     free = [channel for channel in channels if not trace.frozen.get(channel, whole)]
     if len(free) == 1:
-        mixed = trace.ties.get(free[0])
-        alone = f"its channels are mixed by {mixed}" if mixed else "its channels all go together"
-        reasons[alone] = reasons.pop("")
+        reasons[_alone(free[0], channels[free[0]], trace)] = reasons.pop("")
     return reasons
+
+
+def _alone(channel: int, indices: Indices, trace: Trace) -> str:
+    """Why a unit would have one group only."""
+    if channel in trace.ties:
+        return f"its channels are mixed by {trace.ties[channel]}"
+    made = {n: index for n, index in indices.items() if trace.uses[n].purpose == "out"}
+    if all(len(index) == 1 < len(trace.uses[n].ids) for n, index in made.items()):
+        return "no other channel of its layer is used in the same way"
+    return "its channels all go together"
 
 
 def _form(

@@ -5,25 +5,34 @@ integer that names one output channel of one producer (0: no channel, a constant
 in a residual addition or a gate, are united; an id that reaches something we cannot follow is
 frozen, with the reason. An *id tensor* has its activation's shape; along dimensions where the id
 does not change its stride is 0, so that the ids of a whole feature map cost one integer a channel.
+
+A *weak* id names no channel of its own: an index of a stored table, of a constant, of a statistic.
+It follows the channels that it meets, but never ties them to each other where it serves them alike.
+What weak ids ask for is known only when all channels are united (:mod:`amc.tracing.relations`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from math import prod
-from typing import Literal
+from itertools import groupby
+from operator import attrgetter
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Purpose = Literal["out", "in", "affine", "size", "count"]
+from amc.tracing.causes import Causes
+
+Purpose = Literal["out", "in", "affine", "size", "count", "statistic"]
 """How something uses a channel. A tensor produces it, consumes it, or rides along with it (a norm's
 scale, a depthwise kernel); an integer attribute of a module is a size that counts it; a product of
-activations counts it in its cost."""
+activations counts it in its cost; a reduction over channels, such as a norm by hand, is computed
+over those that are kept."""
 
-_MAX_TRACKED_ELEMENTS = 1 << 21
-"""Largest parameter that is followed element by element."""
+MAX_TRACKED_ELEMENTS = 1 << 21
+"""Largest stored tensor that is followed element by element."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,8 @@ class Use:
     """One dimension of one stored tensor, and the channel id behind each of its indices."""
 
     tensor: str
-    """Its name; for a size the attribute's path (``blocks.0.attn.num_heads``)."""
+    """Its name; for a size the attribute's path (``blocks.0.attn.num_heads``), for a product or a
+    statistic the operation and where it stands."""
     dim: int
     purpose: Purpose
     ids: np.ndarray
@@ -47,6 +57,19 @@ class Settled:
     """Why a channel has to stay."""
     ties: dict[int, str]
     """What mixes the channels that were united into one."""
+
+
+class Relation(Protocol):
+    """Something that ids have to do with each other, which depends on what they are united with."""
+
+    rank: int
+    """Relations of a low rank are settled first."""
+
+    def relate(self, ids: ChannelIds) -> None:
+        """Unite or freeze what it asks for, as far as it is known now."""
+
+    def record(self, ids: ChannelIds) -> None:
+        """Note the uses that it stands for, once all is united."""
 
 
 def core(ids: Tensor) -> Tensor:
@@ -67,25 +90,32 @@ def compress(ids: Tensor) -> Tensor:
     return small.contiguous().expand(shape)
 
 
+def as_rows(ids: Tensor, dim: int) -> Tensor:
+    """(size of ``dim``, all others)."""
+    return ids.movedim(dim, 0).reshape(ids.shape[dim], -1)
+
+
 class ChannelIds:
     """Ids given out so far, which of them are united, frozen, and used where."""
 
     def __init__(self) -> None:
         self._parent: list[int] = [0]
+        self._own: list[bool] = [False]
+        self._channel: list[bool] = [False]
+        self._unions = 0
         self._frozen: dict[int, str] = {}
         self._uses: dict[tuple[str, int], Use] = {}
         self._tied: dict[tuple[str, int], Use] = {}
-        self._elements: dict[str, Tensor] = {}
         self._ties: list[tuple[int, str]] = []
-        self._reduced: list[tuple[int, Tensor, str]] = []
-        self._splits: list[Tensor] = []
-        self._sized: list[tuple[str, Tensor, int]] = []
-        self._equal: list[tuple[Tensor, int, Tensor, int]] = []
+        self._relations: list[Relation] = []
+        self.causes = Causes()
 
-    def fresh(self, count: int) -> Tensor:
+    def fresh(self, count: int, *, weak: bool = False) -> Tensor:
         """``count`` new ids, (count,) int64."""
         start = len(self._parent)
         self._parent.extend(range(start, start + count))
+        self._own.extend([not weak] * count)
+        self._channel.extend([not weak] * count)
         return torch.arange(start, start + count)
 
     def opaque(self, reason: str) -> Tensor:
@@ -108,10 +138,14 @@ class ChannelIds:
             return
         size = len(self._parent)
         pairs = (left[meet] * size + right[meet]).unique()  # one number each: far faster to sort
+        self.causes.note(pairs // size, pairs % size)
         for a, b in zip((pairs // size).tolist(), (pairs % size).tolist(), strict=True):
             root_a, root_b = self.find(a), self.find(b)
             if root_a != root_b:
-                self._parent[max(root_a, root_b)] = min(root_a, root_b)
+                low, high = min(root_a, root_b), max(root_a, root_b)
+                self._parent[high] = low
+                self._channel[low] |= self._channel[high]
+                self._unions += 1
 
     def tie(self, ids: Tensor, reason: str) -> Tensor:
         """Unite all of ``ids`` into one, (), because something mixes them; remember why."""
@@ -121,39 +155,9 @@ class ChannelIds:
             self._ties.append((present[0], reason))
         return torch.tensor(present[0] if present else 0)
 
-    def reduce(self, ids: Tensor, reason: str) -> Tensor:
-        """A new id, (), for the result of a reduction over ``ids``, which ties them if it is used.
-
-        (Attention averages its weights over the heads even where nobody asks for them.)
-        """
-        present = core(ids).unique()
-        present = present[present != 0]
-        if len(present) < 2:
-            return present[0] if len(present) else ids.new_zeros(())
-        result = self.fresh(1)[0]
-        self._reduced.append((int(result), present, reason))
-        return result
-
-    def split(self, ids: Tensor) -> None:
-        """Note that code splits a dimension of channels into the factors ``ids.shape``.
-
-        What this asks of the channels is known when all unions are (:meth:`settle`). If the
-        channels of each index of the leading factors are one, these are removed as wholes
-        (attention heads); otherwise the leading factors are fixed by the code and the last one
-        shrinks, so that the channels which share a last index go together (channel shuffle).
-        """
-        if len(ids.unique()) > 1:
-            self._splits.append(ids.flatten(0, -2))
-
-    def sized(self, attribute: str, ids: Tensor, dim: int) -> None:
-        """Note that the integer ``attribute`` is the size of dimension ``dim`` of ``ids``."""
-        if core(ids).shape[dim] > 1:  # otherwise no channels lie along it
-            self._sized.append((attribute, ids, dim))
-
-    def equal(self, ids: Tensor, dim: int, other: Tensor, other_dim: int) -> None:
-        """Note that code takes the size of ``other``'s dimension for that of ``ids``'s."""
-        if core(ids).shape[dim] > 1 and core(other).shape[other_dim] > 1:
-            self._equal.append((ids, dim, other, other_dim))
+    def later(self, relation: Relation) -> None:
+        """Settle ``relation`` when the trace is complete."""
+        self._relations.append(relation)
 
     def find(self, channel: int) -> int:
         """The smallest id that ``channel`` is united with."""
@@ -166,7 +170,7 @@ class ChannelIds:
     def along(self, ids: Tensor, dim: int) -> Tensor:
         """(size of ``dim``,) ids behind each index; ids that share an index are united."""
         size = ids.shape[dim]
-        rows = core(ids).movedim(dim, 0).flatten(1)
+        rows = as_rows(core(ids), dim)
         chosen = rows.amax(1) if rows.shape[1] else rows.new_zeros(rows.shape[0])
         self.unite(chosen[:, None], rows)
         return chosen.expand(size)
@@ -192,79 +196,65 @@ class ChannelIds:
         self.freeze((before + ids)[(before == 0) != (ids == 0)], f"{tensor} is shared unevenly")
         return torch.where(before != 0, before, ids)
 
-    def elements(self, name: str, parameter: Tensor) -> Tensor:
-        """Ids for a parameter that is used as data: one for each of its elements."""
-        if name not in self._elements:
-            if parameter.numel() > _MAX_TRACKED_ELEMENTS:
-                return self.opaque(f"{name} is used as data, and is too large to follow").expand(
-                    parameter.shape
-                )
-            self._elements[name] = self.fresh(parameter.numel()).view(parameter.shape)
-        return self._elements[name]
+    # -- what relations ask --------------------------------------------------------------------
+
+    def weak(self, ids: Tensor) -> bool:
+        """Whether ``ids`` name no channels of their own, whatever they are united with."""
+        return not any(self._own[channel] for channel in core(ids).unique().tolist())
+
+    def roots(self, ids: Tensor) -> Tensor:
+        """The core of ``ids`` in terms of united ids."""
+        present, inverse = core(ids).unique(return_inverse=True)
+        return torch.tensor([self.find(i) for i in present.tolist()], dtype=torch.int64)[inverse]
+
+    def channels(self, ids: Tensor) -> bool:
+        """Whether there is a channel behind any of ``ids``."""
+        return any(self._channel[self.find(i)] for i in core(ids).unique().tolist())
+
+    def reason(self, ids: Tensor) -> str | None:
+        """Why one of ``ids`` is frozen, or what it is united with; None where none is."""
+        wanted = {*self.roots(ids).flatten().tolist()} - {0}
+        return next((why for i, why in self._frozen.items() if self.find(i) in wanted), None)
+
+    def has(self, tensor: str) -> bool:
+        """Whether channels count a size, or lie along the first dimension of a tensor."""
+        return (tensor, 0) in self._uses
 
     def settle(self) -> Settled:
         """Everything in terms of united ids."""
-        self._settle_reductions()
-        for rows in self._splits:
-            roots = self._roots(rows)
-            if not torch.equal(roots, roots[:, :1].expand_as(roots)):
-                self.unite(rows[:1], rows)
-        for ids, dim, other, other_dim in self._equal:
-            same = set(self._roots(core(ids)).flatten().tolist())
-            if same == set(self._roots(core(other)).flatten().tolist()):
-                continue  # the same channels, moved about: equally many in any case
-            if self._shrinks(ids, dim) and self._shrinks(other, other_dim):
-                self.unite(self.along(ids, dim), self.along(other, other_dim))
-        for attribute, ids, dim in self._sized:
-            if self._shrinks(ids, dim):
-                self.use(attribute, 0, "size", self.along(ids, dim))
-        for name, ids in self._elements.items():
-            self._settle_elements(name, ids)
+        self._relations.sort(key=attrgetter("rank"))
+        while any(self._relate(group) for _, group in groupby(self._relations, attrgetter("rank"))):
+            pass
+        for relation in self._relations:
+            relation.record(self)
         final = np.array([self.find(i) for i in range(len(self._parent))])
         found = [*self._uses.values(), *self._tied.values()]
         uses = [Use(u.tensor, u.dim, u.purpose, final[u.ids]) for u in found]
-        frozen: dict[int, str] = {}
-        for channel, reason in self._frozen.items():
-            frozen.setdefault(int(final[channel]), reason)
-        ties: dict[int, str] = {}
-        for channel, reason in self._ties:
-            ties.setdefault(int(final[channel]), reason)
-        return Settled(tuple(uses), frozen, ties)
+        frozen = _by_root(self._frozen.items(), final)
+        return Settled(tuple(uses), frozen, self._settle_ties(frozen, final))
 
-    def _settle_reductions(self) -> None:
-        """Tie what was reduced over, where the result has been used; later reductions first."""
-        used = {*self._frozen, *(channel for use in self._uses.values() for channel in use.ids)}
-        for channel, root in enumerate(self._parent):
-            if channel != root:
-                used |= {channel, root}
-        for result, ids, reason in reversed(self._reduced):
-            if result in used:
-                self.tie(torch.cat([ids, torch.tensor([result])]), reason)
-                used.update(ids.tolist())
+    def _settle_ties(self, frozen: dict[int, str], final: np.ndarray) -> dict[int, str]:
+        """What mixes channels, and what made all that a layer produces one."""
+        ties = _by_root(self._ties, final)
+        for use in self._uses.values():
+            roots = {*final[use.ids].tolist()}
+            if use.purpose == "out" and len(roots) == 1 < len({*use.ids.tolist()}):
+                (root,) = roots
+                cause = None if root in ties or root in frozen else self.causes.of(use.ids.tolist())
+                if cause is not None:
+                    ties[root] = cause
+        return ties
 
-    def _roots(self, ids: Tensor) -> Tensor:
-        """``ids`` in terms of united ids."""
-        present, inverse = ids.unique(return_inverse=True)
-        return torch.tensor([self.find(i) for i in present.tolist()])[inverse]
+    def _relate(self, relations: Iterable[Relation]) -> bool:
+        """Whether relations of one rank have changed anything."""
+        before = self._unions, len(self._uses), len(self._frozen)
+        for relation in relations:
+            relation.relate(self)
+        return (self._unions, len(self._uses), len(self._frozen)) != before
 
-    def _shrinks(self, ids: Tensor, dim: int) -> bool:
-        """Whether removing channels changes the size of ``dim``.
 
-        It does not where every index of ``dim`` holds the same channels: a removed head takes
-        nothing from the size of the others.
-        """
-        rows = self._roots(core(ids).movedim(dim, 0).flatten(1))
-        channels = [set(row) for row in rows.tolist()]
-        return any(row != channels[0] for row in channels)
-
-    def _settle_elements(self, name: str, ids: Tensor) -> None:
-        """A parameter used as data follows its channels if they run along one dimension of it."""
-        roots = self._roots(ids)
-        small = core(compress(roots))
-        if small.numel() != max(small.shape, default=1):
-            self.freeze(roots, f"{name} is used element by element")
-        elif small.numel() > 1:
-            dim = int(np.argmax(small.shape))
-            self.use(name, dim, "affine", small.flatten())
-        elif prod(ids.shape) > 1:
-            self.freeze(roots, f"{name} serves several channels at once")
+def _by_root(reasons: Iterable[tuple[int, str]], final: np.ndarray) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for channel, reason in reasons:
+        found.setdefault(int(final[channel]), reason)
+    return found

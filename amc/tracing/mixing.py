@@ -16,7 +16,9 @@ from torch import Tensor
 
 from amc.tracing.ids import compress, core
 from amc.tracing.producers import apply_matrix, tie_groups
+from amc.tracing.relations import Broadcast, reduced
 from amc.tracing.rules import Call, Tracer, count, opaque, reason_of, ride_along, rule
+from amc.tracing.weights import weight_of
 
 
 @rule("layer_norm", "rms_norm")
@@ -27,12 +29,26 @@ def layer_norm(tracer: Tracer, call: Call) -> Any:
     dims = [d for d in range(-len(shape), 0) if ids.stride(d) != 0 and ids.shape[d] > 1]
     if not dims:
         return ids
-    if len(dims) > 1 or not affine or any(tracer.name_of(x) is None for x in affine):
+    if len(dims) > 1 or any(tracer.labels_of(x) is None for x in affine):
         return opaque(tracer, call)
+    if any(core(ids).shape[d] > 1 for d in range(-ids.dim(), -len(shape))):
+        return _norm_within(tracer, call, affine, dims[0])
     channels = tracer.ids.along(ids, dims[0])
     for tensor in affine:
         ride_along(tracer, tensor, len(shape) + dims[0], channels)
+    if not affine or tracer.name_of(affine[0]) is None:  # else its scale says which are kept
+        tracer.ids.use(call.place, ids.dim() + dims[0], "statistic", channels)
     return channels.view(-1, *[1] * (-dims[0] - 1)).expand(ids.shape)
+
+
+def _norm_within(tracer: Tracer, call: Call, affine: list[Tensor], dim: int) -> Tensor:
+    """A norm over a part of the channels, such as each head's: what is within may be one."""
+    ids = tracer.of(call.args[0])
+    reduced(tracer.ids, ids, [ids.dim() + dim], call.place, reason_of(tracer, call))
+    for tensor in affine:
+        for label in tracer.labels_of(tensor) or ():
+            tracer.ids.later(Broadcast(core(label.ids), core(ids)))
+    return ids
 
 
 @rule("group_norm")
@@ -41,9 +57,10 @@ def group_norm(tracer: Tracer, call: Call) -> Any:
     groups, affine = call.args[1], [x for x in call.args[2:4] if isinstance(x, Tensor)]
     ids = tracer.of(call.args[0])
     channels = tracer.ids.along(ids, 1)
-    if not affine or any(tracer.name_of(x) is None for x in affine):
+    if not affine or any(tracer.labels_of(x) is None for x in affine):
         return opaque(tracer, call)
-    tie_groups(tracer, channels, groups)
+    if groups < len(channels):  # otherwise each channel is normalised by itself
+        tie_groups(tracer, channels, groups)
     for tensor in affine:
         ride_along(tracer, tensor, 0, channels)
     return channels.view(-1, *[1] * (ids.dim() - 2)).expand(ids.shape)
@@ -53,8 +70,10 @@ def group_norm(tracer: Tracer, call: Call) -> Any:
 def matmul(tracer: Tracer, call: Call) -> Any:
     """(..., M, K) times (..., K, N), by a stored matrix or by another activation."""
     left, right = call.args[:2]
-    if tracer.name_of(right) is not None and right.dim() == 2 and left.dim() > 1:
-        return apply_matrix(tracer, call, left, right, None, out_dim=1)
+    if left.dim() > 1 and (right.dim() == 2 or right.shape[:-2].numel() == 1):
+        found = weight_of(tracer, right, right.dim() - 1, right.dim() - 2)
+        if found is not None:
+            return apply_matrix(tracer, call, left, found, None)
     return _product(tracer, call, left, right)
 
 
@@ -62,9 +81,10 @@ def matmul(tracer: Tracer, call: Call) -> Any:
 def addmm(tracer: Tracer, call: Call) -> Any:
     """A bias plus a product; only with a stored matrix, as in GPT-2's layers."""
     bias, left, right = call.args[:3]
-    if tracer.name_of(right) is None or tracer.name_of(bias) is None or call.kwargs:
+    found = weight_of(tracer, right, 1, 0)
+    if found is None or tracer.labels_of(bias) is None or call.kwargs:
         return opaque(tracer, call)
-    return apply_matrix(tracer, call, left, right, bias, out_dim=1)
+    return apply_matrix(tracer, call, left, found, bias)
 
 
 @rule("baddbmm")
@@ -74,6 +94,16 @@ def baddbmm(tracer: Tracer, call: Call) -> Any:
     added = tracer.of(call.args[0])
     tracer.ids.unite(core(produced), core(added))
     return torch.where(produced != 0, produced, added.expand(produced.shape))
+
+
+@rule("outer", "ger")
+def outer(tracer: Tracer, call: Call) -> Tensor:
+    """(n) times (m) to (n, m): every channel of one vector meets every one of the other."""
+    left, right = core(tracer.of(call.args[0]))[:, None], core(tracer.of(call.args[1]))
+    tracer.ids.unite(left, right)
+    met = torch.where(left != 0, left, right).expand(call.out.shape)
+    count(tracer, reason_of(tracer, call), call.out.numel(), met)
+    return met
 
 
 def _product(tracer: Tracer, call: Call, left: Tensor, right: Tensor) -> Any:
@@ -115,16 +145,35 @@ def _tie_batch(tracer: Tracer, call: Call, operands: list[Tensor], batch: torch.
 
 @rule("scaled_dot_product_attention")
 def attention(tracer: Tracer, call: Call) -> Any:
-    """softmax(q k^T / sqrt(d) + mask) v over (..., tokens, d): a head is one of the batch."""
+    """softmax(q k^T / sqrt(d) + mask) v over (..., tokens, d): a head is one of the batch.
+
+    Grouped keys (``enable_gqa``): each head of the keys and values serves several of the queries,
+    and goes together with them.
+    """
     query, key, value = call.args[:3]
     mask = call.args[3] if len(call.args) > 3 else call.kwargs.get("attn_mask")
     operands = [tracer.of(x) for x in (query, key, value)]
-    if len({x.shape[:-2] for x in operands}) > 1:  # grouped-query attention
-        return opaque(tracer, call)
+    if call.kwargs.get("enable_gqa"):
+        heads = query.shape[-3]
+        operands = [x.repeat_interleave(heads // x.shape[-3], -3) for x in operands]
     if isinstance(mask, Tensor) and mask.dim() > 2:
         operands.append(tracer.of(mask))
-    batch = query.shape[:-2]
+    batch = call.out.shape[:-2]
     met = _tie_batch(tracer, call, operands, batch)[..., None, None].expand(call.out.shape)
-    macs = prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+    macs = prod(call.out.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
     count(tracer, reason_of(tracer, call), macs, met)
     return met
+
+
+@rule("view_as_complex")
+def view_as_complex(tracer: Tracer, call: Call) -> Any:
+    """(..., 2) real numbers to (...) complex ones: the two parts of a number go together."""
+    real, imaginary = core(tracer.of(call.args[0])).expand(*[-1] * call.out.dim(), 2).unbind(-1)
+    tracer.ids.unite(real, imaginary)
+    return torch.where(real != 0, real, imaginary).expand(call.out.shape)
+
+
+@rule("view_as_real")
+def view_as_real(tracer: Tracer, call: Call) -> Any:
+    """(...) complex numbers to (..., 2) real ones."""
+    return tracer.of(call.args[0])[..., None].expand(call.out.shape)

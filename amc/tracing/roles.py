@@ -19,7 +19,7 @@ def roles(units: Units) -> list[tuple[str, ...]]:
     stem, last = units.stem, units.last
     found = []
     for unit in units:
-        readers = [slot.tensor for slot in unit.slots if slot.purpose == "in"]
+        readers = [x.tensor for x in unit.slots if x.purpose == "in" and x.tensor in order]
         names = ["stem"] if unit is stem else []
         names += ["last"] if unit in last else []
         if _is_residual(unit, min(order[tensor] for tensor in readers), order):

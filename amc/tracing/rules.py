@@ -11,15 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
-from torch.utils.flop_counter import flop_registry
 
-from amc.tracing.ids import ChannelIds, compress, core
-from amc.tracing.weights import Weight
+from amc.tracing import relations
+from amc.tracing.ids import ChannelIds, as_rows, compress, core
+
+if TYPE_CHECKING:
+    from amc.tracing.labels import Label
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Layer:
     """The weight; for a product the name of its channel count; empty where nothing shrinks."""
     dims: tuple[int, ...] = ()
     """Dimensions of the weight whose kept sizes multiply into the MACs."""
+    counted: str = ""
+    """What has these dimensions in the weight's place, where a forward uses but a part of it."""
     in_channels: int = 0
     out_channels: int = 0
     kernel: int = 1
@@ -61,8 +65,11 @@ class Tracer(Protocol):
     def name_of(self, tensor: Tensor | None) -> str | None:
         """Name of a parameter or buffer of the model; None for anything else."""
 
-    def weight_of(self, tensor: Tensor) -> Weight | None:
-        """The weight that a layer finds in ``tensor``; None where it is no stored one's."""
+    def labels_of(self, tensor: Tensor) -> tuple[Label, ...] | None:
+        """The labels of what is made of stored tensors alone; None for anything else."""
+
+    def places(self, tensor: Tensor, ids: Tensor, reason: str) -> None:
+        """``tensor`` says where among ``ids`` something stands: if it is used, these stay."""
 
     def where(self) -> str:
         """The line of the user's model that is being executed."""
@@ -76,6 +83,8 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     out: Any
+    place: str
+    """What is the same wherever the network runs on these inputs: ``mean (3)``, the third mean."""
 
 
 Rule = Callable[[Tracer, Call], Any]
@@ -110,6 +119,7 @@ def find_rule(operation: Any) -> Rule | None:
 @rule("permute", "transpose", "t", "movedim", "flatten")
 @rule("squeeze", "unsqueeze", "expand", "expand_as", "repeat", "alias", "detach")
 @rule("cat", "concat", "stack", "split", "split_with_sizes", "unbind", "select", "slice")
+@rule("unsafe_split", "unsafe_split_with_sizes")
 @rule("narrow", "index", "index_select", "roll", "flip", "clone", "contiguous", "repeat_interleave")
 @rule("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "tensor_split", "swapaxes", "tile")
 def movement(tracer: Tracer, call: Call) -> Any:
@@ -127,7 +137,7 @@ def view(tracer: Tracer, call: Call) -> Any:
     if len(varying) == 1:
         factors = _factors(call.args[0].shape, varying[0], call.out.shape)
         if len(factors) > 1:
-            tracer.ids.split(ids.reshape(factors))
+            relations.split(tracer.ids, ids.reshape(factors))
     # Ids need not be as contiguous as the data: view becomes reshape.
     return compress(tracer.of(call.args[0]).reshape(call.out.shape))
 
@@ -143,13 +153,13 @@ def _factors(before: torch.Size, dim: int, after: torch.Size) -> list[int]:
     return factors if prod(factors) == before[dim] else []
 
 
-@rule("chunk")
+@rule("chunk", "unsafe_chunk")
 def chunk(tracer: Tracer, call: Call) -> Any:
     """Equal pieces: they stay equal only if they lose the same channels."""
     ids, pieces = tracer.of(call.args[0]), call.args[1]
     dim = (call.args[2] if len(call.args) > 2 else 0) % max(1, ids.dim())
     if core(ids).shape[dim] > 1 and ids.shape[dim] % pieces == 0:
-        tracer.ids.split(torch.stack(core(ids).chunk(pieces, dim)).flatten(1))
+        relations.split(tracer.ids, torch.stack(core(ids).chunk(pieces, dim)).flatten(1))
     return _move(tracer, call, call.operation)
 
 
@@ -172,7 +182,20 @@ def pad(tracer: Tracer, call: Call) -> Tensor:
 
 
 @rule("dropout", "feature_dropout", "alpha_dropout", "hardswish", "gelu", "elu", "leaky_relu")
-@rule("softplus", "_to_copy", "to", "relu6", "selu", "celu", "mish", "log_sigmoid", "fill")
+@rule(
+    "softplus",
+    "_to_copy",
+    "to",
+    "copy",
+    "triu",
+    "tril",
+    "relu6",
+    "selu",
+    "celu",
+    "mish",
+    "log_sigmoid",
+    "fill",
+)
 def elementwise(tracer: Tracer, call: Call) -> Any:
     """Ids that meet are united; where one side has none, the other's pass on."""
     if not isinstance(call.out, Tensor):
@@ -180,15 +203,39 @@ def elementwise(tracer: Tracer, call: Call) -> Any:
     shape = call.out.shape
     leaves = tree_leaves((call.args, call.kwargs))
     operands = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    cores = [core(tracer.of(operand)) for operand in operands]
+    labels = [tracer.labels_of(operand) for operand in operands]
+    cores = [
+        core(tracer.of(x)) if y is None else None for x, y in zip(operands, labels, strict=True)
+    ]
+    known = [ids for ids in cores if ids is not None]
     met = torch.zeros([1] * len(shape), dtype=torch.int64)
-    for number, (operand, ids) in enumerate(zip(operands, cores, strict=True)):
-        if ids.any() and _is_gain(operand, cores[:number] + cores[number + 1 :]):
+    followers = []
+    for operand, ids in zip(operands, cores, strict=True):
+        if ids is None:
+            continue
+        if ids.any() and tracer.ids.weak(ids):
+            followers.append(ids)
+        elif ids.any() and _is_gain(operand, [x for x in known if x is not ids]):
             tracer.ids.freeze(ids, f"broadcast over channels at {tracer.where()}")
         else:
             tracer.ids.unite(met, ids)
             met = torch.where(met != 0, met, ids)
+    for ids in followers:
+        met = _follow(tracer, ids, met)
+    for operand, found in zip(operands, labels, strict=True):
+        if found is not None and met.any():
+            for label in found:
+                tracer.ids.later(relations.Broadcast(label.ids, met))
+        elif found:
+            met = _follow(tracer, core(tracer.of(operand)), met)
     return met.expand(shape)
+
+
+def _follow(tracer: Tracer, weak: Tensor, met: Tensor) -> Tensor:
+    """``met``, and ``weak`` ids where there is none: they meet, and which follow is seen later."""
+    if met.any():
+        tracer.ids.later(relations.Broadcast(weak, met))
+    return torch.where(met != 0, met, weak)
 
 
 def _is_gain(operand: Tensor, others: list[Tensor]) -> bool:
@@ -215,11 +262,29 @@ def prelu(tracer: Tracer, call: Call) -> Tensor:
 def batch_norm(tracer: Tracer, call: Call) -> Tensor:
     """Scale, shift and running statistics ride along with their channel."""
     ids = tracer.of(call.args[0])
+    others = [dim for dim in range(2, ids.dim()) if core(ids).shape[dim] > 1]
+    if others and core(ids).shape[1] == 1:  # a weight is standardised over its inputs
+        relations.reduced(tracer.ids, ids, others, call.place, reason_of(tracer, call))
+        return ids
     channels = tracer.ids.along(ids, 1)
     for tensor in call.args[1:5]:
         if tensor is not None:
             ride_along(tracer, tensor, 0, channels)
-    return ids
+            channels = torch.where(channels != 0, channels, tracer.of(tensor))
+    return ids if ids.any() else channels.view(-1, *[1] * (ids.dim() - 2)).expand(ids.shape)
+
+
+@rule("_weight_norm_interface")
+def weight_norm(tracer: Tracer, call: Call) -> Any:
+    """g v / norm(v), the norm over all dimensions but one (Salimans and Kingma, 2016)."""
+    direction, gain, dim = (*call.args, 0)[:3]
+    ids = core(tracer.of(direction))
+    others = [d for d in range(ids.dim()) if d != dim % ids.dim() and ids.shape[d] > 1]
+    if others:
+        relations.reduced(tracer.ids, ids, others, call.place, reason_of(tracer, call))
+        return ids.expand(direction.shape), _zeros(gain.shape)
+    met = torch.where(ids != 0, ids, core(tracer.of(gain)))
+    return met.expand(direction.shape), met.expand(gain.shape)
 
 
 def ride_along(tracer: Tracer, tensor: Tensor, dim: int, channels: Tensor) -> None:
@@ -231,29 +296,44 @@ def ride_along(tracer: Tracer, tensor: Tensor, dim: int, channels: Tensor) -> No
         tracer.ids.use(name, dim, "affine", channels)
 
 
-@rule("mean", "sum", "amax", "amin", "max", "min", "var", "std", "norm", "softmax", "log_softmax")
-@rule("cumsum", "linalg_vector_norm", "logsumexp", "_softmax", "frobenius_norm")
+@rule("softmax", "log_softmax", "_softmax", "cumsum", "cumprod")
+def mixing(tracer: Tracer, call: Call) -> Any:
+    """Channels along the dimension become one: they go together, or not at all."""
+    ids = core(tracer.of(call.args[0]))
+    dim = call.args[1] % max(1, ids.dim())
+    if not ids.dim() or ids.shape[dim] == 1:
+        return ids.expand(call.out.shape)
+    rows = as_rows(ids, dim).T
+    tied = [tracer.ids.tie(row, reason_of(tracer, call)) for row in rows]
+    return torch.stack(tied).reshape(ids.amax(dim, keepdim=True).shape).expand(call.out.shape)
+
+
+@rule("mean", "sum", "amax", "amin", "max", "min", "var", "std", "norm", "prod", "var_mean")
+@rule("std_mean", "linalg_vector_norm", "logsumexp", "frobenius_norm", "nanmean", "median")
+@rule("argmax", "argmin")
 def reduction(tracer: Tracer, call: Call) -> Any:
-    """Channels that are reduced over become one: they go together, or not at all."""
+    """A statistic over channels is one of those that are kept (:class:`relations.Reduced`)."""
     if call.operation is torch.ops.aten.max.other or call.operation is torch.ops.aten.min.other:
         return elementwise(tracer, call)
     ids = core(tracer.of(call.args[0]))
-    out = tree_leaves(call.out)[0]  # where indices come along, they have the shape of the values
     # The position of `dim` among the arguments differs from one reduction to the next.
     named = zip((x.name for x in call.operation._schema.arguments), call.args, strict=False)
     dims = (dict(named) | call.kwargs).get("dim")
     dims = range(ids.dim()) if dims is None or dims == [] else dims
     dims = [d % max(1, ids.dim()) for d in ([dims] if isinstance(dims, int) else dims)]
-    highest = ids.amax(dims, keepdim=True) if ids.dim() else ids
-    if ((ids != highest) & (ids != 0)).any():
-        reduced = ids.movedim(dims, tuple(range(len(dims))))
-        rows = reduced.reshape(prod(reduced.shape[: len(dims)]), -1).T
-        results = [tracer.ids.reduce(row, reason_of(tracer, call)) for row in rows]
-        highest = torch.stack(results).reshape(highest.shape)
-    if out.dim() < ids.dim():
-        for dim in sorted(dims, reverse=True):
-            highest = highest.squeeze(dim)
-    return tree_map_only(Tensor, lambda t: highest.expand(t.shape), call.out)
+    kept = relations.reduced(tracer.ids, ids, dims, call.place, reason_of(tracer, call))
+    small = kept.amax(dims, keepdim=True) if ids.dim() else kept
+
+    def result(out: Tensor) -> Tensor:
+        found = small
+        if not out.is_floating_point() and call.args[0].is_floating_point():
+            tracer.places(out, ids, reason_of(tracer, call))
+        if out.dim() < ids.dim():
+            for dim in sorted(dims, reverse=True):
+                found = found.squeeze(dim)
+        return found.expand(out.shape)
+
+    return tree_map_only(Tensor, result, call.out)
 
 
 @rule("index_put", "_index_put_impl")
@@ -272,40 +352,24 @@ def index_put(tracer: Tracer, call: Call) -> Any:
     return torch.where(below != 0, below, above).expand(call.out.shape)
 
 
-@rule("gru", "lstm", "rnn_tanh", "rnn_relu")
-def recurrent(tracer: Tracer, call: Call) -> Any:
-    """Recurrent layers stay whole: their weights tie input, state and gates together.
-
-    (PyTorch's own counter finds no FLOPs in an LSTM on a CPU; they are counted here.)
-    """
-    tensors = [x for x in tree_leaves(call.args) if isinstance(x, Tensor)]
-    matrices = [x for x in tensors if tracer.name_of(x) is not None and x.dim() > 1]
-    steps = prod(tree_leaves(call.args[0])[0].shape[:-1])
-    count(tracer, reason_of(tracer, call), steps * sum(weight.numel() for weight in matrices))
-    return _freeze_all(tracer, call)
+@rule("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "zero")
+@rule("bernoulli", "normal", "uniform")
+def alike(tracer: Tracer, call: Call) -> Any:
+    """A constant in an activation's shape: it has to stay as wide."""
+    return tree_map_only(Tensor, lambda _: tracer.of(call.args[0]), call.out)
 
 
-@rule("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros")
-@rule("new_ones", "new_empty", "new_full", "zero")
+@rule("new_zeros", "new_ones", "new_empty", "new_full")
 def constant(_: Tracer, call: Call) -> Any:
-    """Made from a shape alone: no channel stands behind it."""
+    """Made from sizes alone: no channel stands behind it, unless code took a size from one."""
     return tree_map_only(Tensor, lambda t: _zeros(t.shape), call.out)
 
 
 def opaque(tracer: Tracer, call: Call) -> Any:
     """No way to follow the channels: what goes in is frozen, what comes out stays whole."""
-    packet = call.operation.overloadpacket
-    if packet is torch.ops.aten.linear:
-        macs = prod(call.out.shape) * call.args[1].shape[-1]
-        count(tracer, reason_of(tracer, call), macs)
-    elif packet in flop_registry:
-        flops = flop_registry[packet](*call.args, **call.kwargs, out_val=call.out)
-        count(tracer, reason_of(tracer, call), flops // 2)
-    return _freeze_all(tracer, call)
-
-
-def _freeze_all(tracer: Tracer, call: Call) -> Any:
-    inputs = [tracer.of(t) for t in tree_leaves((call.args, call.kwargs)) if isinstance(t, Tensor)]
+    tensors = [x for x in tree_leaves((call.args, call.kwargs)) if isinstance(x, Tensor)]
+    inputs = [tracer.of(x) for x in tensors if tracer.labels_of(x) is None]
+    inputs += [label.ids for x in tensors for label in tracer.labels_of(x) or ()]
     if not any(core(ids).any() for ids in inputs):
         return constant(tracer, call)
     reason = reason_of(tracer, call)

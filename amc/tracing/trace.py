@@ -8,27 +8,41 @@ inputs make it.
 
 from __future__ import annotations
 
-import traceback
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from amc.errors import ModelError
-from amc.tracing import mixing, windows  # noqa: F401 (they register their rules)
+from amc.tracing import (  # noqa: F401 (they register their rules)
+    deformable,
+    lookups,
+    mixing,
+    recurrent,
+    windows,
+)
+from amc.tracing.aliases import overlaid, sharing
 from amc.tracing.attention import rewritten
-from amc.tracing.ids import ChannelIds, Use
+from amc.tracing.attribute_reads import recorded_reads
+from amc.tracing.counting import Counting
+from amc.tracing.execution import Execution
+from amc.tracing.ids import ChannelIds, Use, core
+from amc.tracing.inputs import Inputs, is_inexact, tensors_of
+from amc.tracing.labels import Label, Labels
+from amc.tracing.network_code import is_network_code
 from amc.tracing.producers import WEIGHTED
-from amc.tracing.rules import Call, Layer, find_rule, opaque
+from amc.tracing.relations import Equal, Sized
+from amc.tracing.rules import Call, Layer, find_rule, opaque, reason_of
 from amc.tracing.sizes import SizeWatch, Source, tagged
-from amc.tracing.weights import Weight, Weights
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,10 @@ class Trace:
     """Why a channel has to stay."""
     ties: dict[int, str]
     """What mixes the channels that were united into one."""
+    uncounted: tuple[str, ...] = ()
+    """Operations, with their place in the user's code, whose arithmetic is not counted."""
+    read: frozenset[str] = frozenset()
+    """Paths of the integer attributes of modules that the forward reads."""
 
 
 @contextmanager
@@ -71,121 +89,171 @@ def unfused_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
-def as_inputs(example_inputs: Any) -> tuple[Any, ...]:
-    """A tensor alone stands for a tuple of one positional argument."""
-    return tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
-
-
-def output_tensors(output: Any) -> list[Tensor]:
-    """All tensors of an output of any structure: tuples, dicts, dataclasses."""
-    if is_dataclass(output) and not isinstance(output, type):
-        output = {field.name: getattr(output, field.name) for field in fields(output)}
-    leaves = tree_leaves(output)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-
-
 def trace(model: nn.Module, example_inputs: Any) -> Trace:
     """Follow every channel of ``model`` through one forward in evaluation mode.
 
-    ``example_inputs`` is a tensor or a tuple of positional arguments, on the model's device.
-    Raises :class:`ModelError` where the forward itself fails.
+    ``example_inputs`` are in any form of :class:`Inputs`, on the model's device. Raises
+    :class:`ModelError` where the forward itself fails.
     """
-    inputs = as_inputs(example_inputs)
+    inputs = Inputs.of(example_inputs, model)
     tracer = _Tracer(model)
-    tracer.mark(inputs, "network input")
-    watch = SizeWatch(tracer.sized, model, rewritten())
+    tracer.mark(inputs.tensors, "network input")
+    watch = SizeWatch(tracer.sized, tracer.created, model, rewritten())
     with eval_mode(model), torch.inference_mode(), unfused_attention():
         try:
-            with tagged(model), tracer, watch:
-                output = model(*inputs)
+            with recorded_reads(model) as read, tagged(model, tracer.sized), tracer, watch:
+                output = inputs.call(model)
         except Exception as error:
-            shapes = [tuple(x.shape) for x in inputs if isinstance(x, Tensor)]
             raise ModelError(
-                f"the forward fails on example inputs of shapes {shapes}: {error}"
+                f"the forward fails on example inputs of shapes {inputs.shapes}: {error}"
             ) from error
-        for tensor in output_tensors(output):
+        outputs = tensors_of(output)
+        tracer.use_places(outputs)
+        for tensor in outputs:
             tracer.ids.freeze(tracer.of(tensor), "network output")
+    tracer.ids.causes.current = None
     settled = tracer.ids.settle()
-    return Trace(tuple(tracer.layers), settled.uses, settled.frozen, settled.ties)
+    return Trace(
+        tuple(tracer.layers),
+        settled.uses,
+        settled.frozen,
+        settled.ties,
+        tuple(tracer.counting.uncounted),
+        frozenset(read),
+    )
 
 
-class _Tracer(TorchDispatchMode):
+class _Tracer(Execution):
     """Runs each operation for real, and its rule on the ids."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.ids = ChannelIds()
         self.layers: list[Layer] = []
         self._of: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._places: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._names: dict[int, str] = {}
         for name, tensor in named_tensors(model):
             self._names.setdefault(id(tensor), name)
-        self._weights = Weights(model, self._names)
+        self._labels = Labels(self.ids, self._names)
+        self._paths: dict[int, str] = {}
+        for path, module in model.named_modules():
+            self._paths[id(module)] = path
+        self.counting = Counting(lambda tensor: id(tensor) in self._names)
 
-    def mark(self, inputs: Sequence[Any], reason: str) -> None:
-        """Give every floating-point input one frozen id."""
-        for tensor in tree_leaves(inputs):
-            if isinstance(tensor, Tensor) and tensor.is_floating_point():
+    def mark(self, inputs: Sequence[Tensor], reason: str) -> None:
+        """Give every input of real or complex numbers one frozen id."""
+        for tensor in inputs:
+            if is_inexact(tensor):
                 self._of[tensor] = self.ids.opaque(reason).expand(tensor.shape)
+
+    def places(self, tensor: Tensor, ids: Tensor, reason: str) -> None:
+        if core(ids).numel() > core(self.of(tensor)).numel():
+            self._places[tensor] = ids, f"their order counts: {reason}"
 
     def of(self, tensor: Tensor) -> Tensor:
         ids: Tensor | None = self._of.get(tensor)
-        if ids is not None:
-            return ids
-        name = self._names.get(id(tensor))
-        if name is not None and tensor.is_floating_point():
-            return self.ids.elements(name, tensor)
-        weight = self._weights.computed(tensor)
-        if weight is not None:
-            return self.ids.opaque(f"{weight.name} is used as data").expand(tensor.shape)
-        return torch.zeros((), dtype=torch.int64).expand(tensor.shape)
+        if ids is None and self._labels.of(tensor) is not None:
+            name = self._names.get(id(tensor))
+            return self._labels.elements(tensor, name or f"what is made at {self.where()}")
+        return torch.zeros((), dtype=torch.int64).expand(tensor.shape) if ids is None else ids
 
     def name_of(self, tensor: Tensor | None) -> str | None:
         return None if tensor is None else self._names.get(id(tensor))
 
-    def weight_of(self, tensor: Tensor) -> Weight | None:
-        return self._weights.used(tensor)
+    def labels_of(self, tensor: Tensor) -> tuple[Label, ...] | None:
+        return None if tensor in self._of else self._labels.of(tensor)
+
+    def use_places(self, tensors: Sequence[Any]) -> None:
+        """Freeze the channels whose positions something uses."""
+        for tensor in tensors:
+            if isinstance(tensor, Tensor) and tensor in self._places:
+                self.ids.freeze(*self._places[tensor])
 
     def sized(self, source: Source, tensor: Tensor, dim: int) -> None:
         """``source`` was used as the size of a dimension of ``tensor``."""
+        labels = self.labels_of(tensor)
+        for ids in [self.of(tensor)] if labels is None else [label.ids for label in labels]:
+            self._sized(source, ids, dim)
+
+    def created(self, source: Source, tensor: Tensor, dim: int) -> None:
+        """``source`` was used as the size of a dimension of a new constant."""
+        if core(self.of(tensor)).any() and tensor in self._of:
+            return  # alike: its channels are known
+        if isinstance(source, str) or self._lies_along(*source):
+            self._of.pop(tensor, None)
+            axis = self._labels.constant(tensor, dim, f"the constant at {self.where()}")
+            self._sized(source, axis, 0)
+
+    def _lies_along(self, tensor: Tensor, dim: int) -> bool:
+        """Whether there are channels along a dimension, or indices of a stored tensor."""
+        labels = self.labels_of(tensor)
+        found = [self.of(tensor)] if labels is None else [label.ids for label in labels]
+        return any(core(ids).shape[dim] > 1 for ids in found)
+
+    def _sized(self, source: Source, ids: Tensor, dim: int) -> None:
+        if core(ids).shape[dim] == 1:  # no channels lie along it
+            return
         if isinstance(source, str):
-            self.ids.sized(source, self.of(tensor), dim)
-        else:
-            self.ids.equal(self.of(tensor), dim, self.of(source[0]), source[1])
+            self.ids.later(Sized(source, ids, dim))
+            return
+        tensor, of = source
+        labels = self.labels_of(tensor)
+        for other in [self.of(tensor)] if labels is None else [x.ids for x in labels]:
+            if core(other).shape[of] > 1 and other is not ids:
+                self.ids.later(Equal(ids, dim, other, of))
 
     def where(self) -> str:
-        """File and line of the innermost frame that is neither PyTorch's nor ours."""
-        torch_folder, own_folder = Path(torch.__file__).parent, Path(__file__).parent
-        for frame in reversed(traceback.extract_stack()):
-            file = Path(frame.filename)
-            if torch_folder not in file.parents and own_folder != file.parent:
-                return f"{file.name}:{frame.lineno}"
-        return "the model"
+        """The line of the network's code that is being executed, and the module that executes it.
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+        ``vision.py:88 in blocks.0.attn``. PyTorch's files are not the network's, nor are ours;
+        where a network is made of PyTorch's modules alone, there is only the module to name.
+        """
+        line, path = "", ""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code is not trace.__code__:
+            file = Path(frame.f_code.co_filename)
+            if not line and is_network_code(file):
+                line = f"{file.name}:{frame.f_lineno}"
+            path = path or self._paths.get(id(frame.f_locals.get("self")), "")
+            frame = frame.f_back
+        return " in ".join(x for x in (line, path) if x) or "the network"
+
+    def execute(
+        self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: str
     ) -> Any:
-        kwargs = kwargs or {}
-        rule = find_rule(func)
-        if rule is None:
-            with self:  # a composite operation is followed through its parts
-                decomposed = func.decompose(*args, **kwargs)
-            if decomposed is not NotImplemented:
-                return decomposed
-        result = func(*args, **kwargs)
-        leaves, _ = tree_flatten(result)
-        tensors = [x for x in leaves if isinstance(x, Tensor)]
-        if str(func.overloadpacket) not in WEIGHTED:
-            inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-            if self._weights.follow(inputs, tensors):
-                return result
-        if tensors:
-            call = Call(func, args, kwargs, result)
-            try:
-                ids = (rule or opaque)(self, call)
-            except Exception:  # a form of the operation that its rule did not foresee
-                ids = opaque(self, call)
-            for tensor, label in zip(leaves, tree_flatten(ids)[0], strict=True):
-                if isinstance(tensor, Tensor) and id(tensor) not in self._names:
-                    self._of[tensor] = label
+        if self._places:
+            self.use_places(tree_leaves((args, kwargs)))
+        result = operation(*args, **kwargs)
+        call, before = Call(operation, args, kwargs, result, place), len(self.layers)
+        self.ids.causes.current = partial(reason_of, self, call)
+        weighted = str(operation.overloadpacket) in WEIGHTED
+        if weighted or not self._labels.follow(self, call):
+            self._apply(call)
+        self.counting.complete(self, call, before)
         return result
+
+    def _apply(self, call: Call) -> None:
+        """The ids of an operation's results, by its rule."""
+        before = len(self.layers)
+        leaves = tree_flatten(call.out)[0]
+        if not any(isinstance(x, Tensor) for x in leaves):
+            return
+        try:
+            ids = (find_rule(call.operation) or opaque)(self, call)
+        except Exception:  # a form of the operation that its rule did not foresee
+            del self.layers[before:]
+            ids = opaque(self, call)
+        for tensor, label in zip(leaves, tree_flatten(ids)[0], strict=True):
+            if isinstance(tensor, Tensor) and id(tensor) not in self._names:
+                if any(tensor is x for x in (*call.args, *call.kwargs.values())):
+                    self._rewrite(tensor, label)
+                self._of[tensor] = label
+
+    def _rewrite(self, tensor: Tensor, ids: Tensor) -> None:
+        """Something was written into ``tensor``: what shares its memory holds the new ``ids``."""
+        before = self._of.get(tensor)
+        if before is not None and torch.equal(core(before), core(ids)):
+            return
+        for other in sharing(tensor, (*self._of, *self._labels.tensors())):
+            self._of[other] = overlaid(other, self.of(other), tensor, ids)

@@ -1,71 +1,132 @@
-"""Weights that a forward computes from stored ones: standardised, scaled, reshaped.
-
-``conv2d(x, standardise(self.weight) * self.gain)`` has the channels of ``self.weight``. What is
-computed from one layer's weight, and from nothing that the network's input reaches, is followed as
-a whole; only the shape in which a layer uses it matters.
-"""
+"""The weight of a layer: stored, or computed from stored tensors in the forward."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
-from torch.utils.weak import WeakIdKeyDictionary
+from torch import Tensor
+
+from amc.tracing.ids import Purpose, core
+from amc.tracing.labels import Label
+from amc.tracing.relations import Along
+from amc.tracing.rules import Layer, Tracer
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A layer's weight: stored, or computed from a stored one."""
+    """What a layer multiplies with, and where its channels are stored."""
 
+    tensor: Tensor
+    out_axis: int
+    in_axis: int
     name: str
-    gains: tuple[Tensor, ...] = ()
-    """Other tensors that went into it, such as a gain for each output channel."""
+    """The stored tensor that it is, or that gives it its rows and columns."""
+    dims: tuple[int, ...] = (0, 1)
+    """Dimensions of the stored tensor whose sizes multiply into the layer's MACs."""
+    counted: str = ""
+    """Under which name these sizes are counted, where they are not those of the stored tensor."""
+    labels: tuple[Label, ...] | None = None
+    """None where it is stored as it is used."""
+
+    @property
+    def owner(self) -> str:
+        """Path of the layer."""
+        path, parametrized, _ = self.name.partition(".parametrizations.")
+        return path if parametrized else self.name.rpartition(".")[0] or self.name
+
+    @property
+    def outputs(self) -> int:
+        """Channels that come out, of all groups."""
+        return self.tensor.shape[self.out_axis]
+
+    @property
+    def inputs(self) -> int:
+        """Channels that go in, of one group."""
+        return self.tensor.shape[self.in_axis]
+
+    def consume(self, tracer: Tracer, ids: Tensor, place: str, dim: int | None = None) -> None:
+        """The layer reads ``ids``, (inputs,), at ``place``, in a product along ``dim`` of its first
+        factor; None: in a convolution or linear layer."""
+        if self.labels is None:
+            tracer.ids.use(self.name, self.in_axis, "in", ids)
+        else:
+            self._ride(tracer, self.in_axis, ids, "in")
+            # What is computed of a removed column need not be zero: the twin leaves it out here.
+            tracer.ids.use(place, self.in_axis if dim is None else dim, "statistic", ids)
+        self._count(tracer, 1, ids)
+
+    def produce(self, tracer: Tracer, ids: Tensor, purpose: Purpose = "out") -> Tensor:
+        """``ids``, (outputs,), that the layer makes; those of an earlier call if it is shared."""
+        if self.labels is None:
+            return tracer.ids.use(self.name, self.out_axis, purpose, ids)
+        self._ride(tracer, self.out_axis, ids, purpose)
+        self._count(tracer, 0, ids)
+        return ids
+
+    def layer(self, positions: int, **facts: Any) -> Layer:
+        """The layer, where each weight is used at so many ``positions``."""
+        return Layer(
+            name=self.owner,
+            macs=positions * self.outputs * self.inputs,
+            macs_per_weight=positions,
+            tensor=self.name,
+            dims=self.dims,
+            counted=self.counted,
+            **facts,
+        )
+
+    def _count(self, tracer: Tracer, dim: int, ids: Tensor) -> None:
+        if self.counted:
+            tracer.ids.use(self.counted, dim, "count", ids)
+
+    def _ride(self, tracer: Tracer, axis: int, ids: Tensor, purpose: Purpose) -> None:
+        assert self.labels is not None
+        other = self.in_axis if axis == self.out_axis else self.out_axis
+        reason = f"the weight of {self.owner} takes them from several dimensions of {{}}"
+        found: dict[str, list[Label]] = {}
+        for label in self.labels:
+            if _varies(label, axis):
+                found.setdefault(label.stored.tensor, []).append(label)
+        for tensor, labels in found.items():
+            if any(_varies(label, other) for label in labels):
+                for label in labels:
+                    tracer.ids.freeze(label.ids, reason.format(tensor))
+                tracer.ids.freeze(ids, reason.format(tensor))
+                continue
+            rows = [tracer.ids.along(label.ids, axis) for label in labels]
+            tracer.ids.later(Along(rows, ids, reason.format(tensor)))
+            if tensor == self.name:
+                for label in labels:
+                    label.stored.purpose = purpose
 
 
-class Weights:
-    """Which tensors are made of parameters and buffers alone, and of which layer's weight."""
+def weight_of(tracer: Tracer, tensor: Tensor, out_axis: int, in_axis: int) -> Weight | None:
+    """The weight that a layer finds in ``tensor``; None where it is made of activations, or of no
+    stored tensor that has both its rows and its columns."""
+    name = tracer.name_of(tensor)
+    if name is not None:
+        return Weight(tensor, out_axis, in_axis, name)
+    labels = tracer.labels_of(tensor)
+    for main in sorted(labels or (), key=lambda label: -len(label.stored.labels)):
+        own = [label for label in labels or () if label.stored.tensor == main.stored.tensor]
+        dims: list[int | None] = []
+        for axis, other in ((out_axis, in_axis), (in_axis, out_axis)):
+            if tensor.shape[axis] == 1:
+                continue
+            along = [x.stored for x in own if _varies(x, axis) and not _varies(x, other)]
+            if not along:
+                break
+            dims.append(next((x.dim for x in along if len(x.labels) == tensor.shape[axis]), None))
+        else:
+            name = main.stored.tensor
+            whole = tuple(dim for dim in dims if dim is not None)
+            if len(whole) == len(dims):
+                return Weight(tensor, out_axis, in_axis, name, whole, "", labels)
+            counted = f"the weight at {tracer.where()} ({len(tracer.layers)})"
+            return Weight(tensor, out_axis, in_axis, name, (0, 1), counted, labels)
+    return None
 
-    def __init__(self, model: nn.Module, names: dict[int, str]) -> None:
-        self._names = names
-        layers = [m for m in model.modules() if isinstance(m, _ConvNd | nn.Linear)]
-        self._layers = {id(layer._parameters.get("weight")) for layer in layers}
-        self._shapes = {names[id(p)]: p.shape for p in model.parameters() if id(p) in self._layers}
-        self._computed: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
-    def computed(self, tensor: Tensor) -> Weight | None:
-        """The weight of a layer that ``tensor`` was computed from; None for anything else."""
-        made: Weight | None = self._computed.get(tensor)
-        return made if made is not None and made.name else None
-
-    def used(self, tensor: Tensor) -> Weight | None:
-        """The weight that a layer finds in ``tensor``: stored, or computed in the stored shape."""
-        name = self._names.get(id(tensor))
-        if name is not None:
-            return Weight(name)
-        made = self.computed(tensor)
-        return made if made is not None and self._shapes[made.name] == tensor.shape else None
-
-    def follow(self, inputs: list[Tensor], results: list[Tensor]) -> bool:
-        """Note what an operation computes; whether that is a layer's weight."""
-        sources = [self._source(x) for x in inputs]
-        made = [source for source in sources if source is not None]
-        if not made or len(made) < len(sources):  # the network's input is behind one of them
-            return False
-        names = {source.name for source in made if source.name}
-        weight = Weight("")
-        if len(names) == 1:
-            gains = [gain for source in made for gain in source.gains]
-            gains += [x for x, source in zip(inputs, made, strict=True) if not source.name]
-            weight = Weight(names.pop(), tuple(gains))
-        for result in results:
-            self._computed[result] = weight
-        return bool(weight.name)
-
-    def _source(self, tensor: Tensor) -> Weight | None:
-        if id(tensor) in self._layers:
-            return Weight(self._names[id(tensor)])
-        if id(tensor) in self._names:
-            return Weight("")
-        made: Weight | None = self._computed.get(tensor)
-        return made
+def _varies(label: Label, axis: int) -> bool:
+    return core(label.ids).shape[axis] > 1

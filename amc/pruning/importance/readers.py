@@ -16,8 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from amc.pruning.importance.evidence import Evidence, Place
-from amc.tracing.trace import as_inputs, eval_mode, unfused_attention
-from amc.tracing.weights import Weights
+from amc.tracing.inputs import Inputs
+from amc.tracing.sources import Sources
+from amc.tracing.trace import eval_mode, unfused_attention
 
 
 def read_inputs(
@@ -25,15 +26,16 @@ def read_inputs(
 ) -> dict[Place, Tensor]:
     """(calls, size) means of ``value(x)``, for each place that reads a unit.
 
-    ``x`` is what reaches index i of the reader's weight; its mean is over the whole batch and all
-    positions. Each of ``batches`` runs once, in evaluation mode.
+    ``x`` is what reaches index i of the reader's weight, of complex numbers their absolute values;
+    its mean is over the whole batch and all positions. Each of ``batches`` runs once, in evaluation
+    mode.
     """
     watch = _Watch(evidence, value)
     with eval_mode(evidence.model), torch.inference_mode(), unfused_attention():
         for batch in batches:
-            inputs = as_inputs(batch)
+            inputs = Inputs.of(batch, evidence.model)
             with watch:
-                evidence.model(*inputs)
+                inputs.call(evidence.model)
     return {place: torch.stack(rows) for place, rows in watch.rows.items()}
 
 
@@ -42,9 +44,9 @@ class _Watch(TorchDispatchMode):
 
     def __init__(self, evidence: Evidence, value: Callable[[Tensor], Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        names = {id(tensor): name for name, tensor in evidence.tensors.items()}
-        self._weights = Weights(evidence.model, names)
         self._places = {*evidence.places("in")}
+        readers = {name for name, _ in self._places}
+        self._sources = Sources(evidence.tensors.items(), readers)
         self._value = value
         self.rows: dict[Place, list[Tensor]] = defaultdict(list)
 
@@ -64,15 +66,16 @@ class _Watch(TorchDispatchMode):
             self._read(x, -1, weight, 0)
         if kind != "linear" and not kind.startswith("conv"):
             inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-            self._weights.follow(inputs, [x for x in tree_leaves(out) if isinstance(x, Tensor)])
+            self._sources.follow(inputs, [x for x in tree_leaves(out) if isinstance(x, Tensor)])
         return out
 
     def _read(self, x: Tensor, channels: int, weight: Tensor, dim: int) -> None:
         """``x`` has its channels along ``channels``, ``weight`` reads them along ``dim``."""
-        source = self._weights.used(weight)
-        if source is None or (source.name, dim) not in self._places:
+        name = self._sources.used(weight)
+        if name is None or (name, dim) not in self._places:
             return
         # Groups of a convolution read with the same indices, and count as positions.
         rows = x.movedim(channels, -1).reshape(-1, weight.shape[dim])
+        rows = rows.abs() if rows.is_complex() else rows
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        self.rows[source.name, dim].append(self._value(rows).mean(0))
+        self.rows[name, dim].append(self._value(rows).mean(0))

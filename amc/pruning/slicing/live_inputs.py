@@ -7,14 +7,16 @@ An input that is alive is used as it is, since it may carry meaning.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_leaves
 
-from amc.tracing.trace import eval_mode, output_tensors, unfused_attention
+from amc.tracing.inputs import Inputs, tensors_of
+from amc.tracing.trace import eval_mode, unfused_attention
 
 TINY = 1e-6
 """Largest absolute value of an input that counts as none."""
@@ -24,30 +26,33 @@ FLAT = 1e-4
 Draw = Callable[[Tensor, torch.Generator], Tensor]
 
 
-def live_inputs(model: nn.Module, inputs: Any, seed: int = 0) -> Any:
-    """``inputs``, of any structure, with every dead tensor drawn anew: same shape, dtype, device.
+def live_inputs(model: nn.Module, inputs: Inputs, seed: int = 0) -> Inputs:
+    """``inputs`` with every dead tensor drawn anew: same shape, dtype and device.
 
     Numbers come from a standard normal distribution, or where the network fails on these or gives
     no finite output, evenly from 0 to 1; whole numbers from the rows of the table that they index
     (:class:`_Lookups`); a mask that is False everywhere is drawn, unless the network fails on that.
     Where the network takes none of it, or nothing is dead, ``inputs`` themselves are returned.
     """
-    leaves, structure = tree_flatten(inputs)
-    if not any(isinstance(x, Tensor) and is_dead(x) for x in leaves):
+    dead = [x for x in inputs.tensors if is_dead(x)]
+    if not dead:
         return inputs
-    rows = _tables(model, inputs, leaves)
+    rows = _rows(model, inputs, dead)
     for masks, draw in ((True, _normal), (True, _even), (False, _normal), (False, _even)):
         generator = torch.Generator().manual_seed(seed)
-        drawn = [
-            _drawn(x, rows.get(number), draw, generator)
-            if isinstance(x, Tensor) and is_dead(x) and (masks or x.dtype is not torch.bool)
-            else x
-            for number, x in enumerate(leaves)
-        ]
-        candidate = tree_unflatten(drawn, structure)
+        drawn = {
+            id(x): _drawn(x, rows.get(id(x)), draw, generator)
+            for x in dead
+            if masks or x.dtype is not torch.bool
+        }
+        candidate = inputs.map(partial(_replaced, drawn))
         if _takes(model, candidate):
             return candidate
     return inputs
+
+
+def _replaced(drawn: dict[int, Tensor], x: Tensor) -> Tensor:
+    return drawn.get(id(x), x)
 
 
 def is_dead(x: Tensor) -> bool:
@@ -89,29 +94,25 @@ def _even(x: Tensor, generator: torch.Generator) -> Tensor:
     return torch.rand(x.shape, generator=generator)
 
 
-def _takes(model: nn.Module, inputs: Any) -> bool:
+def _takes(model: nn.Module, inputs: Inputs) -> bool:
     """Whether the network runs on ``inputs`` and gives finite numbers."""
     try:
         with torch.inference_mode(), unfused_attention(), eval_mode(model):
-            outputs = output_tensors(model(*inputs))
+            outputs = tensors_of(inputs.call(model))
     except Exception:
         return False
     return all(bool(x.isfinite().all()) for x in outputs)
 
 
-def _tables(model: nn.Module, inputs: Any, leaves: list[Any]) -> dict[int, int]:
-    """Rows of the smallest table that each whole-numbered input indexes, by its place."""
-    whole = {
-        x.untyped_storage().data_ptr(): number
-        for number, x in enumerate(leaves)
-        if isinstance(x, Tensor) and not x.is_floating_point() and is_dead(x)
-    }
+def _rows(model: nn.Module, inputs: Inputs, dead: list[Tensor]) -> dict[int, int]:
+    """Rows of the smallest table that each whole-numbered input indexes, by its ``id``."""
+    whole = {x.untyped_storage().data_ptr(): id(x) for x in dead if not x.is_floating_point()}
     if not whole:
         return {}
     watch = _Lookups(whole)
     try:
         with torch.inference_mode(), unfused_attention(), eval_mode(model), watch:
-            model(*inputs)
+            inputs.call(model)
     except Exception:
         return {}
     return watch.rows

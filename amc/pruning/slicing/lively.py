@@ -1,9 +1,9 @@
 """Weights that let every mistake show, where a network's own do not.
 
-A network as it was initialised hides mistakes: norms whose weights are all 1 do not show channels in
-the wrong order, a layer scale of 1e-6 hides a whole branch, and BatchNorm whose statistics do not
-fit drowns the signal in its shifts. The same structure with other weights does not, and whether a
-slice is right does not depend on the weights.
+A network as it was initialised hides mistakes: norms whose weights are all 1 do not show channels
+in the wrong order, a layer scale of 1e-6 hides a whole branch, and BatchNorm whose statistics do
+not fit drowns the signal in its shifts. The same structure with other weights does not, and whether
+a slice is right does not depend on the weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from amc.tracing.trace import output_tensors, unfused_attention
+from amc.tracing.inputs import Inputs, tensors_of
+from amc.tracing.trace import unfused_attention
 
 FAINT = 1e-2
 """Largest value of a parameter of one dimension that counts as none: layer scales start there."""
@@ -42,7 +43,7 @@ def _dull(x: Tensor) -> bool:
     return bool((values == values[0]).all())
 
 
-def lively_copy(model: nn.Module, inputs: tuple[Any, ...], seed: int = 0) -> nn.Module | None:
+def lively_copy(model: nn.Module, inputs: Inputs, seed: int = 0) -> nn.Module | None:
     """A copy of ``model`` in evaluation mode, made lively on ``inputs``; the same for one seed.
 
     Copies of seeds above 0 differ in all layers, with biases around .5 instead of 0, so that a ReLU
@@ -53,7 +54,7 @@ def lively_copy(model: nn.Module, inputs: tuple[Any, ...], seed: int = 0) -> nn.
     generator = torch.Generator().manual_seed(seed)
     try:
         with torch.inference_mode(False):
-            outputs = output_tensors(_enliven(lively, inputs, generator, fresh=seed > 0))
+            outputs = tensors_of(_enliven(lively, inputs, generator, fresh=seed > 0))
     except Exception:
         return None
     return lively if all(bool(x.isfinite().all()) for x in outputs) else None
@@ -69,10 +70,10 @@ def enliven_(model: nn.Module, inputs: Any, generator: torch.Generator) -> None:
     and a mistake in a query would not show. ``inputs`` is a tensor or a tuple of positional
     arguments.
     """
-    _enliven(model, inputs, generator, fresh=False)
+    _enliven(model, Inputs.of(inputs, model), generator, fresh=False)
 
 
-def _enliven(model: nn.Module, inputs: Any, generator: torch.Generator, *, fresh: bool) -> Any:
+def _enliven(model: nn.Module, inputs: Inputs, generator: torch.Generator, *, fresh: bool) -> Any:
     """As :func:`enliven_`; ``fresh``: all layers drawn anew. Returns the outputs."""
     layers = [m for m in model.modules() if isinstance(m, _ConvNd | nn.Linear)]
     kernels = {id(m._parameters.get("weight")) for m in layers}
@@ -81,7 +82,7 @@ def _enliven(model: nn.Module, inputs: Any, generator: torch.Generator, *, fresh
             if parameter.is_floating_point() and parameter.numel():
                 _redraw(name, parameter, id(parameter) in kernels, fresh, generator)
         with _fitted(model), unfused_attention():
-            return model(*(inputs if isinstance(inputs, tuple) else (inputs,)))
+            return inputs.call(model)
 
 
 def _redraw(
@@ -133,7 +134,7 @@ def _fit(norm: Any, args: tuple[Any, ...]) -> None:
         variance, mean = torch.var_mean(x, others, correction=0)
     elif positions == 1:  # one value a channel: its distance from the mean must not become zero
         values = x.flatten()
-        variance, mean = values.square().mean().expand(channels), values / 2
+        mean, variance = values / 2, (values.square() + values.square().mean()) / 2
     else:
         return
     norm.running_mean.copy_(mean)

@@ -8,28 +8,32 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from amc.pruning.slicing.slice import kept_indices
+from amc.pruning.slicing.slice import Kept, kept_indices
+from amc.tracing.execution import Execution
+from amc.tracing.labels import CONTRACTIONS
+from amc.tracing.producers import WEIGHTED
 from amc.tracing.trace import named_tensors, unfused_attention
 from amc.tracing.units import Units
+
+Cuts = list[tuple[int, Tensor]]
+"""Dimensions, and the indices along each."""
 
 
 @contextmanager
 def masked(model: nn.Module, units: Units, widths: Sequence[int]) -> Iterator[nn.Module]:
     """The masked twin: ``model`` itself, for a while, in inference mode.
 
-    Every weight slice that consumes a removed channel is zero inside the context, and norms over
-    channels are computed over those that are kept. On leaving, the weights are the ones from
-    before: they are exchanged, never written to.
+    Every weight slice that consumes a removed channel is zero inside the context, and norms and
+    other statistics over channels are computed over those that are kept. On leaving, the weights
+    are the ones from before: they are exchanged, never written to.
     """
     tensors = dict(named_tensors(model))
     kept = kept_indices(units, widths)
     cut = {(name, dim): index for name, dims in kept.items() for dim, index in dims}
     readers = {(s.tensor, s.dim) for unit in units for s in unit.slots if s.purpose == "in"}
-    readers &= cut.keys()
+    readers = {(name, dim) for name, dim in readers & cut.keys() if name in tensors}
     norms = {id(tensors[name]): dims[0] for name, dims in kept.items() if name in tensors}
-    kernels = {}
     saved = {name: tensors[name].data for name, _ in readers}
     try:
         for name, dim in readers:
@@ -37,61 +41,93 @@ def masked(model: nn.Module, units: Units, widths: Sequence[int]) -> Iterator[nn
             keep = torch.zeros(weight.shape[dim], dtype=weight.dtype, device=weight.device)
             keep[cut[name, dim]] = 1
             weight.data = weight.data * keep.view(-1, *[1] * (weight.dim() - dim - 1))
-        for name, dim in readers:
-            if dim == 1:
-                inputs = (tensors[name].shape[1], cut[name, dim])
-                kernels[tensors[name].data_ptr()] = inputs
-        with torch.inference_mode(), unfused_attention(), _KeptNorms(norms, kernels):
+        with torch.inference_mode(), unfused_attention(), _KeptOnly(norms, kept):
             yield model
     finally:
         for name, original in saved.items():
             tensors[name].data = original
 
 
-class _KeptNorms(TorchDispatchMode):
-    """Norms over channels take only the kept ones, and give zero for the others.
+class _KeptOnly(Execution):
+    """Computes norms and statistics over channels from the kept ones.
 
-    ``kept``: for the scale of a norm (by ``id``) its dimension and kept indices along it.
-    ``kernels``: for a layer's weight (by ``data_ptr``) its inputs, and the kept ones.
+    ``norms``: for the scale of a norm (by ``id``) its dimension and kept indices along it.
+    ``kept``: for the place of a statistic the dimension of its operand, and the kept indices.
     """
 
-    def __init__(
-        self, kept: dict[int, tuple[int, Tensor]], kernels: dict[int, tuple[int, Tensor]]
-    ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+    def __init__(self, norms: dict[int, tuple[int, Tensor]], kept: Kept) -> None:
+        super().__init__()
+        self._norms = norms
         self._kept = kept
-        self._kernels = kernels
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    def execute(
+        self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: str
     ) -> Any:
-        if func.overloadpacket is torch.ops.aten.batch_norm and args[0].data_ptr() in self._kernels:
-            return self._standardise(func, args, kwargs or {})
-        name = _NORMS.get(func.overloadpacket)
+        found = self._kept.get(place)
+        if found is not None:
+            return _over(operation, args, kwargs, found)
+        name = _NORMS.get(operation.overloadpacket)
         weight = args[2] if name is not None and len(args) > 2 else None
-        if weight is None or id(weight) not in self._kept:
-            return func(*args, **(kwargs or {}))
+        if weight is None or id(weight) not in self._norms:
+            return operation(*args, **kwargs)
         x, shape, _, *rest = args
-        dim, index = self._kept[id(weight)]
+        dim, index = self._norms[id(weight)]
         index = index.to(x.device)
         scales = [t.index_select(dim, index) if isinstance(t, Tensor) else t for t in args[2:4]]
         if name == "group_norm":
-            place = 1
+            place_of = 1
+            shape = len(index) if shape == x.shape[1] else shape  # each channel by itself
         else:
-            place = x.dim() - len(shape) + dim
+            place_of = x.dim() - len(shape) + dim
             shape = [len(index) if d == dim else size for d, size in enumerate(shape)]
-        small = func(x.index_select(place, index), shape, *scales, *rest[1:], **(kwargs or {}))
-        return torch.zeros_like(x).index_copy(place, index, small)
-
-    def _standardise(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        """Weight standardisation: BatchNorm of a (1, out, in * area) view of a kernel."""
-        x, inputs = args[0], self._kernels[args[0].data_ptr()]
-        area = x.shape[-1] // inputs[0]
-        columns = (inputs[1][:, None] * area + torch.arange(area)).flatten().to(x.device)
-        small = func(x.index_select(-1, columns), *args[1:], **kwargs)
-        return torch.zeros_like(x).index_copy(-1, columns, small)
+        small = operation(x.index_select(place_of, index), shape, *scales, *rest[1:], **kwargs)
+        return torch.zeros_like(x).index_copy(place_of, index, small)
 
 
+def _over(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], cuts: Cuts) -> Any:
+    """``operation`` over some of the indices along dimensions of what it works on."""
+    kind = str(operation.overloadpacket)
+    if kind in WEIGHTED:  # the weight, of which the other columns become zero
+        weight = _widened(_cut(args[1], cuts), cuts, args[1])
+        return operation(args[0], weight, *args[2:], **kwargs)
+    if kind in CONTRACTIONS:
+        *first, left, right = args
+        inner = max(0, right.dim() - 2)
+        factors = _cut(left, cuts), _cut(right, [(inner, index) for _, index in cuts])
+        return operation(*first, *factors, **kwargs)
+    x, *rest = args
+    if kind in _OVER_SHAPES:
+        shape, *scales = rest
+        before = x.dim() - len(shape)
+        own = [(dim - before, index) for dim, index in cuts]
+        shape = [next((len(i) for d, i in own if d == dim), n) for dim, n in enumerate(shape)]
+        rest = [shape, *(_cut(s, own) if isinstance(s, Tensor) else s for s in scales)]
+    out = operation(_cut(x, cuts), *rest, **kwargs)
+    if kind not in _SCALED:
+        return out
+    first, *others = out if isinstance(out, tuple) else (out,)
+    wide = _widened(first, cuts, x)
+    return (wide, *others) if others else wide
+
+
+def _cut(x: Tensor, cuts: Cuts) -> Tensor:
+    for dim, index in cuts:
+        x = x.index_select(dim, index.to(x.device))
+    return x
+
+
+def _widened(small: Tensor, cuts: Cuts, like: Tensor) -> Tensor:
+    """``small`` where the cuts took it from, and zeros elsewhere, in the shape of ``like``."""
+    for dim, index in reversed(cuts):
+        shape = [like.shape[d] if d == dim else n for d, n in enumerate(small.shape)]
+        small = small.new_zeros(shape).index_copy(dim, index.to(small.device), small)
+    return small
+
+
+_OVER_SHAPES = {"aten.layer_norm", "aten.rms_norm"}
+"""Norms that are told the shape over which they go."""
+_SCALED = {*_OVER_SHAPES, "aten.batch_norm", "aten._weight_norm_interface"}
+"""Operations that scale their operand by its statistics, and so keep its shape."""
 _NORMS = {
     torch.ops.aten.layer_norm: "layer_norm",
     torch.ops.aten.rms_norm: "rms_norm",

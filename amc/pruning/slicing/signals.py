@@ -18,6 +18,7 @@ _CLEAR = 1e-2
 """Estimates above that are trusted; below it the shifted layer is computed."""
 _SAMPLES = 256
 """Positions that are looked at of what a norm computes."""
+_PRODUCTS = ("addmm", "mm", "matmul")
 
 
 def channel_means(x: Tensor, dim: int) -> Tensor:
@@ -71,8 +72,8 @@ class LayerCall:
         self._input = 1 if kind == "addmm" else 0
         self.x: Tensor = args[self._input]
         self.weight: Tensor = args[self._input + 1]
-        self.matrix = not kind.startswith("conv")
-        self.transposed = kind in ("addmm", "mm", "matmul") or "transpose" in kind
+        self.matrix = kind in ("linear", *_PRODUCTS)
+        self.transposed = kind in _PRODUCTS or "transpose" in kind
         if kind in ("convolution", "_convolution"):
             self.transposed = bool(args[6])
         self.weight_out = int(self.transposed)

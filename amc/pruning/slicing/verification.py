@@ -5,34 +5,40 @@ What this proves, and what it cannot, is in docs/proof.md.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from amc.errors import VerificationError
 from amc.pruning.slicing.layer_outputs import LayerOutputs, differences, layer_name
 from amc.pruning.slicing.live_inputs import live_inputs
 from amc.pruning.slicing.lively import is_dull, lively_copy
 from amc.pruning.slicing.masking import masked
+from amc.pruning.slicing.precision import (
+    DOUBLE,
+    SINGLE,
+    TOLERANCES,
+    Casts,
+    cast,
+    cast_model,
+    rounding,
+)
 from amc.pruning.slicing.recorded_choices import Recorded, Replayed
 from amc.pruning.slicing.relative_error import worst_error
 from amc.pruning.slicing.slice import kept_indices, put_into, slice_model, sliced_tensors
-from amc.tracing.trace import as_inputs, eval_mode, named_tensors, output_tensors, unfused_attention
+from amc.tracing.inputs import Inputs, tensors_of
+from amc.tracing.trace import eval_mode, named_tensors, unfused_attention
 from amc.tracing.units import Units
 
-TOLERANCE = 1e-4
+TOLERANCE = TOLERANCES[torch.float32]
 """Largest error of a sliced network, relative to the largest output of its masked twin."""
-HALF = (torch.float16, torch.bfloat16)
 LAYER_TOLERANCE = 1e-3
 """Largest error of one layer, relative to its own largest output; wrong channels give errors
 near 1, and deep inside a network rounding is not yet averaged out."""
-
-
 CLEAR_SIGNAL = 1e-2
 """Share of a layer's output that a mistake would change, below which other weights are tried."""
 LEAST_SIGNAL = 2 * LAYER_TOLERANCE
@@ -55,7 +61,9 @@ def verify(
     that are constant, tiny or NaN are drawn anew (:mod:`amc.pruning.slicing.live_inputs`). Every
     layer that lost inputs is compared too, at :data:`LAYER_TOLERANCE` of its own largest output, so
     that nothing hides where the signal dies on its way to the output. Where they differ they run
-    again in double precision, because some networks magnify rounding beyond any tolerance.
+    again in double precision, because some networks magnify rounding beyond any tolerance. A
+    network whose code is bound to half precision runs in that, at its tolerance
+    (:data:`amc.pruning.slicing.precision.TOLERANCES`).
 
     Where the network's own weights would hide a mistake, the proof is made again with others
     (:mod:`amc.pruning.slicing.lively`): on a copy of ``model``, and on the same slice of that.
@@ -70,7 +78,7 @@ class Proof:
 
     def __init__(self, model: nn.Module, example_inputs: Any) -> None:
         self._model = model
-        self._inputs = live_inputs(model, as_inputs(example_inputs))
+        self._inputs = live_inputs(model, Inputs.of(example_inputs, model))
         self._copies: dict[int, nn.Module | None] = {}
 
     @cached_property
@@ -85,9 +93,9 @@ class Proof:
         tolerance: float = TOLERANCE,
     ) -> float:
         """As :func:`verify`."""
-        error, signals = _compared(
-            self._model, small, self._inputs, units, widths, tolerance, signal=True
-        )
+        error, signals = _Pair(
+            self._model, small, self._inputs, units, widths, signal=True
+        ).compare(tolerance)
         silent = {name for name, signal in signals.items() if signal < CLEAR_SIGNAL}
         if silent or self._dull:
             own = sliced_tensors(self._model, kept_indices(units, widths))
@@ -107,7 +115,7 @@ class Proof:
             if signal:
                 self.verify(small, units, widths)
             else:
-                _compared(self._model, small, self._inputs, units, widths, TOLERANCE)
+                _Pair(self._model, small, self._inputs, units, widths).compare()
         else:
             left = self._revive(None, units, widths, None, draws=DRAWS if signal else 1)
             if signal:
@@ -135,9 +143,7 @@ class Proof:
                 cut = slice_model(lively, units, widths)
             else:
                 cut = put_into(small, lively, kept)
-            _, signals = _compared(
-                lively, cut, self._inputs, units, widths, TOLERANCE, signal=draws > 1
-            )
+            _, signals = _Pair(lively, cut, self._inputs, units, widths, signal=draws > 1).compare()
             faint = {name for name, share in signals.items() if share < LEAST_SIGNAL}
             silent = faint if silent is None else silent & faint
             if not silent:
@@ -147,8 +153,8 @@ class Proof:
     def _lively(self, seed: int) -> nn.Module | None:
         """A lively copy; only the first, which mostly is enough, is kept for the next slice."""
         if seed not in self._copies:
-            dense, inputs = (_cast(x, HALF, torch.float32) for x in (self._model, self._inputs))
-            made = lively_copy(dense, inputs, seed)
+            inputs = self._inputs.map(lambda tensor: cast(tensor, SINGLE))
+            made = lively_copy(cast_model(self._model, SINGLE), inputs, seed)
             if seed:
                 return made
             self._copies[seed] = made
@@ -179,55 +185,54 @@ class _Different(VerificationError):
     """Values differ, by rounding or by mistake."""
 
 
-def _compared(
-    model: nn.Module,
-    small: nn.Module,
-    inputs: Any,
-    units: Units,
-    widths: Sequence[int],
-    tolerance: float,
-    *,
-    signal: bool = False,
-) -> tuple[float, dict[str, float]]:
-    """The error in the precision that tells, and the signal in each layer that was cut."""
+@dataclass(frozen=True)
+class _Pair:
+    """Two networks that are to be compared, and on what."""
 
-    def compared_in(
-        kind: torch.dtype, casts: tuple[torch.dtype, ...]
-    ) -> tuple[float, dict[str, float]]:
-        dense, cut, x = (_cast(y, casts, kind) for y in (model, small, inputs))
-        return _run(dense, cut, x, units, widths, tolerance, signal=signal)
+    dense: nn.Module
+    small: nn.Module
+    inputs: Inputs
+    units: Units
+    widths: Sequence[int]
+    signal: bool = False
+    """Whether to look at how much of a mistake would show."""
 
-    try:
-        return compared_in(torch.float32, HALF)
-    except _Different as found:
+    def compare(self, tolerance: float = TOLERANCE) -> tuple[float, dict[str, float]]:
+        """The error in the precision that tells, and the signal in each layer that was cut."""
         try:
-            return compared_in(torch.float64, (*HALF, torch.float32))
-        except Exception:  # different there, too; or the network's code is bound to single
-            raise found from None
+            return self._compare_in(SINGLE, tolerance)
+        except _Different as found:
+            try:
+                return self._compare_in(DOUBLE, tolerance)
+            except Exception:  # different there, too; or the network's code is bound to single
+                raise found from None
+        except Exception:  # its code may be bound to half precision
+            own = rounding(tensor for _, tensor in named_tensors(self.dense))
+            if own <= TOLERANCE:
+                raise
+            return self._compare_in({}, max(own, tolerance))
+
+    def _compare_in(self, casts: Casts, tolerance: float) -> tuple[float, dict[str, float]]:
+        dense, small = (cast_model(network, casts) for network in (self.dense, self.small))
+        inputs = self.inputs.map(lambda tensor: cast(tensor, casts))
+        pair = replace(self, dense=dense, small=small, inputs=inputs)
+        return _run(pair, tolerance)
 
 
-def _run(
-    model: nn.Module,
-    small: nn.Module,
-    inputs: Any,
-    units: Units,
-    widths: Sequence[int],
-    tolerance: float,
-    *,
-    signal: bool = False,
-) -> tuple[float, dict[str, float]]:
-    recorded, expected_layers = Recorded(), LayerOutputs(model, units, widths, dense=True)
-    actual_layers = LayerOutputs(small, units, widths, dense=False, signal=signal)
+def _run(pair: _Pair, tolerance: float) -> tuple[float, dict[str, float]]:
+    model, small, inputs, cut = pair.dense, pair.small, pair.inputs, (pair.units, pair.widths)
+    recorded, expected_layers = Recorded(), LayerOutputs(model, *cut, dense=True)
+    actual_layers = LayerOutputs(small, *cut, dense=False, signal=pair.signal)
     with torch.inference_mode(), unfused_attention(), eval_mode(model), eval_mode(small):
-        with masked(model, units, widths) as twin, recorded, expected_layers:
-            expected = output_tensors(twin(*inputs))
+        with masked(model, *cut) as twin, recorded, expected_layers:
+            expected = tensors_of(inputs.call(twin))
         try:
-            with actual_layers, Replayed(recorded.choices):
-                actual = output_tensors(small(*inputs))
+            with Replayed(recorded.choices), actual_layers:
+                actual = tensors_of(inputs.call(small))
         except Exception as error:
             raise VerificationError(f"the sliced network fails: {_first_line(error)}") from error
     for layer, difference in differences(actual_layers, expected_layers):
-        if not difference <= LAYER_TOLERANCE:
+        if not difference <= max(LAYER_TOLERANCE, tolerance):
             raise _Different(f"{layer} differs from the masked twin's by {difference:.1e}")
     if [x.shape for x in actual] != [x.shape for x in expected]:
         raise VerificationError(
@@ -240,13 +245,6 @@ def _run(
             f"(at most {tolerance:.0e} is rounding)"
         )
     return worst, actual_layers.signals
-
-
-def _cast(x: Any, kinds: tuple[torch.dtype, ...], to: torch.dtype) -> Any:
-    """A network (a copy of it), or inputs, with values of these ``kinds`` turned into others."""
-    if not isinstance(x, nn.Module):
-        return tree_map(lambda t: t.to(to) if isinstance(t, Tensor) and t.dtype in kinds else t, x)
-    return copy.deepcopy(x).to(to) if any(t.dtype in kinds for _, t in named_tensors(x)) else x
 
 
 def _first_line(error: BaseException) -> str:

@@ -100,40 +100,6 @@ def test_settled_uses_speak_of_united_channels():
     ]
 
 
-def test_a_parameter_used_as_data_becomes_a_use_along_the_dimension_of_its_channels():
-    ids = ChannelIds()
-    channels = ids.fresh(3)
-    elements = ids.elements("position", torch.zeros(1, 5, 3))
-    assert ids.elements("position", torch.zeros(1, 5, 3)) is elements
-    ids.unite(channels, elements)
-    settled = ids.settle()
-    (use,) = settled.uses
-    assert (use.tensor, use.dim, use.purpose, use.ids.tolist()) == (
-        "position",
-        2,
-        "affine",
-        [1, 2, 3],
-    )
-    assert settled.frozen == {}
-
-
-def test_a_parameter_that_mixes_channels_element_by_element_freezes_them():
-    ids = ChannelIds()
-    channels = ids.fresh(4)
-    ids.unite(channels.view(2, 2), ids.elements("table", torch.zeros(2, 2)))
-    assert ids.settle().frozen == dict.fromkeys([1, 2, 3, 4], "table is used element by element")
-
-
-def test_a_parameter_too_large_to_follow_is_frozen_as_a_whole():
-    ids = ChannelIds()
-    huge = torch.zeros(1).expand(1 << 11, 1 << 11)
-    elements = ids.elements("table", huge)
-    assert elements.shape == huge.shape
-    channels = ids.fresh(2)
-    ids.unite(channels, elements[:2, 0])
-    assert ids.settle().frozen == {1: "table is used as data, and is too large to follow"}
-
-
 def test_what_mixes_channels_ties_them_and_is_remembered():
     ids = ChannelIds()
     channels = ids.fresh(4)
@@ -142,32 +108,3 @@ def test_what_mixes_channels_ties_them_and_is_remembered():
     ids.unite(channels[:1], channels[1:2])
     assert ids.settle().ties == {1: "softmax"}
     assert [ids.find(i) for i in (1, 2, 3, 4)] == [1, 1, 1, 4]
-
-
-def test_a_split_into_factors_ties_what_has_to_stay_equal():
-    """Two rows of three: either columns go together, or, once a row is one, the row goes alone."""
-    shuffled, heads = ChannelIds(), ChannelIds()
-    rows = shuffled.fresh(6).view(2, 3)
-    shuffled.split(rows)
-    shuffled.settle()
-    assert [shuffled.find(i) for i in range(1, 7)] == [1, 2, 3, 1, 2, 3]
-    rows = heads.fresh(6).view(2, 3)
-    heads.split(rows)
-    for head in rows:
-        heads.tie(head, "product")
-    heads.settle()
-    assert [heads.find(i) for i in range(1, 7)] == [1, 1, 1, 4, 4, 4]
-
-
-def test_an_attribute_counts_the_dimension_that_shrinks():
-    """Of (heads, size of a head) the first shrinks when heads go as wholes, the second never."""
-    ids = ChannelIds()
-    rows = ids.fresh(6).view(2, 3)
-    ids.split(rows)
-    ids.sized("heads", rows, 0)
-    ids.sized("head_dim", rows, 1)
-    ids.sized("tokens", rows[None].expand(5, 2, 3), 0)
-    for head in rows:
-        ids.tie(head, "product")
-    (use,) = ids.settle().uses
-    assert (use.tensor, use.dim, use.purpose, use.ids.tolist()) == ("heads", 0, "size", [1, 4])

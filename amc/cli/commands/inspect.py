@@ -45,7 +45,7 @@ def inspect(
     Every unit is verified against its masked twin before it is listed.
     """
     from amc.models.factory import build_model, example_shape
-    from amc.models.user_inputs import inputs_from_file
+    from amc.pipeline.user_inputs import inputs_from_file
     from amc.pruning.find_units import find_units
     from amc.reporting.inspection import describe, print_inspection
     from amc.tracing.inputs import Inputs, example_of

@@ -43,7 +43,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, append_line, read_lines
+from common import CHANGED, RESULTS, append_line, code_commit, read_lines
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -59,15 +59,13 @@ from zoo_table import exact, page
 HERE = Path(__file__).parent
 LINES = RESULTS / "zoo.jsonl"
 SOUND = ("verified", "refused")
-CHANGED = "+changes"
-"""Marks the commit when files differ from it: such results are never taken for known."""
 
 
 def main() -> int:
     """Measure what is missing, then report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", action="append", metavar="PATTERN", help="shell pattern; repeat")
-    parser.add_argument("--family", choices=["torchvision", "timm", "beyond"])
+    parser.add_argument("--family", choices=["torchvision", "timm", "beyond", "people"])
     parser.add_argument("--fast", action="store_true", help="eight small networks")
     parser.add_argument("--no-peer", action="store_true", help="leave torch-pruning out")
     parser.add_argument("--again", action="store_true", help="measure what is there already")
@@ -165,23 +163,6 @@ def child(script: str, name: str, seconds: int) -> dict[str, Any]:
         status = f"exit status {ended.returncode}"
         result |= {"outcome": "crashed", "error": ": ".join([status, *last])}
     return result
-
-
-def code_commit() -> str:
-    """The last commit that changed what is measured."""
-    paths = ["amc", "envs", "agents"]
-
-    def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", *words, "--", *paths],
-            cwd=HERE.parent,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        return done.stdout.strip()
-
-    return git("log", "-1", "--format=%h") + (CHANGED if git("status", "--porcelain") else "")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ import re
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,19 @@ def prepare(network: Network, seconds: int) -> tuple[nn.Module, tuple[Any, ...],
 def count_macs(model: nn.Module, inputs: tuple[Any, ...]) -> int:
     """Multiply-accumulates by PyTorch's own counter, which is the truth here.
 
-    Attention must run in its parts, and outside of inference mode, for the counter to see it; and
-    it fails on a parameter that is handed to a module, unless that needs no gradient.
+    Attention must run in its parts, and outside of inference mode, for the counter to see it, an
+    LSTM without oneDNN; and it fails on a parameter that is handed to a module, unless that needs
+    no gradient.
     """
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
         model.requires_grad_(False)
-        with torch.no_grad(), unfused_attention(), FlopCounterMode(display=False) as counter:
+        with warnings.catch_warnings(), ExitStack() as stack:
+            warnings.simplefilter("ignore")  # of settings of other devices, which flags() touches
+            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(unfused_attention())
+            counter = stack.enter_context(FlopCounterMode(display=False))
             model(*inputs)
     finally:
         for parameter in learned:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from zoo_people import people
 
 from amc.config import ModelConfig
 from amc.models.factory import build_model
@@ -34,7 +35,7 @@ class Network:
 
     @property
     def family(self) -> str:
-        """``torchvision``, ``timm`` or ``beyond``."""
+        """``torchvision``, ``timm``, ``beyond`` or ``people``."""
         return self.name.partition(":")[0]
 
 
@@ -69,6 +70,7 @@ def zoo() -> dict[str, Network]:
         *(_classifier(name) for name in models.list_models(models)),
         *(Network(f"timm:{name}", _builder(f"timm:{name}"), _timm_images) for name in TIMM),
         *_beyond(),
+        *(Network(f"people:{name}", *parts, classes=10) for name, parts in people().items()),
     ]
     return {network.name: network for network in networks}
 

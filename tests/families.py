@@ -290,8 +290,8 @@ FAMILIES: dict[str, Family] = {
         {"network output": 7, "linear at networks.py": 12},
         sentences,
     ),
-    # The embedding and the layer behind; what goes into the recurrence has to stay.
-    "gru": Family(networks.Gru, 2, {"network output": 7, "gru at networks.py": 9}, sentences),
+    # The embedding, what the recurrence reads, its state, the layer behind.
+    "gru": Family(networks.Gru, 4, inputs=sentences),
     # Heads and hidden layers; the stream and the pooler are outputs.
     "bert": Family(bert, 4, {"network output": 24}, sentences),
     "unet": Family(networks.Segmenter, 7, inputs=images(16)),

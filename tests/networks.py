@@ -127,7 +127,7 @@ class Translator(nn.Module):
 
 
 class Gru(nn.Module):
-    """A recurrent classifier: what is around the recurrence can shrink."""
+    """A recurrent classifier."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -64,12 +64,17 @@ def recover(
     seen = Preparation.of(task.data) if task.data is not None else None
     if plan.model is not None:
         save_model(applied.model, plan, folder.pruned, preparation=seen)
+    notes = _notes(applied)
+    if on_note is not None:
+        for note in notes:
+            on_note(note)
     say("testing dense and pruned")
     networks = {"dense": task.model, "pruned": applied.model}
     results = Results(
         **_measured(networks, plan, task, folder),
         verified_error=applied.verified_error,
         images=dict(task.images),
+        notes=notes,
     )
     if not folder.finetuned.exists():
         results.save(folder.results)
@@ -83,11 +88,19 @@ def recover(
             epochs = len(told["epochs"])
             save_model(tuned, plan, folder.finetuned, finetuned_epochs=epochs, preparation=seen)
         measured = _measured(networks, plan, task, folder, results)
+        told["notes"] = (*notes, *told["notes"])
         results = results.model_copy(update={**measured, **told})
         results.save(folder.results)
         shutil.rmtree(folder.finetuning, ignore_errors=True)  # it has served
     write_report(folder.path)
     return results
+
+
+def _notes(applied: Applied) -> tuple[str, ...]:
+    if not applied.stale:
+        return ()
+    names = ", ".join(applied.stale[:5]) + (", ..." if len(applied.stale) > 5 else "")
+    return (f"these attributes still say the dense sizes, for all that is known: {names}",)
 
 
 def _trained(

@@ -34,6 +34,8 @@ def prepare(assignment: Assignment, tell: Listener) -> Prepared:
     # What ranks the channels is recorded, whatever the default will be.
     config = config.model_copy(update={"importance": config.importance or task.importance})
     traced = read_units(task.model, task.example_inputs)
+    for operation in traced.uncounted:
+        tell.on_note(f"{operation}: its arithmetic is not counted")
     made = partial(make_problem, task, traced=traced, on_unit=tell.on_unit, on_stage=tell.on_stage)
     if not config.timed:
         return Prepared(assignment.configured(config), made(config), None)

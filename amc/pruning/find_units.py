@@ -10,6 +10,7 @@ from torch import nn
 
 from amc.errors import ModelError, UnitError
 from amc.pruning.importance.score import score
+from amc.pruning.slicing.attributes import follow_attributes
 from amc.pruning.slicing.unit_checks import droppable, sound
 from amc.task import Losses
 from amc.tracing.grouping import group
@@ -25,11 +26,13 @@ def read_units(model: nn.Module, example_inputs: Any) -> Units:
     :class:`ModelError` where the forward fails or a weight is not finite.
     """
     _check_finite(model)
-    return group(
-        trace(model, example_inputs),
+    found = trace(model, example_inputs)
+    units = group(
+        found,
         {name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
         {name: tuple(buffer.shape) for name, buffer in model.named_buffers()},
     )
+    return follow_attributes(model, units, found.read)
 
 
 def find_units(

@@ -62,7 +62,21 @@ def describe(name: str, units: Units) -> dict[str, Any]:
             {"name": frozen.name, "channels": frozen.channels, "reason": frozen.reason}
             for frozen in units.frozen
         ],
+        "notes": _notes(units),
     }
+
+
+def _notes(units: Units) -> list[str]:
+    """What the counts leave out, and what pruning may leave behind."""
+    notes = [f"{operation}: its arithmetic is not counted" for operation in units.uncounted]
+    if units.unclear:
+        names = ", ".join(f"{x.attribute}={x.value}" for x in units.unclear[:_SHOWN_NAMES])
+        more = len(units.unclear) - _SHOWN_NAMES
+        notes.append(
+            f"attributes that keep the dense sizes when their layers shrink: {names}"
+            + (f", {more} more" if more > 0 else "")
+        )
+    return notes
 
 
 def _params(unit: Unit, units: Units) -> float:
@@ -104,6 +118,8 @@ def print_inspection(console: Console, description: dict[str, Any], *, folded: b
     if description["frozen"]:
         console.print("", _frozen_table(description["frozen"]))
     console.print("", _summary(description))
+    for note in description["notes"]:
+        console.print(f"note      {escape(note)}", highlight=False)
 
 
 Line = tuple[str, list[dict[str, Any]]]

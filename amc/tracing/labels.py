@@ -63,6 +63,10 @@ class Labels:
         found = [self._dimension(name, dim, size) for dim, size in enumerate(shape) if size > 1]
         return tuple(Label(x, _along(x.labels, x.dim, shape)) for x in found)
 
+    def tensors(self) -> list[Tensor]:
+        """Everything that was made of stored tensors and is still there."""
+        return list(self._made)
+
     def _dimension(self, name: str, dim: int, size: int) -> Stored:
         if (name, dim) not in self._stored:
             self._stored[name, dim] = Stored(name, dim, self._ids.fresh(size, weak=True))

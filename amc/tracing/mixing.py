@@ -59,7 +59,8 @@ def group_norm(tracer: Tracer, call: Call) -> Any:
     channels = tracer.ids.along(ids, 1)
     if not affine or any(tracer.labels_of(x) is None for x in affine):
         return opaque(tracer, call)
-    tie_groups(tracer, channels, groups)
+    if groups < len(channels):  # otherwise each channel is normalised by itself
+        tie_groups(tracer, channels, groups)
     for tensor in affine:
         ride_along(tracer, tensor, 0, channels)
     return channels.view(-1, *[1] * (ids.dim() - 2)).expand(ids.shape)
@@ -93,6 +94,16 @@ def baddbmm(tracer: Tracer, call: Call) -> Any:
     added = tracer.of(call.args[0])
     tracer.ids.unite(core(produced), core(added))
     return torch.where(produced != 0, produced, added.expand(produced.shape))
+
+
+@rule("outer", "ger")
+def outer(tracer: Tracer, call: Call) -> Tensor:
+    """(n) times (m) to (n, m): every channel of one vector meets every one of the other."""
+    left, right = core(tracer.of(call.args[0]))[:, None], core(tracer.of(call.args[1]))
+    tracer.ids.unite(left, right)
+    met = torch.where(left != 0, left, right).expand(call.out.shape)
+    count(tracer, reason_of(tracer, call), call.out.numel(), met)
+    return met
 
 
 def _product(tracer: Tracer, call: Call, left: Tensor, right: Tensor) -> Any:
@@ -134,16 +145,35 @@ def _tie_batch(tracer: Tracer, call: Call, operands: list[Tensor], batch: torch.
 
 @rule("scaled_dot_product_attention")
 def attention(tracer: Tracer, call: Call) -> Any:
-    """softmax(q k^T / sqrt(d) + mask) v over (..., tokens, d): a head is one of the batch."""
+    """softmax(q k^T / sqrt(d) + mask) v over (..., tokens, d): a head is one of the batch.
+
+    Grouped keys (``enable_gqa``): each head of the keys and values serves several of the queries,
+    and goes together with them.
+    """
     query, key, value = call.args[:3]
     mask = call.args[3] if len(call.args) > 3 else call.kwargs.get("attn_mask")
     operands = [tracer.of(x) for x in (query, key, value)]
-    if len({x.shape[:-2] for x in operands}) > 1:  # grouped-query attention
-        return opaque(tracer, call)
+    if call.kwargs.get("enable_gqa"):
+        heads = query.shape[-3]
+        operands = [x.repeat_interleave(heads // x.shape[-3], -3) for x in operands]
     if isinstance(mask, Tensor) and mask.dim() > 2:
         operands.append(tracer.of(mask))
-    batch = query.shape[:-2]
+    batch = call.out.shape[:-2]
     met = _tie_batch(tracer, call, operands, batch)[..., None, None].expand(call.out.shape)
-    macs = prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+    macs = prod(call.out.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
     count(tracer, reason_of(tracer, call), macs, met)
     return met
+
+
+@rule("view_as_complex")
+def view_as_complex(tracer: Tracer, call: Call) -> Any:
+    """(..., 2) real numbers to (...) complex ones: the two parts of a number go together."""
+    real, imaginary = core(tracer.of(call.args[0])).expand(*[-1] * call.out.dim(), 2).unbind(-1)
+    tracer.ids.unite(real, imaginary)
+    return torch.where(real != 0, real, imaginary).expand(call.out.shape)
+
+
+@rule("view_as_real")
+def view_as_real(tracer: Tracer, call: Call) -> Any:
+    """(...) complex numbers to (..., 2) real ones."""
+    return tracer.of(call.args[0])[..., None].expand(call.out.shape)

@@ -67,18 +67,34 @@ def embedding(tracer: Tracer, call: Call) -> Tensor:
 @rule("convolution", "_convolution")
 def convolution(tracer: Tracer, call: Call) -> Any:
     """Convolutions of any rank: plain, transposed, grouped and depthwise."""
-    x, weight, bias, stride, _padding, _dilation, transposed, _output_padding, groups = call.args[
-        :9
-    ]
-    found = weight_of(tracer, weight, int(transposed), 1 - int(transposed))
+    bias, stride, _padding, _dilation, transposed, _output_padding, groups = call.args[2:9]
+    return convolve(tracer, call, bias, int(stride[0]), groups, transposed=transposed)
+
+
+def convolve(
+    tracer: Tracer,
+    call: Call,
+    bias: Tensor | None,
+    stride: int,
+    groups: int,
+    *,
+    transposed: bool = False,
+) -> Any:
+    """The first argument of ``call`` convolved by the second, (out, in / groups, *kernel)."""
+    x, weight = call.args[:2]
     in_channels, out_channels = x.shape[1], call.out.shape[1]
     depthwise = groups > 1 and groups == in_channels
-    if found is None or (groups > 1 and transposed):
+    out_axis = int(transposed and not depthwise)
+    found = weight_of(tracer, weight, out_axis, 1 - out_axis)
+    if found is None:
         return opaque(tracer, call)
     consumed = tracer.ids.along(tracer.of(x), 1)
     if depthwise:
-        channels = consumed.repeat_interleave(out_channels // in_channels)
-        produced = found.produce(tracer, channels, "affine")
+        found.produce(tracer, _multiplied(consumed, weight.shape[0]), "affine")
+        produced = _multiplied(consumed, out_channels)
+    elif transposed:  # each of its outputs stands for one in every group
+        found.consume(tracer, tie_groups(tracer, consumed, groups), call.place)
+        produced = found.produce(tracer, tracer.ids.fresh(found.outputs)).repeat(groups)
     else:
         consumed = tie_groups(tracer, consumed, groups)
         found.consume(tracer, consumed[: in_channels // groups], call.place)
@@ -92,13 +108,18 @@ def convolution(tracer: Tracer, call: Call) -> Any:
             in_channels=in_channels,
             out_channels=out_channels,
             kernel=round(area ** (1 / max(1, weight.dim() - 2))),
-            stride=int(stride[0]),
+            stride=stride,
             height=call.out.shape[2],
             width=prod(call.out.shape[3:]),
             positions=positions * area,
         )
     )
     return produced.view(1, -1, *[1] * (call.out.dim() - 2)).expand(call.out.shape)
+
+
+def _multiplied(channels: Tensor, count: int) -> Tensor:
+    """Each of the ids so often that there are ``count``."""
+    return channels.repeat_interleave(count // len(channels))
 
 
 def tie_groups(tracer: Tracer, channels: Tensor, groups: int) -> Tensor:

@@ -140,7 +140,8 @@ class Broadcast:
         if not own:
             return
         met = roots.expand(table.shape)
-        rows = met.movedim(own, [*range(len(own))]).flatten(0, len(own) - 1).flatten(1)
+        size = prod(met.shape[dim] for dim in own)
+        rows = met.movedim(own, [*range(len(own))]).reshape(size, -1)
         if torch.equal(rows, rows[:, :1].expand_as(rows)):
             ids.unite(self.weak, self.others)
         elif torch.equal(rows, rows[:1].expand_as(rows)):
@@ -238,8 +239,9 @@ def reduced(ids: ChannelIds, over: Tensor, dims: list[int], place: str, reason: 
     if not varying:
         return small
     if len(varying) > 1:  # such a statistic has no one dimension along which channels could go
-        rows = small.movedim(varying, [*range(len(varying))]).flatten(0, len(varying) - 1)
-        tied = [ids.tie(row, reason) for row in rows.flatten(1).T]
+        size = prod(small.shape[dim] for dim in varying)
+        rows = small.movedim(varying, [*range(len(varying))]).reshape(size, -1)
+        tied = [ids.tie(row, reason) for row in rows.T]
         return torch.stack(tied).reshape(small.amax(varying, keepdim=True).shape)
     highest = small.amax(varying[0], keepdim=True)
     if torch.equal(small, highest.expand_as(small)):

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
-from torch.utils.flop_counter import flop_registry
 
 from amc.tracing import relations
-from amc.tracing.ids import ChannelIds, compress, core
+from amc.tracing.ids import ChannelIds, as_rows, compress, core
 
 if TYPE_CHECKING:
     from amc.tracing.labels import Label
@@ -120,6 +119,7 @@ def find_rule(operation: Any) -> Rule | None:
 @rule("permute", "transpose", "t", "movedim", "flatten")
 @rule("squeeze", "unsqueeze", "expand", "expand_as", "repeat", "alias", "detach")
 @rule("cat", "concat", "stack", "split", "split_with_sizes", "unbind", "select", "slice")
+@rule("unsafe_split", "unsafe_split_with_sizes")
 @rule("narrow", "index", "index_select", "roll", "flip", "clone", "contiguous", "repeat_interleave")
 @rule("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "tensor_split", "swapaxes", "tile")
 def movement(tracer: Tracer, call: Call) -> Any:
@@ -153,7 +153,7 @@ def _factors(before: torch.Size, dim: int, after: torch.Size) -> list[int]:
     return factors if prod(factors) == before[dim] else []
 
 
-@rule("chunk")
+@rule("chunk", "unsafe_chunk")
 def chunk(tracer: Tracer, call: Call) -> Any:
     """Equal pieces: they stay equal only if they lose the same channels."""
     ids, pieces = tracer.of(call.args[0]), call.args[1]
@@ -186,6 +186,7 @@ def pad(tracer: Tracer, call: Call) -> Tensor:
     "softplus",
     "_to_copy",
     "to",
+    "copy",
     "triu",
     "tril",
     "relu6",
@@ -302,7 +303,7 @@ def mixing(tracer: Tracer, call: Call) -> Any:
     dim = call.args[1] % max(1, ids.dim())
     if not ids.dim() or ids.shape[dim] == 1:
         return ids.expand(call.out.shape)
-    rows = ids.movedim(dim, 0).flatten(1).T
+    rows = as_rows(ids, dim).T
     tied = [tracer.ids.tie(row, reason_of(tracer, call)) for row in rows]
     return torch.stack(tied).reshape(ids.amax(dim, keepdim=True).shape).expand(call.out.shape)
 
@@ -351,19 +352,6 @@ def index_put(tracer: Tracer, call: Call) -> Any:
     return torch.where(below != 0, below, above).expand(call.out.shape)
 
 
-@rule("gru", "lstm", "rnn_tanh", "rnn_relu")
-def recurrent(tracer: Tracer, call: Call) -> Any:
-    """Recurrent layers stay whole: their weights tie input, state and gates together.
-
-    (PyTorch's own counter finds no FLOPs in an LSTM on a CPU; they are counted here.)
-    """
-    tensors = [x for x in tree_leaves(call.args) if isinstance(x, Tensor)]
-    matrices = [x for x in tensors if tracer.name_of(x) is not None and x.dim() > 1]
-    steps = prod(tree_leaves(call.args[0])[0].shape[:-1])
-    count(tracer, reason_of(tracer, call), steps * sum(weight.numel() for weight in matrices))
-    return _freeze_all(tracer, call)
-
-
 @rule("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "zero")
 @rule("bernoulli", "normal", "uniform")
 def alike(tracer: Tracer, call: Call) -> Any:
@@ -379,17 +367,6 @@ def constant(_: Tracer, call: Call) -> Any:
 
 def opaque(tracer: Tracer, call: Call) -> Any:
     """No way to follow the channels: what goes in is frozen, what comes out stays whole."""
-    packet = call.operation.overloadpacket
-    if packet is torch.ops.aten.linear:
-        macs = prod(call.out.shape) * call.args[1].shape[-1]
-        count(tracer, reason_of(tracer, call), macs)
-    elif packet in flop_registry:
-        flops = flop_registry[packet](*call.args, **call.kwargs, out_val=call.out)
-        count(tracer, reason_of(tracer, call), flops // 2)
-    return _freeze_all(tracer, call)
-
-
-def _freeze_all(tracer: Tracer, call: Call) -> Any:
     tensors = [x for x in tree_leaves((call.args, call.kwargs)) if isinstance(x, Tensor)]
     inputs = [tracer.of(x) for x in tensors if tracer.labels_of(x) is None]
     inputs += [label.ids for x in tensors for label in tracer.labels_of(x) or ()]

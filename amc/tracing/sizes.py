@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -28,33 +30,51 @@ _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 
 
 class Tagged(int):
-    """An integer that knows what it was read from."""
+    """An integer that knows what it was read from, and tells which other it is compared with."""
 
     source: Source
+    sized: Sized | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """``assert x.shape[1] == self.channels`` makes the attribute a size of that dimension."""
+        equal = int(self) == other
+        if equal and self.sized is not None and isinstance(other, Tagged):
+            for one, two in ((self, other), (other, self)):
+                if isinstance(one.source, str) and not isinstance(two.source, str):
+                    self.sized(one.source, *two.source)
+        return equal
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = int.__hash__
 
 
-def _tag(value: int, source: Source) -> Tagged:
+def _tag(value: int, source: Source, sized: Sized | None) -> Tagged:
     tagged = Tagged(value)
-    tagged.source = source
+    tagged.source, tagged.sized = source, sized
     return tagged
 
 
 @contextmanager
-def tagged(model: nn.Module) -> Iterator[None]:
-    """Every integer above 1, alone or in a list, of the modules that are not PyTorch's own."""
+def tagged(model: nn.Module, sized: Sized | None = None) -> Iterator[None]:
+    """Every integer above 1, alone or in a list, of the modules that are not PyTorch's own.
+
+    So are those of configurations that modules hold: plain objects and dictionaries. ``sized`` is
+    told which of them are compared with a size of an activation, and equal it.
+    """
     saved: list[tuple[dict[str, Any], str, Any]] = []
-    for path, module in model.named_modules():
-        if type(module).__module__.startswith("torch.nn.") or isinstance(module, ScriptModule):
-            continue
-        values = vars(module)
+    for path, values in _holders(model):
         for name, value in list(values.items()):
             full = f"{path}.{name}" if path else name
             if type(value) is int and value > 1:
                 saved.append((values, name, value))
-                values[name] = _tag(value, full)
+                values[name] = _tag(value, full, sized)
             elif type(value) in (list, tuple) and value and all(type(x) is int for x in value):
                 saved.append((values, name, value))
-                values[name] = type(value)(_tag(x, f"{full}.{n}") for n, x in enumerate(value))
+                values[name] = type(value)(
+                    _tag(x, f"{full}.{n}", sized) for n, x in enumerate(value)
+                )
     try:
         yield
     finally:
@@ -62,23 +82,64 @@ def tagged(model: nn.Module) -> Iterator[None]:
             values[name] = value
 
 
+def _holders(model: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Paths and contents of what may hold integers; what several modules share comes once."""
+    seen: set[int] = set()
+    for path, module in model.named_modules():
+        own = type(module).__module__.startswith("torch.nn.") or isinstance(module, ScriptModule)
+        if own and not isinstance(module, nn.RNNCellBase):  # which makes its first state
+            continue
+        values = vars(module)
+        yield path, values
+        for name, value in values.items():
+            held = _configuration(value)
+            if (
+                held is not None and id(held) not in seen and not name.startswith("_")
+            ):  # not PyTorch's
+                seen.add(id(held))
+                yield f"{path}.{name}" if path else name, held
+
+
+def _configuration(value: Any) -> dict[str, Any] | None:
+    """What a dictionary with names, or an object that is nothing but its attributes, holds."""
+    if type(value) is dict:
+        return value if all(isinstance(key, str) and key.isidentifier() for key in value) else None
+    if isinstance(value, nn.Module | Tensor | ModuleType | Enum) or callable(value):
+        return None
+    held = getattr(value, "__dict__", None)
+    return held if isinstance(held, dict) else None
+
+
 def set_size(model: nn.Module, attribute: str, size: int) -> None:
     """Set an integer attribute, ``path.to.module.name``, or an element of a list, ``path.name.0``.
 
-    Raises :class:`AttributeError` or :class:`TypeError` where there is no integer of that name.
+    The path may end in a configuration that a module holds, ``path.config.name``. Raises
+    :class:`AttributeError` or :class:`TypeError` where there is no integer of that name.
     """
     owner, _, name = attribute.rpartition(".")
     position = int(name) if name.isdigit() else None
     if position is not None:
         owner, _, name = owner.rpartition(".")
-    module = model.get_submodule(owner)
-    old = getattr(module, name)
+    values = _held(model, owner)
+    if name not in values:
+        raise AttributeError(f"no attribute {name!r}")
+    old = values[name]
     if type(old if position is None else old[position]) is not int:
         raise TypeError(f"not an integer: {old!r}")
-    if position is None:
-        setattr(module, name, size)
-    else:
-        setattr(module, name, type(old)((*old[:position], size, *old[position + 1 :])))
+    whole = size if position is None else type(old)((*old[:position], size, *old[position + 1 :]))
+    values[name] = whole
+
+
+def _held(model: nn.Module, path: str) -> dict[str, Any]:
+    """What the module at ``path`` holds, or a configuration whose name ends the path."""
+    try:
+        return vars(model.get_submodule(path))
+    except AttributeError:
+        owner, _, name = path.rpartition(".")
+        held = _configuration(getattr(model.get_submodule(owner), name))
+        if held is None or name.startswith("_"):
+            raise
+        return held
 
 
 class SizeWatch(TorchFunctionMode):
@@ -121,8 +182,10 @@ class SizeWatch(TorchFunctionMode):
         out = func(*args, **(kwargs or {}))
         if not self._deaf and (func is torch.Tensor.size or func == _SHAPE):
             if isinstance(out, int):
-                return _tag(out, (args[0], (*args[1:], *(kwargs or {}).values())[0]))
-            return torch.Size([_tag(size, (args[0], dim)) for dim, size in enumerate(out)])
+                dim = (*args[1:], *(kwargs or {}).values())[0]
+                return _tag(out, (args[0], dim), self._sized)
+            sizes = [_tag(size, (args[0], dim), self._sized) for dim, size in enumerate(out)]
+            return torch.Size(sizes)
         name = getattr(func, "__name__", "")
         find, report = _FINDERS.get(name), self._sized
         if find is None:
@@ -167,7 +230,7 @@ def _narrow(out: Any, args: tuple[Any, ...], _: dict[str, Any]) -> Found:
 
 
 def _getitem(_out: Any, args: tuple[Any, ...], _: dict[str, Any]) -> Found:
-    x, index = args
+    x, index = args[:2]
     index = index if isinstance(index, tuple) else (index,)
     if not all(isinstance(part, slice) or part is Ellipsis for part in index):
         return
@@ -188,6 +251,7 @@ _FINDERS: dict[str, Callable[[Any, tuple[Any, ...], dict[str, Any]], Found]] = {
     "split_with_sizes": _split,
     "narrow": _narrow,
     "__getitem__": _getitem,
+    "__setitem__": _getitem,
 }
 
 

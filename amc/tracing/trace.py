@@ -8,11 +8,13 @@ inputs make it.
 
 from __future__ import annotations
 
-import traceback
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -21,15 +23,25 @@ from torch.utils._pytree import tree_flatten, tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from amc.errors import ModelError
-from amc.tracing import mixing, windows  # noqa: F401 (they register their rules)
+from amc.tracing import (  # noqa: F401 (they register their rules)
+    deformable,
+    lookups,
+    mixing,
+    recurrent,
+    windows,
+)
+from amc.tracing.aliases import overlaid, sharing
 from amc.tracing.attention import rewritten
+from amc.tracing.attribute_reads import recorded_reads
+from amc.tracing.counting import Counting
 from amc.tracing.execution import Execution
 from amc.tracing.ids import ChannelIds, Use, core
 from amc.tracing.inputs import Inputs, is_inexact, tensors_of
 from amc.tracing.labels import Label, Labels
+from amc.tracing.network_code import is_network_code
 from amc.tracing.producers import WEIGHTED
 from amc.tracing.relations import Equal, Sized
-from amc.tracing.rules import Call, Layer, find_rule, opaque
+from amc.tracing.rules import Call, Layer, find_rule, opaque, reason_of
 from amc.tracing.sizes import SizeWatch, Source, tagged
 
 
@@ -43,6 +55,10 @@ class Trace:
     """Why a channel has to stay."""
     ties: dict[int, str]
     """What mixes the channels that were united into one."""
+    uncounted: tuple[str, ...] = ()
+    """Operations, with their place in the user's code, whose arithmetic is not counted."""
+    read: frozenset[str] = frozenset()
+    """Paths of the integer attributes of modules that the forward reads."""
 
 
 @contextmanager
@@ -85,7 +101,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Trace:
     watch = SizeWatch(tracer.sized, tracer.created, model, rewritten())
     with eval_mode(model), torch.inference_mode(), unfused_attention():
         try:
-            with tagged(model), tracer, watch:
+            with recorded_reads(model) as read, tagged(model, tracer.sized), tracer, watch:
                 output = inputs.call(model)
         except Exception as error:
             raise ModelError(
@@ -95,8 +111,16 @@ def trace(model: nn.Module, example_inputs: Any) -> Trace:
         tracer.use_places(outputs)
         for tensor in outputs:
             tracer.ids.freeze(tracer.of(tensor), "network output")
+    tracer.ids.causes.current = None
     settled = tracer.ids.settle()
-    return Trace(tuple(tracer.layers), settled.uses, settled.frozen, settled.ties)
+    return Trace(
+        tuple(tracer.layers),
+        settled.uses,
+        settled.frozen,
+        settled.ties,
+        tuple(tracer.counting.uncounted),
+        frozenset(read),
+    )
 
 
 class _Tracer(Execution):
@@ -112,6 +136,10 @@ class _Tracer(Execution):
         for name, tensor in named_tensors(model):
             self._names.setdefault(id(tensor), name)
         self._labels = Labels(self.ids, self._names)
+        self._paths: dict[int, str] = {}
+        for path, module in model.named_modules():
+            self._paths[id(module)] = path
+        self.counting = Counting(lambda tensor: id(tensor) in self._names)
 
     def mark(self, inputs: Sequence[Tensor], reason: str) -> None:
         """Give every input of real or complex numbers one frozen id."""
@@ -126,8 +154,8 @@ class _Tracer(Execution):
     def of(self, tensor: Tensor) -> Tensor:
         ids: Tensor | None = self._of.get(tensor)
         if ids is None and self._labels.of(tensor) is not None:
-            name = self._names.get(id(tensor), f"what is computed at {self.where()}")
-            return self._labels.elements(tensor, name)
+            name = self._names.get(id(tensor))
+            return self._labels.elements(tensor, name or f"what is made at {self.where()}")
         return torch.zeros((), dtype=torch.int64).expand(tensor.shape) if ids is None else ids
 
     def name_of(self, tensor: Tensor | None) -> str | None:
@@ -176,30 +204,56 @@ class _Tracer(Execution):
                 self.ids.later(Equal(ids, dim, other, of))
 
     def where(self) -> str:
-        """File and line of the innermost frame that is neither PyTorch's nor ours."""
-        torch_folder, own_folder = Path(torch.__file__).parent, Path(__file__).parent
-        for frame in reversed(traceback.extract_stack()):
-            file = Path(frame.filename)
-            if torch_folder not in file.parents and own_folder != file.parent:
-                return f"{file.name}:{frame.lineno}"
-        return "the model"
+        """The line of the network's code that is being executed, and the module that executes it.
+
+        ``vision.py:88 in blocks.0.attn``. PyTorch's files are not the network's, nor are ours;
+        where a network is made of PyTorch's modules alone, there is only the module to name.
+        """
+        line, path = "", ""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code is not trace.__code__:
+            file = Path(frame.f_code.co_filename)
+            if not line and is_network_code(file):
+                line = f"{file.name}:{frame.f_lineno}"
+            path = path or self._paths.get(id(frame.f_locals.get("self")), "")
+            frame = frame.f_back
+        return " in ".join(x for x in (line, path) if x) or "the network"
 
     def execute(
         self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: str
     ) -> Any:
-        self.use_places(tree_leaves((args, kwargs)))
+        if self._places:
+            self.use_places(tree_leaves((args, kwargs)))
         result = operation(*args, **kwargs)
-        if not any(isinstance(x, Tensor) for x in tree_leaves(result)):
-            return result
-        call = Call(operation, args, kwargs, result, place)
+        call, before = Call(operation, args, kwargs, result, place), len(self.layers)
+        self.ids.causes.current = partial(reason_of, self, call)
         weighted = str(operation.overloadpacket) in WEIGHTED
-        if not weighted and self._labels.follow(self, call):
-            return result
-        try:
-            ids = (find_rule(operation) or opaque)(self, call)
-        except Exception:  # a form of the operation that its rule did not foresee
-            ids = opaque(self, call)
-        for tensor, label in zip(tree_flatten(result)[0], tree_flatten(ids)[0], strict=True):
-            if isinstance(tensor, Tensor) and id(tensor) not in self._names:
-                self._of[tensor] = label
+        if weighted or not self._labels.follow(self, call):
+            self._apply(call)
+        self.counting.complete(self, call, before)
         return result
+
+    def _apply(self, call: Call) -> None:
+        """The ids of an operation's results, by its rule."""
+        before = len(self.layers)
+        leaves = tree_flatten(call.out)[0]
+        if not any(isinstance(x, Tensor) for x in leaves):
+            return
+        try:
+            ids = (find_rule(call.operation) or opaque)(self, call)
+        except Exception:  # a form of the operation that its rule did not foresee
+            del self.layers[before:]
+            ids = opaque(self, call)
+        for tensor, label in zip(leaves, tree_flatten(ids)[0], strict=True):
+            if isinstance(tensor, Tensor) and id(tensor) not in self._names:
+                if any(tensor is x for x in (*call.args, *call.kwargs.values())):
+                    self._rewrite(tensor, label)
+                self._of[tensor] = label
+
+    def _rewrite(self, tensor: Tensor, ids: Tensor) -> None:
+        """Something was written into ``tensor``: what shares its memory holds the new ``ids``."""
+        before = self._of.get(tensor)
+        if before is not None and torch.equal(core(before), core(ids)):
+            return
+        for other in sharing(tensor, (*self._of, *self._labels.tensors())):
+            self._of[other] = overlaid(other, self.of(other), tensor, ids)

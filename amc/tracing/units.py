@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from fractions import Fraction
 from functools import cached_property
 from typing import Any, overload
 
@@ -101,6 +102,26 @@ class Frozen:
     """Names of the layers that produce them."""
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What an integer of a module counts: the size of a tensor's dimension times ``ratio``."""
+
+    tensor: str
+    dim: int
+    ratio: Fraction = Fraction(1)
+
+
+@dataclass(frozen=True)
+class Unclear:
+    """An integer of a module that may state a number of channels; its layers do not tell which."""
+
+    attribute: str
+    """Its path, ``layer1.0.channels``."""
+    value: int
+    places: frozenset[tuple[str, int]]
+    """The tensors and their dimensions that it may count."""
+
+
 @dataclass(frozen=True, eq=False)
 class Units(Sequence[Unit]):
     """The units of one network in forward order, and what is left alone."""
@@ -115,6 +136,12 @@ class Units(Sequence[Unit]):
     """Shape of every buffer."""
     counted: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Shapes of what is no tensor: attributes of modules, products, statistics over channels."""
+    uncounted: tuple[str, ...] = ()
+    """Operations, with their place in the network's code, whose arithmetic is in no count."""
+    followed: Mapping[str, Counted] = field(default_factory=dict)
+    """Attributes, by path, that the forward does not read and that count channels all the same."""
+    unclear: tuple[Unclear, ...] = ()
+    """Attributes that pruning may leave behind with sizes of the dense network."""
 
     @cached_property
     def sizes(self) -> dict[str, tuple[int, ...]]:

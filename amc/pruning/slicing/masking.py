@@ -76,6 +76,7 @@ class _KeptOnly(Execution):
         scales = [t.index_select(dim, index) if isinstance(t, Tensor) else t for t in args[2:4]]
         if name == "group_norm":
             place_of = 1
+            shape = len(index) if shape == x.shape[1] else shape  # each channel by itself
         else:
             place_of = x.dim() - len(shape) + dim
             shape = [len(index) if d == dim else size for d, size in enumerate(shape)]

@@ -18,6 +18,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from amc.pruning.slicing.empty_layers import replace_if_empty
 from amc.tracing.attention import state_heads
+from amc.tracing.deformable import deformable_layers, state_deformable
 from amc.tracing.sizes import set_size
 from amc.tracing.trace import named_tensors
 from amc.tracing.units import Units
@@ -50,7 +51,13 @@ def attribute_sizes(units: Units, widths: Sequence[int]) -> dict[str, int]:
 
 def _attribute_sizes(units: Units, kept: Kept) -> dict[str, int]:
     attributes = {slot.tensor for unit in units for slot in unit.slots if slot.purpose == "size"}
-    return {name: len(kept[name][0][1]) for name in kept if name in attributes}
+    sizes = {name: len(kept[name][0][1]) for name in kept if name in attributes}
+    lengths = {(name, dim): len(index) for name, dims in kept.items() for dim, index in dims}
+    for name, counted in units.followed.items():
+        length = lengths.get((counted.tensor, counted.dim))
+        if length is not None:
+            sizes[name] = int(counted.ratio * length)
+    return sizes
 
 
 def slice_model(model: nn.Module, units: Units, widths: Sequence[int]) -> nn.Module:
@@ -80,6 +87,8 @@ def state_sizes(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, _ConvNd):
             _state_conv(module)
+        elif isinstance(module, deformable_layers()):
+            state_deformable(module)
         elif isinstance(module, nn.Linear):
             module.out_features, module.in_features = module.weight.shape
         elif isinstance(module, _NormBase):
@@ -89,7 +98,14 @@ def state_sizes(model: nn.Module) -> None:
         elif isinstance(module, nn.PReLU):
             module.num_parameters = module.weight.numel()
         elif isinstance(module, nn.GroupNorm):
-            module.num_channels = len(module.weight) if module.affine else module.num_channels
+            _state_group_norm(module)
+        elif isinstance(module, nn.RNNBase):
+            _state_recurrent(module)
+        elif isinstance(module, nn.RNNCellBase):
+            module.hidden_size, module.input_size = (
+                module.weight_hh.shape[1],
+                module.weight_ih.shape[1],
+            )
         elif isinstance(module, nn.Embedding):
             module.embedding_dim = module.weight.shape[1]
         elif isinstance(getattr(module, "normalized_shape", None), tuple):  # any LayerNorm
@@ -98,16 +114,30 @@ def state_sizes(model: nn.Module) -> None:
         replace_if_empty(module)
 
 
+def _state_group_norm(norm: nn.GroupNorm) -> None:
+    single = norm.num_groups == norm.num_channels
+    norm.num_channels = len(norm.weight) if norm.affine else norm.num_channels
+    norm.num_groups = norm.num_channels if single else norm.num_groups
+
+
 def _state_norm(norm: Any) -> None:
     if isinstance(norm.weight, Tensor):
         norm.normalized_shape = tuple(norm.weight.shape)
 
 
+def _state_recurrent(layer: Any) -> None:
+    gates = {"LSTM": 4, "GRU": 3}.get(layer.mode, 1)
+    layer.input_size = layer.weight_ih_l0.shape[1]
+    layer.hidden_size = layer.weight_hh_l0.shape[0] // gates
+    layer.proj_size = layer.weight_hr_l0.shape[0] if layer.proj_size else 0
+
+
 def _state_conv(conv: _ConvNd) -> None:
     first, second = conv.weight.shape[:2]
     transposed = isinstance(conv, _ConvTransposeNd)
-    if conv.groups > 1 and conv.groups == conv.in_channels and not transposed:  # depthwise
-        conv.groups = max(1, first // (conv.out_channels // conv.in_channels))
+    if conv.groups > 1 and conv.groups == conv.in_channels:  # depthwise
+        each = 1 if transposed else conv.out_channels // conv.in_channels
+        conv.groups = max(1, first // each)
     per_group_out, per_group_in = (second, first) if transposed else (first, second)
     conv.out_channels = per_group_out * (conv.groups if transposed else 1)
     conv.in_channels = per_group_in * (1 if transposed else conv.groups)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from amc.errors import VerificationError
@@ -135,8 +135,8 @@ class _Layers(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        kind = str(func.overloadpacket).removeprefix("aten.")
-        if kind == "linear" or kind.startswith("conv"):
+        kind = str(func.overloadpacket).rpartition(".")[2]
+        if kind == "linear" or kind.startswith("conv") or kind == "deform_conv2d":
             name = self._sources.used(args[1])
             if name is not None:
                 transposed = "transpose" in kind or (kind == "convolution" and args[6])
@@ -147,12 +147,14 @@ class _Layers(TorchDispatchMode):
         return out
 
     def _keep(self, name: str, weight: Tensor, out: Tensor, dim: int, linear: bool) -> None:
-        channels = out.movedim(-1 if linear else out.dim() - weight.dim() + 1, 0).flatten(1)
-        kept = dict(self._kept[name]).get(dim)
-        if self._dense and kept is not None:
-            channels = channels[kept]
-        # Means over positions: attention of ours may have these in another order.
-        self.means[name].append(torch.stack([channels.mean(1), channels.abs().mean(1)]))
+        with _disable_current_modes():  # the twin counts the network's operations, not these
+            channels = out.movedim(-1 if linear else out.dim() - weight.dim() + 1, 0).flatten(1)
+            kept = dict(self._kept[name]).get(dim)
+            if self._dense and kept is not None:
+                groups = channels.unflatten(0, (-1, weight.shape[dim]))  # of a transposed one
+                channels = groups[:, kept].flatten(0, 1)
+            # Means over positions: attention of ours may have these in another order.
+            self.means[name].append(torch.stack([channels.mean(1), channels.abs().mean(1)]))
 
 
 def _compare(actual: _Layers, expected: _Layers) -> Iterator[tuple[str, float]]:

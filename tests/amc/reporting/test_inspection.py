@@ -131,3 +131,16 @@ def test_names_are_not_taken_for_markup():
     description["frozen"][0]["reason"] = "at [bold]x"
     assert "[red]net.py:make: 1 " in shown(description)
     assert "at [bold]x" in shown(description)
+
+
+def test_what_is_not_counted_is_said():
+    class Spectrum(nn.Module):
+        def forward(self, x):
+            return torch.fft.fft(x).abs()
+
+    units = read_units(nn.Sequential(Conv2d(3, 4, 1), Spectrum()), torch.ones(1, 3, 2, 2))
+    line = Spectrum.forward.__code__.co_firstlineno + 1
+    note = f"_fft_r2c at test_inspection.py:{line} in 1: its arithmetic is not counted"
+    description = describe("net", units)
+    assert description["notes"] == [note]
+    assert f"note      {note}" in shown(description).splitlines()

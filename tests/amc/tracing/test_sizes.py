@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import Conv2d, Linear
+from torch.nn import Conv2d, Linear, functional
 
 from amc.errors import ModelError
 from amc.pruning.find_units import find_units
@@ -122,6 +126,45 @@ def test_sizes_are_set_by_path():
     assert PLAIN["listed"] == [4, 8]  # a list that others hold is not changed
 
 
+class Kind(Enum):
+    """Constants that all networks share."""
+
+    WIDE = 8
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A configuration that forbids changes."""
+
+    heads: int = 4
+
+
+def test_integers_of_configurations_are_set_by_path():
+    shared = SimpleNamespace(width=8, sides=[4, 8], name="x", flag=True)
+    held = {"shared": shared, "cfg": {"width": 8}, "frozen": Settings()}
+    left = {"kind": Kind.WIDE, "library": math, "mapped": {1: 8}, "called": len}
+    model = Net(lambda _, x: x, inner=Net(lambda _, x: x, config=shared), **held, **left)
+    with tagged(model):
+        assert [shared.width.source, shared.sides[1].source] == ["shared.width", "shared.sides.1"]
+        assert model.cfg["width"].source == "cfg.width"
+        assert model.frozen.heads.source == "frozen.heads"
+        assert type(model.kind.value) is type(model.mapped[1]) is int
+    assert plain_types([shared.width, shared.flag, *shared.sides]) == plain_types([8, True, 4, 8])
+    set_size(model, "inner.config.width", 5)
+    set_size(model, "shared.sides.0", 3)
+    set_size(model, "cfg.width", 7)
+    set_size(model, "frozen.heads", 2)
+    assert (shared.width, shared.sides, model.cfg, model.frozen.heads) == (
+        5,
+        [3, 8],
+        {"width": 7},
+        2,
+    )
+    for wrong in ("shared.depth", "kind._value_", "mapped.1", "_buffers.x", "library.pi"):
+        with pytest.raises((AttributeError, TypeError)):
+            set_size(model, wrong, 2)
+
+
 @dataclass(frozen=True)
 class Case:
     """A network whose code takes sizes from attributes, and those of a slice of it."""
@@ -156,7 +199,54 @@ def projections() -> dict[str, Any]:
     return {name: Linear(6, 12) for name in "qkv"} | {"o": Linear(12, 2), "heads": 4, "size": 3}
 
 
+def partial_convolution(s: Any, x: Tensor) -> Tensor:
+    y = s.a(x)
+    y[:, : s.k] = s.p(y[:, : s.k])
+    return s.b(y)
+
+
+def compared(s: Any, x: Tensor) -> Tensor:
+    y = s.a(x)
+    n, c, _, _ = y.shape
+    assert (n, c) == (2, s.width)
+    if y.size(1) != s.width or s.limit == c or s.limit != 3:
+        raise ValueError
+    return s.b(y)
+
+
+def configured(s: Any, x: Tensor) -> Tensor:
+    n, t, _ = x.shape
+    shape = (*x.size()[:-1], s.config.heads, s.config.size)
+    q, k, v = (f(x).view(shape).transpose(1, 2) for f in (s.q, s.k, s.v))
+    y = functional.scaled_dot_product_attention(q, k, v)
+    return s.o(y.transpose(1, 2).reshape(n, t, s.config.width))
+
+
 RESIZED: dict[str, Case] = {
+    "sizes of a configuration": Case(
+        lambda: Net(
+            configured,
+            **{k: v for k, v in projections().items() if k not in ("heads", "size")},
+            config=SimpleNamespace(heads=4, size=3, width=12),
+        ),
+        [3],
+        {"config": SimpleNamespace(heads=3, size=3, width=9)},
+        (2, 5, 6),
+    ),
+    "compared to a shape": Case(
+        lambda: Net(compared, **convs(), width=8, limit=3), [5], {"width": 5, "limit": 3}
+    ),
+    "in-place writes": Case(
+        lambda: Net(
+            partial_convolution,
+            a=Conv2d(3, 8, 1),
+            p=Conv2d(3, 3, 3, padding=1),
+            k=3,
+            b=Conv2d(8, 2, 1),
+        ),
+        [1, 3],
+        {"k": 1},
+    ),
     "view": Case(lambda: Net(flat, a=Conv2d(3, 8, 1), b=Linear(8, 2), width=8), [5], {"width": 5}),
     "reshape by a list": Case(
         lambda: Net(
@@ -234,14 +324,16 @@ def found(model: nn.Module) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(model).items()
-        if isinstance(value, int | list | tuple) and name != "training" and not name.startswith("_")
+        if isinstance(value, int | list | tuple | SimpleNamespace)
+        and name != "training"
+        and not name.startswith("_")
     }
 
 
 @pytest.mark.parametrize("case", RESIZED.values(), ids=RESIZED)
 def test_sizes_follow_the_channels_that_they_count(case):
     model, x = case.model(), torch.randn(case.shape, generator=torch.Generator().manual_seed(0))
-    before = found(model)
+    before = copy.deepcopy(found(model))
     units = find_units(model, x)
     small = slice_model(model, units, case.widths)
     assert found(small) == case.sizes

@@ -63,7 +63,7 @@ class Rotary(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.layers["embed"](x.flatten(2).mT)
-        q, k, v = (self.layers[n](x).unflatten(-1, (4, 4)) for n in "qkv")
+        q, k, v = (self.layers[n](x).unflatten(-1, (-1, 4)) for n in "qkv")
         q, k = self._turned(q), self._turned(k)
         mixed = functional.scaled_dot_product_attention(*(y.transpose(1, 2) for y in (q, k, v)))
         x = x + self.layers["out"](mixed.transpose(1, 2).flatten(2))
@@ -155,8 +155,8 @@ NETWORKS = {
     "float64": (Plain, torch.float64, {"a", "b"}),
     "float16": (Plain, torch.float16, {"a", "b"}),
     "bfloat16": (Plain, torch.bfloat16, {"a", "b"}),
-    "rotary": (Rotary, torch.float32, {"layers.embed", "up"}),
-    "rotary in double": (Rotary, torch.float64, {"layers.embed", "up"}),
+    "rotary": (Rotary, torch.float32, {"layers.embed", "layers.q", "up"}),
+    "rotary in double": (Rotary, torch.float64, {"layers.embed", "layers.q", "up"}),
     "spectral": (Spectral, torch.float32, {"grow"}),
     "spectral in double": (Spectral, torch.float64, {"grow"}),
     "complex": (Complex, torch.complex64, {"a", "b", "c"}),

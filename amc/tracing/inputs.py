@@ -171,7 +171,8 @@ def signature(model: nn.Module) -> inspect.Signature | None:
         return None
     kinds = {parameter.kind for parameter in found.parameters.values()}
     anything = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
-    inner = next((x for x in map(model._modules.get, _WRAPPED) if x is not None), None)
+    children = dict(model.named_children())
+    inner = next((children[name] for name in _WRAPPED if name in children), None)
     return signature(inner) if kinds == anything and inner is not None else found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import re
 import signal
 import sys
@@ -20,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torchvision  # noqa: F401 (it registers its operations)
 from common import append_line
 from enliven import enliven_
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, shape_wrapper
 from zoo_networks import Network, zoo
 
 from amc.tracing.trace import output_tensors, unfused_attention
@@ -58,8 +60,8 @@ def count_macs(model: nn.Module, inputs: tuple[Any, ...]) -> int:
     """Multiply-accumulates by PyTorch's own counter, which is the truth here.
 
     Attention must run in its parts, and outside of inference mode, for the counter to see it, an
-    LSTM without oneDNN; and it fails on a parameter that is handed to a module, unless that needs
-    no gradient.
+    LSTM without oneDNN; of torchvision's deformable convolution it has to be told. It fails on a
+    parameter that is handed to a module, unless that needs no gradient.
     """
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
@@ -69,12 +71,21 @@ def count_macs(model: nn.Module, inputs: tuple[Any, ...]) -> int:
             stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
             stack.enter_context(torch.no_grad())
             stack.enter_context(unfused_attention())
-            counter = stack.enter_context(FlopCounterMode(display=False))
+            more = {torch.ops.torchvision.deform_conv2d: _deformable}
+            counter = stack.enter_context(FlopCounterMode(display=False, custom_mapping=more))
             model(*inputs)
     finally:
         for parameter in learned:
             parameter.requires_grad_(True)
     return int(counter.get_total_flops()) // 2
+
+
+@shape_wrapper
+def _deformable(
+    _images: torch.Size, weight: torch.Size, *_: Any, out_shape: torch.Size, **__: Any
+) -> int:
+    """FLOPs of a convolution with a weight of (out, in / groups, *kernel)."""
+    return 2 * math.prod((*out_shape, *weight[1:]))
 
 
 def difference(actual: Any, expected: Any) -> float | None:

@@ -49,6 +49,12 @@ class Tagged(int):
 
     __hash__ = int.__hash__
 
+    def __deepcopy__(self, _: Any) -> Tagged:
+        return self  # a forward that copies its configuration must not copy the trace
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        return int, (int(self),)
+
 
 def _tag(value: int, source: Source, sized: Sized | None) -> Tagged:
     tagged = Tagged(value)

@@ -264,7 +264,8 @@ class _Tracer(Execution):
         if before is not None and torch.equal(core(before), core(ids)):
             return
         for other in sharing(tensor, (*self._of, *self._labels.tensors())):
-            self._of[other] = overlaid(other, self.of(other), tensor, ids)
+            if (old := self.of(other)).shape == other.shape:  # no other data was set behind it
+                self._of[other] = overlaid(other, old, tensor, ids)
 
 
 def _is_users(file: Path) -> bool:

@@ -10,6 +10,7 @@ _HOME = {
     "Budget": "amc.cost.budget",
     "CostTable": "amc.cost.table",
     "FinetuneConfig": "amc.config",
+    "Inputs": "amc.tracing.inputs",
     "Plan": "amc.pruning.plan",
     "SearchResult": "amc.pipeline.search",
     "Task": "amc.task",

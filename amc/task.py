@@ -101,7 +101,7 @@ class Task:
     model: nn.Module
     """The dense network, trained. Never changed."""
     example_inputs: Any
-    """A tensor, or a tuple of positional arguments: batch 1, on the model's device."""
+    """In any form of :class:`amc.Inputs`: batch 1, on the model's device."""
     evaluate: Callable[[nn.Module], Mapping[str, float]]
     """Search-val quality of a candidate (which it may recalibrate in place); the reward reads
     ``accuracy``, ``cross_entropy`` or ``kl`` from it."""
@@ -122,8 +122,8 @@ class Task:
     data: DataConfig | None = None
     """The images, their preparation as it was found; None where they have no description."""
     calibration: Iterable[Any] = ()
-    """Batches of training inputs (each a tensor, or a tuple of positional arguments), on the
-    model's device: for importance by ``activation`` and ``entropy``, and for ``reconstruct``."""
+    """Batches of training inputs (each in a form of :class:`amc.Inputs`), on the model's device:
+    for importance by ``activation`` and ``entropy``, and for ``reconstruct``."""
     loss: Losses | None = None
     """Yields the mean training loss of the network that it is given, with its gradient, batch by
     batch: for importance by ``taylor``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,8 @@ from amc.config import DataConfig, ModelConfig
 from amc.vision.task import image_task
 
 RESULTS = Path(__file__).parent / "results"
+CHANGED = "+changes"
+"""Marks the commit when files differ from it: such results are never taken for known."""
 
 
 def add_inputs(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -79,3 +82,20 @@ def search_side_by_side(
     make_task = partial(image_task, model, data, search.evaluate, progress=False)
     torch.set_num_threads(1)
     return compare(make_task, config.model_copy(update={"search": search}), run, workers=jobs)
+
+
+def code_commit(*others: str) -> str:
+    """The last commit that changed what is measured: the packages, and ``others`` beside them."""
+    paths = ["amc", "envs", "agents", *others]
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", *words, "--", *paths],
+            cwd=RESULTS.parent.parent,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout.strip()
+
+    return git("log", "-1", "--format=%h") + (CHANGED if git("status", "--porcelain") else "")

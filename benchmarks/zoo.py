@@ -43,7 +43,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, append_line, read_lines
+from common import CHANGED, RESULTS, append_line, code_commit, read_lines
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -59,8 +59,6 @@ from zoo_table import exact, page
 HERE = Path(__file__).parent
 LINES = RESULTS / "zoo.jsonl"
 SOUND = ("verified", "refused")
-CHANGED = "+changes"
-"""Marks the commit when files differ from it: such results are never taken for known."""
 
 
 def main() -> int:
@@ -165,23 +163,6 @@ def child(script: str, name: str, seconds: int) -> dict[str, Any]:
         status = f"exit status {ended.returncode}"
         result |= {"outcome": "crashed", "error": ": ".join([status, *last])}
     return result
-
-
-def code_commit() -> str:
-    """The last commit that changed what is measured."""
-    paths = ["amc", "envs", "agents"]
-
-    def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", *words, "--", *paths],
-            cwd=HERE.parent,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        return done.stdout.strip()
-
-    return git("log", "-1", "--format=%h") + (CHANGED if git("status", "--porcelain") else "")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 from amc.config import ModelConfig
 from amc.models.factory import build_model
 from amc.pruning.find_units import find_units
-from amc.tracing.trace import output_tensors
+from amc.tracing.inputs import tensors_of
 from amc.tracing.units import Units
 from benchmarks.enliven import enliven_
 from tests import networks
@@ -89,8 +89,8 @@ class Subject:
         More than that no mistake inside the network can show.
         """
         with torch.no_grad():
-            ours = output_tensors(self.model(*self.inputs))
-            theirs = output_tensors(self.model(*self.others))
+            ours = tensors_of(self.model(*self.inputs))
+            theirs = tensors_of(self.model(*self.others))
         pairs = list(zip(ours, theirs, strict=True))
         if any(a.shape != b.shape for a, b in pairs):
             return 1.0

@@ -115,7 +115,7 @@ _add(
 _add(
     Quantity(
         name="params",
-        word="parameters",
+        word="parameters",  # as PyTorch's numel counts: a complex number is one
         aliases=(),
         measure=COUNT,
         grows_with_widths=True,

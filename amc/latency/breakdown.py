@@ -133,7 +133,7 @@ def explain(
             if parts is None:
                 return None
             found.append(parts)
-    dense, small = (trace(model, inputs).layers for model in models)
+    dense, small = (trace(model, Inputs.of(inputs, model).suited(model)).layers for model in models)
     return compare_parts((_middle(rounds[0]), _middle(rounds[1])), (dense, small), ms)
 
 

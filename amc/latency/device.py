@@ -7,18 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch import nn
 
 from amc.config import LatencyConfig
-from amc.errors import ConfigError
 from amc.latency.backends import Backend, make_backend
 from amc.latency.predictor.fit import fit_latency_model, layer_tables
 from amc.latency.predictor.layers import timed_layers
 from amc.latency.predictor.model import LatencyModel
 from amc.latency.predictor.store import LayerTimes
-from amc.tracing.trace import as_inputs
+from amc.tracing.inputs import Inputs
 from amc.tracing.units import Units
 
 OnStage = Callable[[str, int, int], None]
@@ -43,7 +40,7 @@ class DeviceLatency:
         self.backend: Backend = make_backend(config.backend, config.threads, config.device)
         self.model = model
         self.batch = config.batch
-        self.inputs = with_batch(example_inputs, config.batch)
+        self.inputs = Inputs.of(example_inputs, model).with_batch(config.batch)
         self._on_stage, self._on_note = on_stage or (lambda *_: None), on_note
 
     def latency_model(self, units: Units, saved: Path | None = None) -> LatencyModel:
@@ -67,18 +64,3 @@ class DeviceLatency:
     @cached_property
     def _times(self) -> LayerTimes:
         return LayerTimes(self.backend, on_note=self._on_note)
-
-
-def with_batch(example_inputs: Any, batch: int) -> tuple[Any, ...]:
-    """``example_inputs`` with so many examples: the first dimension of every tensor.
-
-    Raises :class:`ConfigError` for an input without dimensions.
-    """
-
-    def resized(x: Tensor) -> Tensor:
-        if not x.dim():
-            raise ConfigError("a batch needs inputs whose first dimension is the batch")
-        return x[torch.arange(batch) % len(x)]
-
-    changed: tuple[Any, ...] = tree_map_only(Tensor, resized, as_inputs(example_inputs))
-    return changed

@@ -32,7 +32,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     state = _strip_prefix(_find_state(_read(path), path))
     _check_fit(model.state_dict(), state, path)
     for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        inexact = tensor.is_floating_point() or tensor.is_complex()
+        if inexact and not bool(torch.isfinite(tensor).all()):
             raise WeightsError(f"{path}: {name} holds values that are not finite (NaN or infinite)")
     model.load_state_dict(state)
 

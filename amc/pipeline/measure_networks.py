@@ -30,7 +30,7 @@ class Subjects:
 
     def inputs(self, batch: int) -> Inputs:
         """So many random examples."""
-        return (torch.randn(batch, *self.shape, generator=torch.Generator().manual_seed(0)),)
+        return Inputs(torch.randn(batch, *self.shape, generator=torch.Generator().manual_seed(0)))
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def measure_subjects(
     rows = tuple(
         Measured(
             name=name,
-            macs=sum(layer.macs for layer in trace(model, inputs).layers) // batch,
+            macs=sum(x.macs for x in trace(model, inputs.suited(model)).layers) // batch,
             params=sum(parameter.numel() for parameter in model.parameters()),
             latency=latency,
         )

@@ -6,8 +6,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from amc.config import FinetuneConfig
 from amc.cost.budget import parse_budget
 from amc.cost.quantities import limits_name
@@ -20,6 +18,7 @@ from amc.pruning.plan import Plan
 from amc.records.pareto_front import Front
 from amc.records.run_folder import RunFolder
 from amc.task import Task
+from amc.tracing.inputs import example_of
 from amc.vision.task import image_task
 
 
@@ -105,8 +104,6 @@ def apply_file(
             f"{plan_file} was made for other weights than {config.weights or 'a fresh network'}; "
             f"give the right file (--weights), or copy its widths: amc replay {plan_file} MODEL"
         )
-    generator = torch.Generator().manual_seed(0)
-    example = torch.randn(plan.input_shape, generator=generator)
-    small, _, error = cut(plan, model, example)
+    small, _, error = cut(plan, model, example_of(model, plan.input_shape))
     save_model(small, plan, target)
     return error

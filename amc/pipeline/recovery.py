@@ -14,7 +14,6 @@ from torch import nn
 from amc.config import FinetuneConfig, LatencyConfig
 from amc.errors import ConfigError, ModelError, PlanError, RunError
 from amc.latency.backends import load_all, make_backend
-from amc.latency.device import with_batch
 from amc.latency.measurement import judge, measure
 from amc.models.preparation import Preparation
 from amc.pruning.apply import Applied, apply_plan
@@ -26,6 +25,7 @@ from amc.records.run_folder import RunFolder
 from amc.reporting.report import write_report
 from amc.reporting.tensorboard.training import TrainingMonitor
 from amc.task import Epoch, Step, Task, Train
+from amc.tracing.inputs import Inputs
 from amc.training.finetune import unfinished
 
 Told = TypeVar("Told")
@@ -64,12 +64,17 @@ def recover(
     seen = Preparation.of(task.data) if task.data is not None else None
     if plan.model is not None:
         save_model(applied.model, plan, folder.pruned, preparation=seen)
+    notes = _notes(applied)
+    if on_note is not None:
+        for note in notes:
+            on_note(note)
     say("testing dense and pruned")
     networks = {"dense": task.model, "pruned": applied.model}
     results = Results(
         **_measured(networks, plan, task, folder),
         verified_error=applied.verified_error,
         images=dict(task.images),
+        notes=notes,
     )
     if not folder.finetuned.exists():
         results.save(folder.results)
@@ -83,11 +88,19 @@ def recover(
             epochs = len(told["epochs"])
             save_model(tuned, plan, folder.finetuned, finetuned_epochs=epochs, preparation=seen)
         measured = _measured(networks, plan, task, folder, results)
+        told["notes"] = (*notes, *told["notes"])
         results = results.model_copy(update={**measured, **told})
         results.save(folder.results)
         shutil.rmtree(folder.finetuning, ignore_errors=True)  # it has served
     write_report(folder.path)
     return results
+
+
+def _notes(applied: Applied) -> tuple[str, ...]:
+    if not applied.stale:
+        return ()
+    names = ", ".join(applied.stale[:5]) + (", ..." if len(applied.stale) > 5 else "")
+    return (f"these attributes still say the dense sizes, for all that is known: {names}",)
 
 
 def _trained(
@@ -201,7 +214,7 @@ def _measured(
     models, device = list(networks.values()), str(next(task.model.parameters()).device)
     config = folder.load_config() if folder.config.is_file() else None
     aim = config.latency if config is not None and config.timed else LatencyConfig(device=device)
-    inputs = with_batch(task.example_inputs, aim.batch)
+    inputs = Inputs.of(task.example_inputs, task.model).with_batch(aim.batch)
     if config is not None and config.timed:
         runtime = make_backend(aim.backend, aim.threads, aim.device)
         forwards = [runtime.load(model, inputs) for model in models]

@@ -20,6 +20,7 @@ from amc.errors import PlanError
 from amc.models.factory import build_model, check_allowed
 from amc.pruning.find_units import read_units
 from amc.pruning.plan import Plan
+from amc.tracing.inputs import example_of
 from amc.tracing.units import Unit
 from amc.utils.json_document import JsonDocument
 from amc.utils.settings import Settings
@@ -102,7 +103,7 @@ class RolePlan(JsonDocument):
         check_allowed(plan.model, Path(name), allow_factory)
         with torch.random.fork_rng(devices=[]):  # its weights are drawn, and do not matter
             model = build_model(plan.model.model_copy(update={"weights": None}))
-        return cls.of(plan, read_units(model, torch.zeros(plan.input_shape)))
+        return cls.of(plan, read_units(model, example_of(model, plan.input_shape)))
 
     def keeps(self, units: Sequence[Unit]) -> tuple[float, ...]:
         """Kept fractions (units,) for all ``units`` of a network: wishes, not yet on a budget.

@@ -11,6 +11,7 @@ from torch import nn
 from amc.pruning.find_units import read_units
 from amc.pruning.plan import Plan
 from amc.pruning.reconstruction import Reconstructor
+from amc.pruning.slicing.attributes import stale
 from amc.pruning.slicing.slice import slice_model
 from amc.pruning.slicing.verification import verify
 from amc.task import Task
@@ -27,6 +28,8 @@ class Applied:
     """Worst error against the masked twin, relative to the largest output."""
     quality: Mapping[str, float]
     """On search-val, before finetuning."""
+    stale: tuple[str, ...] = ()
+    """Attributes of its modules that may still state sizes of the dense network."""
 
 
 def apply_plan(plan: Plan, task: Task) -> Applied:
@@ -39,7 +42,7 @@ def apply_plan(plan: Plan, task: Task) -> Applied:
     small, units, error = cut(plan, task.model, task.example_inputs)
     if task.reconstruct:
         Reconstructor(task.model, units, task.calibration)(small, plan.widths())
-    return Applied(small, error, task.evaluate(small))
+    return Applied(small, error, task.evaluate(small), tuple(stale(units, plan.widths())))
 
 
 def cut(plan: Plan, model: nn.Module, example_inputs: Any) -> tuple[nn.Module, Units, float]:

@@ -55,8 +55,9 @@ def save_model(
     """Write a sliced network: its parameters and all its buffers, the non-persistent ones too.
 
     A buffer that no state dict holds may have been sliced all the same, and its factory would give
-    it back whole. Raises :class:`ModelError` where the plan names no factory, or where a tensor is
-    of a kind that safetensors cannot hold (sparse, complex128).
+    it back whole. Complex numbers of a kind that safetensors lacks (complex128) are stored as pairs
+    of real ones. Raises :class:`ModelError` where the plan names no factory, or where a tensor is
+    of a kind that safetensors cannot hold (sparse).
     """
     if plan.model is None:
         raise ModelError("this network was handed over as an object; give its factory to save it")
@@ -65,7 +66,7 @@ def save_model(
         try:
             # Copies, because safetensors refuses tensors that share their memory.
             tensors = {
-                name: tensor.detach().clone(memory_format=torch.contiguous_format)
+                name: _storable(tensor.detach()).clone(memory_format=torch.contiguous_format)
                 for name, tensor in named_tensors(model)
             }
             card = ModelCard(
@@ -159,6 +160,18 @@ def untrained(config: ModelConfig) -> ModelConfig:
     return config.model_copy(update={"weights": None, "arguments": arguments})
 
 
+def _storable(tensor: Tensor) -> Tensor:
+    """As safetensors can hold it: complex128 as (..., 2) real and imaginary parts."""
+    lacking = tensor.dtype in (torch.complex128, torch.complex32)
+    return torch.view_as_real(tensor.resolve_conj()) if lacking else tensor
+
+
+def _restored(stored: Tensor, before: Tensor) -> Tensor:
+    """What :func:`_storable` stored for the factory's tensor ``before``."""
+    pairs = before.is_complex() and not stored.is_complex() and stored.shape[-1:] == (2,)
+    return torch.view_as_complex(stored) if pairs else stored
+
+
 def _put_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Put the file's tensors in the place of the factory's, whatever refers to those (ties too)."""
     places = dict(named_tensors(model))
@@ -167,6 +180,7 @@ def _put_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
         raise ModelError(f"{path} does not fit its factory: {wrong[0]} is on one side only")
     for name, tensor in tensors.items():
         before = places[name]
+        tensor = _restored(tensor, before)
         smaller = tensor.dim() == before.dim() and all(
             a <= b for a, b in zip(tensor.shape, before.shape, strict=True)
         )
@@ -177,6 +191,7 @@ def _put_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
             )
         # A network may have been converted (half, bfloat16), but never from counts to weights.
         floats = tensor.is_floating_point() and before.is_floating_point()
-        if tensor.dtype != before.dtype and not floats:
+        complex_both = tensor.is_complex() and before.is_complex()
+        if tensor.dtype != before.dtype and not (floats or complex_both):
             raise ModelError(f"{path}: {name} is {tensor.dtype}, the factory's {before.dtype}")
         before.data = tensor

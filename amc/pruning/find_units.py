@@ -14,6 +14,7 @@ from amc.pruning.slicing.attributes import follow_attributes
 from amc.pruning.slicing.unit_checks import droppable, sound
 from amc.task import Losses
 from amc.tracing.grouping import group
+from amc.tracing.inputs import is_inexact
 from amc.tracing.trace import named_tensors, trace
 from amc.tracing.units import Units
 
@@ -53,7 +54,7 @@ def find_units(
 ) -> Units:
     """The prunable units of ``model``, proven; ``.frozen`` says what is left alone and why.
 
-    ``example_inputs`` is a tensor or a tuple of positional arguments. ``importance`` names the
+    ``example_inputs`` are in any form of :class:`amc.Inputs`. ``importance`` names the
     criterion that ranks channels (:data:`amc.registry.IMPORTANCES`); ``calibration``, ``loss`` and
     ``seed`` are what it looks at beside the weights (:func:`amc.pruning.importance.score.score`).
     The other settings bound the kept widths (:class:`amc.bounds.Bounds`), and with ``allow_drop`` a
@@ -78,5 +79,5 @@ def find_units(
 
 def _check_finite(model: nn.Module) -> None:
     for name, tensor in named_tensors(model):
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if is_inexact(tensor) and not torch.isfinite(tensor).all():
             raise ModelError(f"{name} holds NaN or infinite values; load sound weights")

@@ -20,6 +20,7 @@ from amc.cost.quantities import quantity
 from amc.cost.table import CostTable
 from amc.errors import PlanError
 from amc.pruning.slicing.slice import attribute_sizes
+from amc.tracing.inputs import Inputs
 from amc.tracing.units import Units
 from amc.utils.json_document import JsonDocument
 from amc.utils.settings import Settings
@@ -51,7 +52,7 @@ class Plan(JsonDocument):
     weights_sha256: str
     """Of the dense weights that the plan was made for."""
     input_shape: tuple[PositiveInt, ...] | None = None
-    """Of the traced input, batch included; None where it was more than one tensor."""
+    """Of the traced input, batch included; None where it was not one tensor alone."""
     units: tuple[UnitPlan, ...]
     sizes: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     """Integers of modules that are smaller in the sliced network, by path."""
@@ -135,11 +136,11 @@ def plan_of(
 ) -> Plan:
     """The plan that keeps ``widths[u]`` of each unit of ``cost.units``."""
     units = cost.units
-    single = isinstance(example_inputs, Tensor)
+    alone = _alone(example_inputs)
     return Plan(
         model=model,
         weights_sha256=weights_sha256,
-        input_shape=tuple(example_inputs.shape) if single else None,
+        input_shape=None if alone is None else tuple(alone.shape),
         units=tuple(
             UnitPlan(name=unit.name, width=unit.width, kept=tuple(unit.kept(width).tolist()))
             for unit, width in zip(units, units.check(widths), strict=True)
@@ -149,3 +150,11 @@ def plan_of(
         dense_costs=cost.costs(units.dense_widths),
         quality=dict(quality or {}),
     )
+
+
+def _alone(example_inputs: Any) -> Tensor | None:
+    """The tensor that is the one positional argument; None where there are others."""
+    if isinstance(example_inputs, Inputs):
+        return example_inputs.alone
+    given = example_inputs if isinstance(example_inputs, tuple | list) else (example_inputs,)
+    return Inputs(*given).alone

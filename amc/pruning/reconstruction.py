@@ -27,7 +27,8 @@ from torch.nn import functional
 
 from amc.errors import ConfigError, EvaluationError
 from amc.pruning.slicing.slice import kept_indices
-from amc.tracing.trace import as_inputs, eval_mode
+from amc.tracing.inputs import Inputs
+from amc.tracing.trace import eval_mode
 from amc.tracing.units import Units
 
 RIDGE = 1e-2
@@ -50,8 +51,8 @@ class Reconstructor:
         model: the dense network; run in evaluation mode, otherwise untouched. Kept: its weights are
             read at each call.
         units: as the sliced networks will be cut.
-        batches: inputs of the model from the training set, each a tensor or a tuple of positional
-            arguments, on the model's device.
+        batches: inputs of the model from the training set, each in a form of
+            :class:`~amc.tracing.inputs.Inputs`, on the model's device.
         ridge: see :data:`RIDGE`.
         max_inputs: see :data:`MAX_INPUTS`.
 
@@ -133,6 +134,8 @@ def _readers(
         plain = isinstance(layer, Plain) and type(layer) in (nn.Conv2d, nn.Linear)
         if not plain or not tensor.endswith(".weight"):
             skipped[name] = "not a plain Conv2d or Linear"
+        elif layer.weight.is_complex():
+            skipped[name] = "its weights are complex"
         elif isinstance(layer, nn.Conv2d) and layer.groups > 1:
             skipped[name] = "its channels are in groups"
         elif sum(getattr(x, "weight", None) is layer.weight for x in modules.values()) > 1:
@@ -164,7 +167,7 @@ def _gather(
     try:
         with torch.no_grad(), eval_mode(model):
             for batch in batches:
-                model(*as_inputs(batch))
+                Inputs.of(batch, model).call(model)
     finally:
         for handle in handles:
             handle.remove()

@@ -62,8 +62,21 @@ def describe(name: str, units: Units) -> dict[str, Any]:
             {"name": frozen.name, "channels": frozen.channels, "reason": frozen.reason}
             for frozen in units.frozen
         ],
-        "notes": [f"{x}: its arithmetic is not counted" for x in units.uncounted],
+        "notes": _notes(units),
     }
+
+
+def _notes(units: Units) -> list[str]:
+    """What the counts leave out, and what pruning may leave behind."""
+    notes = [f"{operation}: its arithmetic is not counted" for operation in units.uncounted]
+    if units.unclear:
+        names = ", ".join(f"{x.attribute}={x.value}" for x in units.unclear[:_SHOWN_NAMES])
+        more = len(units.unclear) - _SHOWN_NAMES
+        notes.append(
+            f"attributes that keep the dense sizes when their layers shrink: {names}"
+            + (f", {more} more" if more > 0 else "")
+        )
+    return notes
 
 
 def _params(unit: Unit, units: Units) -> float:

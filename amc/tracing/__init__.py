@@ -7,9 +7,10 @@ producers  convolutions, linear layers, embeddings: what makes channels
 deformable convolutions whose positions are computed
 counting   what operations cost that no rule has counted
 mixing     norms and products, in which channels meet
+causes     which operation made channels one
 attention  modules whose attention is one call
 sizes      integers of the network's code that follow a number of channels
-trace      the forward, labelled
+trace      the forward, labelled; attribute_reads, network_code: what of it is asked beside
 units      channels that can only be removed together, and their allowed widths
 grouping   from a trace to its units
 roles      what a unit is to its network: stem, last, inner, residual

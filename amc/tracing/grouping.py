@@ -99,10 +99,18 @@ def _by_reason(
         reasons[trace.frozen.get(channel, whole)].append(indices)
     free = [channel for channel in channels if not trace.frozen.get(channel, whole)]
     if len(free) == 1:
-        mixed = trace.ties.get(free[0])
-        alone = f"its channels are mixed by {mixed}" if mixed else "its channels all go together"
-        reasons[alone] = reasons.pop("")
+        reasons[_alone(free[0], channels[free[0]], trace)] = reasons.pop("")
     return reasons
+
+
+def _alone(channel: int, indices: Indices, trace: Trace) -> str:
+    """Why a unit would have one group only."""
+    if channel in trace.ties:
+        return f"its channels are mixed by {trace.ties[channel]}"
+    made = {n: index for n, index in indices.items() if trace.uses[n].purpose == "out"}
+    if all(len(index) == 1 < len(trace.uses[n].ids) for n, index in made.items()):
+        return "no other channel of its layer is used in the same way"
+    return "its channels all go together"
 
 
 def _form(

@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from amc.tracing.causes import Causes
+
 Purpose = Literal["out", "in", "affine", "size", "count", "statistic"]
 """How something uses a channel. A tensor produces it, consumes it, or rides along with it (a norm's
 scale, a depthwise kernel); an integer attribute of a module is a size that counts it; a product of
@@ -106,6 +108,7 @@ class ChannelIds:
         self._tied: dict[tuple[str, int], Use] = {}
         self._ties: list[tuple[int, str]] = []
         self._relations: list[Relation] = []
+        self.causes = Causes()
 
     def fresh(self, count: int, *, weak: bool = False) -> Tensor:
         """``count`` new ids, (count,) int64."""
@@ -135,6 +138,7 @@ class ChannelIds:
             return
         size = len(self._parent)
         pairs = (left[meet] * size + right[meet]).unique()  # one number each: far faster to sort
+        self.causes.note(pairs // size, pairs % size)
         for a, b in zip((pairs // size).tolist(), (pairs % size).tolist(), strict=True):
             root_a, root_b = self.find(a), self.find(b)
             if root_a != root_b:
@@ -227,7 +231,19 @@ class ChannelIds:
         found = [*self._uses.values(), *self._tied.values()]
         uses = [Use(u.tensor, u.dim, u.purpose, final[u.ids]) for u in found]
         frozen = _by_root(self._frozen.items(), final)
-        return Settled(tuple(uses), frozen, _by_root(self._ties, final))
+        return Settled(tuple(uses), frozen, self._settle_ties(frozen, final))
+
+    def _settle_ties(self, frozen: dict[int, str], final: np.ndarray) -> dict[int, str]:
+        """What mixes channels, and what made all that a layer produces one."""
+        ties = _by_root(self._ties, final)
+        for use in self._uses.values():
+            roots = {*final[use.ids].tolist()}
+            if use.purpose == "out" and len(roots) == 1 < len({*use.ids.tolist()}):
+                (root,) = roots
+                cause = None if root in ties or root in frozen else self.causes.of(use.ids.tolist())
+                if cause is not None:
+                    ties[root] = cause
+        return ties
 
     def _relate(self, relations: Iterable[Relation]) -> bool:
         """Whether relations of one rank have changed anything."""

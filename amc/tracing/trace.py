@@ -11,7 +11,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -35,10 +36,12 @@ from amc.tracing.attribute_reads import recorded_reads
 from amc.tracing.counting import Counting
 from amc.tracing.execution import Execution
 from amc.tracing.ids import ChannelIds, Use, core
+from amc.tracing.inputs import Inputs, is_inexact, tensors_of
 from amc.tracing.labels import Label, Labels
+from amc.tracing.network_code import is_network_code
 from amc.tracing.producers import WEIGHTED
 from amc.tracing.relations import Equal, Sized
-from amc.tracing.rules import Call, Layer, find_rule, opaque
+from amc.tracing.rules import Call, Layer, find_rule, opaque, reason_of
 from amc.tracing.sizes import SizeWatch, Source, tagged
 
 
@@ -86,41 +89,29 @@ def unfused_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
-def as_inputs(example_inputs: Any) -> tuple[Any, ...]:
-    """A tensor alone stands for a tuple of one positional argument."""
-    return tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
-
-
-def output_tensors(output: Any) -> list[Tensor]:
-    """All tensors of an output of any structure: tuples, dicts, dataclasses."""
-    if is_dataclass(output) and not isinstance(output, type):
-        output = {field.name: getattr(output, field.name) for field in fields(output)}
-    leaves = tree_leaves(output)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-
-
 def trace(model: nn.Module, example_inputs: Any) -> Trace:
     """Follow every channel of ``model`` through one forward in evaluation mode.
 
-    ``example_inputs`` is a tensor or a tuple of positional arguments, on the model's device.
-    Raises :class:`ModelError` where the forward itself fails.
+    ``example_inputs`` are in any form of :class:`Inputs`, on the model's device. Raises
+    :class:`ModelError` where the forward itself fails.
     """
-    inputs = as_inputs(example_inputs)
+    inputs = Inputs.of(example_inputs, model)
     tracer = _Tracer(model)
-    tracer.mark(inputs, "network input")
+    tracer.mark(inputs.tensors, "network input")
     watch = SizeWatch(tracer.sized, tracer.created, model, rewritten())
     with eval_mode(model), torch.inference_mode(), unfused_attention():
         try:
             with recorded_reads(model) as read, tagged(model, tracer.sized), tracer, watch:
-                output = model(*inputs)
+                output = inputs.call(model)
         except Exception as error:
-            shapes = [tuple(x.shape) for x in inputs if isinstance(x, Tensor)]
             raise ModelError(
-                f"the forward fails on example inputs of shapes {shapes}: {error}"
+                f"the forward fails on example inputs of shapes {inputs.shapes}: {error}"
             ) from error
-        tracer.use_places(output_tensors(output))
-        for tensor in output_tensors(output):
+        outputs = tensors_of(output)
+        tracer.use_places(outputs)
+        for tensor in outputs:
             tracer.ids.freeze(tracer.of(tensor), "network output")
+    tracer.ids.causes.current = None
     settled = tracer.ids.settle()
     return Trace(
         tuple(tracer.layers),
@@ -150,10 +141,10 @@ class _Tracer(Execution):
             self._paths[id(module)] = path
         self.counting = Counting(lambda tensor: id(tensor) in self._names)
 
-    def mark(self, inputs: Sequence[Any], reason: str) -> None:
-        """Give every floating-point input one frozen id."""
-        for tensor in tree_leaves(inputs):
-            if isinstance(tensor, Tensor) and tensor.is_floating_point():
+    def mark(self, inputs: Sequence[Tensor], reason: str) -> None:
+        """Give every input of real or complex numbers one frozen id."""
+        for tensor in inputs:
+            if is_inexact(tensor):
                 self._of[tensor] = self.ids.opaque(reason).expand(tensor.shape)
 
     def places(self, tensor: Tensor, ids: Tensor, reason: str) -> None:
@@ -222,7 +213,7 @@ class _Tracer(Execution):
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code is not trace.__code__:
             file = Path(frame.f_code.co_filename)
-            if not line and _is_users(file):
+            if not line and is_network_code(file):
                 line = f"{file.name}:{frame.f_lineno}"
             path = path or self._paths.get(id(frame.f_locals.get("self")), "")
             frame = frame.f_back
@@ -235,6 +226,7 @@ class _Tracer(Execution):
             self.use_places(tree_leaves((args, kwargs)))
         result = operation(*args, **kwargs)
         call, before = Call(operation, args, kwargs, result, place), len(self.layers)
+        self.ids.causes.current = partial(reason_of, self, call)
         weighted = str(operation.overloadpacket) in WEIGHTED
         if weighted or not self._labels.follow(self, call):
             self._apply(call)
@@ -266,13 +258,3 @@ class _Tracer(Execution):
         for other in sharing(tensor, (*self._of, *self._labels.tensors())):
             if (old := self.of(other)).shape == other.shape:  # no other data was set behind it
                 self._of[other] = overlaid(other, old, tensor, ids)
-
-
-def _is_users(file: Path) -> bool:
-    """Whether ``file`` holds a network's code: a user's, another library's, or one of our own."""
-    ours = _OURS in file.parents and _OURS / "models" not in file.parents
-    return not ours and _PYTORCHS not in file.parents and file.suffix == ".py"
-
-
-_OURS = Path(__file__).parent.parent
-_PYTORCHS = Path(torch.__file__).parent

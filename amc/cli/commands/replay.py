@@ -110,19 +110,16 @@ def _cut_unscored(
     source: Source, network: ModelConfig, config: SearchConfig, side: int | None, path: Path
 ) -> None:
     """Write the plan and the sliced network, and nothing else."""
-    import torch
-
     from amc.models.factory import build_resolved, example_shape
     from amc.pipeline.replay import propose
     from amc.pruning.apply import cut
     from amc.pruning.checkpoint import save_model
+    from amc.tracing.inputs import example_of
     from amc.utils.formatting import percent
 
     model, resolved = build_resolved(network)
     channels, height, width = example_shape(network.spec)
-    inputs = torch.randn(
-        (1, channels, side or height, side or width), generator=torch.Generator().manual_seed(0)
-    )
+    inputs = example_of(model, (1, channels, side or height, side or width))
     plan = propose(source, model, inputs, config.model_copy(update={"model": resolved}))
     small, _, error = cut(plan, model, inputs)
     path.mkdir(parents=True, exist_ok=True)

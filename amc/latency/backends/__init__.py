@@ -4,7 +4,8 @@ To add one (TensorRT, ExecuTorch, a phone over adb), write a subclass of
 :class:`~amc.latency.backends.base.Backend` in a file of this package and an entry into
 :data:`amc.registry.BACKENDS`:
 ``missing`` says whether it is there and what installs it, ``version`` which one it is, and
-``_load`` turns a network and its inputs into a function that runs one forward::
+``_load`` turns a network and its :class:`~amc.tracing.inputs.Inputs` into a function that runs one
+forward, which PyTorch would run as ``inputs.call(model)``::
 
     class TensorRT(Backend):
         name, title, devices = "tensorrt", "TensorRT", ("cuda",)

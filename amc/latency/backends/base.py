@@ -14,14 +14,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from amc.errors import ConfigError, ModelError
 from amc.latency.backends.host import host_name, host_profile
+from amc.pruning.slicing.precision import FLOAT32, Casts, cast, cast_model
+from amc.tracing.inputs import Inputs as Inputs
 from amc.tracing.trace import named_tensors
 
-Inputs = tuple[Any, ...]
-"""Positional arguments of a network, whose tensors have the batch as their first dimension."""
 Forward = Callable[[], Any]
 """One forward of a loaded network on the inputs that it was loaded with; back when it is done, with
 the outputs as the runtime hands them out."""
@@ -78,9 +77,10 @@ class Backend(ABC):
     def version(self) -> str:
         """Of the library."""
 
-    def load(self, model: nn.Module, inputs: Inputs) -> Forward:
+    def load(self, model: nn.Module, inputs: Any) -> Forward:
         """Make ``model`` ready for forwards on ``inputs``; the model itself is untouched.
 
+        ``inputs`` are in any form of :class:`~amc.tracing.inputs.Inputs`, batch first.
         Raises :class:`ModelError` where the model's own forward fails on such inputs, and where the
         runtime cannot run one of its operators, with that operator's name.
         """
@@ -99,7 +99,7 @@ class Backend(ABC):
         return host_time(forward)
 
     def profile(
-        self, model: nn.Module, inputs: Inputs, *, repeats: int = 50
+        self, model: nn.Module, inputs: Any, *, repeats: int = 50
     ) -> tuple[Part, ...] | None:
         """The operations of ``model`` in the order in which they run, each with its time.
 
@@ -137,19 +137,25 @@ class Backend(ABC):
         }
 
     @contextmanager
-    def _ready(self, model: nn.Module, inputs: Inputs) -> Iterator[tuple[nn.Module, Inputs]]:
+    def _ready(self, model: nn.Module, inputs: Any) -> Iterator[tuple[nn.Module, Inputs]]:
         """Model and inputs as :func:`placed`, and known to fit; errors inside name the runtime."""
-        model, inputs = placed(model, inputs, self.device)
+        given = Inputs.of(inputs, model)
+        failure: Exception | None = None
         with torch.inference_mode():
-            try:
-                model(*inputs)
-            except Exception as error:  # the model's own code: anything may come
-                shapes = [tuple(x.shape) for x in tree_leaves(inputs) if isinstance(x, Tensor)]
+            for casts in (FLOAT32, {}):  # the network's code may be bound to another precision
+                ready, moved = placed(model, given, self.device, casts)
+                try:
+                    moved.call(ready)
+                    break
+                except Exception as error:  # the model's own code: anything may come
+                    failure = failure or error
+            else:
+                assert failure is not None
                 raise ModelError(
-                    f"the network does not take inputs of shapes {shapes}: {reason(error)}"
-                ) from error
+                    f"the network does not take inputs of shapes {given.shapes}: {reason(failure)}"
+                ) from failure
             try:
-                yield model, inputs
+                yield ready, moved
             except Exception as error:  # what exporters and compilers raise is not documented
                 raise ModelError(
                     f"{self.title} cannot run this network: {reason(error)}"
@@ -163,23 +169,24 @@ def host_time(forward: Forward) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def placed(model: nn.Module, inputs: Inputs, device: str) -> tuple[nn.Module, Inputs]:
+def placed(
+    model: nn.Module, inputs: Inputs, device: str, casts: Casts = FLOAT32
+) -> tuple[nn.Module, Inputs]:
     """A copy of the model in evaluation mode, and the inputs, both in float32 on ``device``.
 
-    The copy shares the model's tensors where they are so already.
+    The copy shares the model's tensors where they are so already. ``casts`` name other kinds of
+    numbers.
     """
 
     def there(tensor: Tensor) -> Tensor:
-        moved = tensor.to(device)
-        return moved.float() if moved.is_floating_point() else moved
+        return cast(tensor.to(device), casts)
 
     tensors = [tensor for _, tensor in named_tensors(model)]
     if all(there(tensor) is tensor for tensor in tensors):
         model = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
     else:
-        model = copy.deepcopy(model).to(device).float()
-    moved: Inputs = tree_map_only(Tensor, there, inputs)
-    return model.eval(), moved
+        model = cast_model(copy.deepcopy(model).to(device), casts)
+    return model.eval(), inputs.map(there)
 
 
 def parts_of(samples: Mapping[tuple[str, str, int], Sequence[float]]) -> tuple[Part, ...]:

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+
+from amc.tracing.inputs import Inputs
 
 NEEDED = ("onnx", "onnxscript")
 WEIGHTED = re.compile("Conv|Gemm|MatMul|FullyConnected")
@@ -29,34 +30,43 @@ def missing_modules(*names: str) -> list[str]:
     return [name for name in names if find_spec(name) is None]
 
 
-def to_onnx(model: nn.Module, inputs: tuple[Any, ...]) -> bytes:
+def to_onnx(model: nn.Module, inputs: Inputs) -> bytes:
     """``model`` at exactly these inputs: the batch is fixed, as a device that is timed needs it.
 
     Raises what the exporter raises.
     """
     with _quiet():
-        if not all(isinstance(leaf, Tensor) for leaf in tree_leaves(inputs)):
+        arguments = (*inputs.args, *inputs.kwargs.values())
+        if not all(isinstance(argument, Tensor) for argument in arguments):
             return _by_capture(model, inputs)  # the other one would take numbers for inputs
         try:
             # A tenth of the other's time, and dozens of networks are measured.
             buffer = io.BytesIO()
-            torch.onnx.export(model, inputs, buffer, dynamo=False)  # type: ignore[arg-type]
+            torch.onnx.export(
+                model,
+                inputs.args,
+                buffer,  # type: ignore[arg-type]
+                kwargs=inputs.kwargs or None,
+                dynamo=False,
+            )
             return buffer.getvalue()
         except Exception:  # what it cannot write, the other often can
             return _by_capture(model, inputs)
 
 
-def _by_capture(model: nn.Module, inputs: tuple[Any, ...]) -> bytes:
-    program = torch.onnx.export(model, inputs, dynamo=True, verbose=False)
+def _by_capture(model: nn.Module, inputs: Inputs) -> bytes:
+    program = torch.onnx.export(
+        model, inputs.args, kwargs=inputs.kwargs, dynamo=True, verbose=False
+    )
     if program is None:
         raise RuntimeError("nothing was exported")
     file: bytes = program.model_proto.SerializeToString()
     return file
 
 
-def arrays(inputs: tuple[Any, ...]) -> list[Any]:
+def arrays(inputs: Inputs) -> list[Any]:
     """The tensors of ``inputs`` as NumPy arrays, in the order of the file's inputs."""
-    return [x.numpy(force=True) for x in tree_leaves(inputs) if isinstance(x, Tensor)]
+    return [x.numpy(force=True) for x in inputs.tensors]
 
 
 def layer_names(file: bytes) -> dict[str, str]:

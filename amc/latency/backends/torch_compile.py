@@ -29,8 +29,8 @@ class TorchCompile(TorchEager):
         return "no C++ compiler: apt install g++"
 
     def _load(self, model: nn.Module, inputs: Inputs) -> Forward:
-        def call(*given: Any) -> Any:
-            return model(*given)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return model(*args, **kwargs)
 
         # A compiled function is kept with the code that it came from, only a few for each code, and
         # all of them are tried in turn: networks of one class would get into each other's way.

@@ -33,7 +33,7 @@ class TorchEager(Backend):
     def _load(self, model: nn.Module, inputs: Inputs) -> Forward:
         def forward() -> object:
             with _threads(self.threads), torch.inference_mode():
-                outputs = model(*inputs)
+                outputs = inputs.call(model)
                 self._wait()
                 return outputs
 

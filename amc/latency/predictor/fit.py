@@ -15,7 +15,6 @@ from amc.latency.predictor.layers import LayerShape, TimedLayer, timed_layers
 from amc.latency.predictor.model import LatencyModel, LayerTable
 from amc.latency.predictor.store import LayerTimes
 from amc.pruning.slicing.slice import slice_model
-from amc.tracing.trace import as_inputs
 from amc.tracing.units import Unit, Units
 
 CALIBRATION = 24
@@ -109,7 +108,7 @@ def measure_plans(
     for number, widths in enumerate(plans):
         on_plan(number, len(plans))
         small = slice_model(model, units, widths)
-        forwards.append(runtime.load(small, as_inputs(example_inputs)))
+        forwards.append(runtime.load(small, example_inputs))
     # In turns, over and over: what disturbs the machine for seconds does not meet the same twice.
     seconds = quickest(forwards, runtime.time, rounds=12, seconds=0.01)
     on_plan(len(plans), len(plans))

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from amc.tracing.trace import as_inputs, eval_mode
+from amc.tracing.inputs import Inputs
+from amc.tracing.trace import eval_mode
 from amc.tracing.units import Units
 
 _CONVOLUTIONS: dict[str, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {
@@ -128,7 +129,7 @@ def run_layers(model: nn.Module, example_inputs: Any) -> list[RunLayer]:
     What else the network does (products of attention, norms, pooling) is not among them.
     """
     with torch.no_grad(), eval_mode(model), _Watch(model) as watch:
-        model(*as_inputs(example_inputs))
+        Inputs.of(example_inputs, model).call(model)
     return [
         RunLayer(weight, LayerShape(**found), inputs, outputs)
         for weight, found, inputs, outputs in watch.layers

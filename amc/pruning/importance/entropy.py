@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from amc.pruning.importance.evidence import Evidence
 from amc.pruning.importance.readers import read_inputs
 from amc.pruning.importance.signals import added_up
-from amc.tracing.trace import as_inputs
+from amc.tracing.inputs import Inputs
 
 BINS = 32
 """Of the histogram of a channel's mean activations."""
@@ -25,19 +25,21 @@ def entropy(evidence: Evidence) -> list[np.ndarray]:
     their largest; one that says the same of all images has 0. Added up over all readers. Images run
     one by one, as no tensor inside a network says which of its entries are of the same image.
     """
-    inputs = read_inputs(evidence, one_by_one(evidence.calibration), lambda x: x)
+    batches = (Inputs.of(batch, evidence.model) for batch in evidence.calibration)
+    singles = (single for batch in batches for single in one_by_one(batch))
+    inputs = read_inputs(evidence, singles, lambda x: x)
     return added_up(evidence, {place: histogram_entropy(x) for place, x in inputs.items()})
 
 
-def one_by_one(batches: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
-    """Batches of one; inputs that are not all tensors of one length stay as they are."""
-    for batch in batches:
-        inputs = as_inputs(batch)
-        lengths = {x.shape[:1] if isinstance(x, Tensor) else None for x in inputs}
-        if len(lengths) == 1 and lengths != {None}:
-            yield from zip(*(x.split(1) for x in inputs), strict=True)
-        else:
-            yield inputs
+def one_by_one(inputs: Inputs) -> Iterator[Inputs]:
+    """Each example alone; inputs that are not all tensors of one length stay as they are."""
+    tensors = inputs.tensors
+    plain = len(tensors) == len(inputs.args) + len(inputs.kwargs)
+    if plain and all(map(inputs.batched, tensors)):
+        for row in range(inputs.batch or 0):
+            yield inputs.map(partial(torch.narrow, dim=0, start=row, length=1))
+    else:
+        yield inputs
 
 
 def histogram_entropy(values: Tensor) -> Tensor:

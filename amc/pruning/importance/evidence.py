@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from amc.task import Losses
@@ -54,8 +55,13 @@ class Evidence:
         return totals
 
 
+def exactly(tensor: Tensor) -> Tensor:
+    """The values of a stored tensor, in double precision; complex ones stay complex."""
+    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float64))
+
+
 def along(tensor: Tensor, dim: int) -> np.ndarray:
-    """(size of ``dim``,) sums over all other dimensions, in float64."""
+    """(size of ``dim``,) sums of real numbers over all other dimensions, in float64."""
     rows = tensor.detach().double().movedim(dim, 0)
     sums: np.ndarray = rows.reshape(len(rows), -1).sum(1).cpu().numpy()
     return sums

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from amc.pruning.importance.evidence import Evidence
+from amc.pruning.importance.evidence import Evidence, exactly
 from amc.tracing.units import Slot
 
 
@@ -17,7 +17,8 @@ def geometric_median(evidence: Evidence) -> list[np.ndarray]:
     """
 
     def distances(slot: Slot) -> np.ndarray:
-        rows = evidence.tensors[slot.tensor].detach().double().movedim(slot.dim, 0)
+        rows = exactly(evidence.tensors[slot.tensor]).movedim(slot.dim, 0)
+        rows = torch.view_as_real(rows) if rows.is_complex() else rows  # of equal distances
         index = torch.from_numpy(slot.index).to(rows.device)
         filters = rows[index].flatten(1)
         sums: np.ndarray = torch.cdist(filters, filters).sum(1).cpu().numpy()

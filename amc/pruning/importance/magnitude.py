@@ -7,15 +7,14 @@ from collections.abc import Iterable
 import numpy as np
 from torch.nn.modules.batchnorm import _NormBase
 
-from amc.pruning.importance.evidence import Evidence, Place, along
+from amc.pruning.importance.evidence import Evidence, Place, along, exactly
 
 
 def powers(evidence: Evidence, places: Iterable[Place], exponent: int) -> dict[Place, np.ndarray]:
     """Sums of |w| ** exponent along each place."""
     tensors = evidence.tensors
     return {
-        (name, dim): along(tensors[name].detach().double().abs() ** exponent, dim)
-        for name, dim in places
+        (name, dim): along(exactly(tensors[name]).abs() ** exponent, dim) for name, dim in places
     }
 
 

@@ -16,8 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from amc.pruning.importance.evidence import Evidence, Place
+from amc.tracing.inputs import Inputs
 from amc.tracing.sources import Sources
-from amc.tracing.trace import as_inputs, eval_mode, unfused_attention
+from amc.tracing.trace import eval_mode, unfused_attention
 
 
 def read_inputs(
@@ -25,15 +26,16 @@ def read_inputs(
 ) -> dict[Place, Tensor]:
     """(calls, size) means of ``value(x)``, for each place that reads a unit.
 
-    ``x`` is what reaches index i of the reader's weight; its mean is over the whole batch and all
-    positions. Each of ``batches`` runs once, in evaluation mode.
+    ``x`` is what reaches index i of the reader's weight, of complex numbers their absolute values;
+    its mean is over the whole batch and all positions. Each of ``batches`` runs once, in evaluation
+    mode.
     """
     watch = _Watch(evidence, value)
     with eval_mode(evidence.model), torch.inference_mode(), unfused_attention():
         for batch in batches:
-            inputs = as_inputs(batch)
+            inputs = Inputs.of(batch, evidence.model)
             with watch:
-                evidence.model(*inputs)
+                inputs.call(evidence.model)
     return {place: torch.stack(rows) for place, rows in watch.rows.items()}
 
 
@@ -74,5 +76,6 @@ class _Watch(TorchDispatchMode):
             return
         # Groups of a convolution read with the same indices, and count as positions.
         rows = x.movedim(channels, -1).reshape(-1, weight.shape[dim])
+        rows = rows.abs() if rows.is_complex() else rows
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
         self.rows[name, dim].append(self._value(rows).mean(0))

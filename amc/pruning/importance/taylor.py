@@ -67,7 +67,8 @@ def gate_gradients(
             gradients = torch.autograd.grad(loss, list(readers.values()), allow_unused=True)
             by_name = dict(zip(readers, gradients, strict=True))
             slopes = {
-                place: along(weights[place] * by_name[place[0]], place[1])
+                # Of complex weights PyTorch's gradient g means that dL = Re(conj(g) dw).
+                place: along((weights[place] * by_name[place[0]].conj()).real, place[1])
                 for place in places
                 if by_name[place[0]] is not None
             }

@@ -12,15 +12,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from amc.tracing.inputs import is_inexact
+
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """Of tensors of one shape; of whole numbers 0 where all are equal, otherwise infinite.
+    """Of tensors of one shape, real or complex; of whole numbers 0 where all are equal, otherwise
+    infinite.
 
     NaN where a value is.
     """
     if not expected.numel():
         return 0.0
-    if not expected.is_floating_point():
+    if not is_inexact(expected):
         return 0.0 if torch.equal(actual, expected) else math.inf
     scale = float(expected.abs().max()) or 1.0
     return float((actual - expected).abs().max()) / scale

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,19 +9,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from amc.errors import VerificationError
 from amc.pruning.slicing import recorded_choices
 from amc.pruning.slicing.masking import masked
+from amc.pruning.slicing.precision import (
+    DOUBLE,
+    SINGLE,
+    TOLERANCES,
+    Casts,
+    cast,
+    cast_model,
+    rounding,
+)
 from amc.pruning.slicing.recorded_choices import Recorded, Replayed
 from amc.pruning.slicing.relative_error import relative_error, worst_error
 from amc.pruning.slicing.slice import kept_indices
+from amc.tracing.inputs import Inputs, tensors_of
 from amc.tracing.sources import Sources
-from amc.tracing.trace import as_inputs, eval_mode, named_tensors, output_tensors, unfused_attention
+from amc.tracing.trace import eval_mode, named_tensors, unfused_attention
 from amc.tracing.units import Units
 
-TOLERANCE = 1e-4
+TOLERANCE = TOLERANCES[torch.float32]
 """Largest error of a sliced network, relative to the largest output of its masked twin."""
 LAYER_TOLERANCE = 1e-3
 """Largest error of one layer, relative to its own largest output; wrong channels give errors
@@ -42,24 +51,31 @@ def verify(
     Both run once in evaluation mode on ``example_inputs``, in single precision at least. Every
     layer that lost inputs is compared too, at :data:`LAYER_TOLERANCE` of its own largest output, so
     that nothing hides where the signal dies on its way to the output. Where they differ they run
-    again in double precision, because some networks magnify rounding beyond any tolerance. Raises
+    again in double precision, because some networks magnify rounding beyond any tolerance. A
+    network whose code is bound to half precision runs in that, at its tolerance
+    (:data:`amc.pruning.slicing.precision.TOLERANCES`). Raises
     :class:`VerificationError` where they differ then, where shapes differ, or where the small
     network fails.
     """
-    inputs = as_inputs(example_inputs)
+    inputs = Inputs.of(example_inputs, model)
 
-    def compared_in(kind: torch.dtype, casts: tuple[torch.dtype, ...]) -> float:
-        dense, cut, x = (_cast(y, casts, kind) for y in (model, small, inputs))
-        return _compared(dense, cut, x, units, widths, tolerance)
+    def compared_in(casts: Casts, allowed: float = tolerance) -> float:
+        dense, cut = (cast_model(network, casts) for network in (model, small))
+        x = inputs.map(lambda tensor: cast(tensor, casts))
+        return _compared(dense, cut, x, units, widths, allowed)
 
-    half = (torch.float16, torch.bfloat16)
     try:
-        return compared_in(torch.float32, half)
+        return compared_in(SINGLE)
     except _Different as found:
         try:
-            return compared_in(torch.float64, (*half, torch.float32))
+            return compared_in(DOUBLE)
         except Exception:  # different there, too; or the network's code is bound to single
             raise found from None
+    except Exception:  # its code may be bound to half precision
+        own = rounding(tensor for _, tensor in named_tensors(model))
+        if own <= TOLERANCE:
+            raise
+        return compared_in({}, max(own, tolerance))
 
 
 class _Different(VerificationError):
@@ -69,7 +85,7 @@ class _Different(VerificationError):
 def _compared(
     model: nn.Module,
     small: nn.Module,
-    inputs: Any,
+    inputs: Inputs,
     units: Units,
     widths: Sequence[int],
     tolerance: float,
@@ -78,14 +94,14 @@ def _compared(
     actual_layers = _Layers(small, units, widths, dense=False)
     with torch.inference_mode(), unfused_attention(), eval_mode(model), eval_mode(small):
         with masked(model, units, widths) as twin, recorded, expected_layers:
-            expected = output_tensors(twin(*inputs))
+            expected = tensors_of(inputs.call(twin))
         try:
             with Replayed(recorded.choices), actual_layers:
-                actual = output_tensors(small(*inputs))
+                actual = tensors_of(inputs.call(small))
         except Exception as error:
             raise VerificationError(f"the sliced network fails: {_first_line(error)}") from error
     for layer, difference in _compare(actual_layers, expected_layers):
-        if not difference <= LAYER_TOLERANCE:
+        if not difference <= max(LAYER_TOLERANCE, tolerance):
             raise _Different(f"{layer} differs from the masked twin's by {difference:.1e}")
     if [x.shape for x in actual] != [x.shape for x in expected]:
         raise VerificationError(
@@ -98,13 +114,6 @@ def _compared(
             f"(at most {tolerance:.0e} is rounding)"
         )
     return worst
-
-
-def _cast(x: Any, kinds: tuple[torch.dtype, ...], to: torch.dtype) -> Any:
-    """A network (a copy of it), or inputs, with values of these ``kinds`` turned into others."""
-    if not isinstance(x, nn.Module):
-        return tree_map(lambda t: t.to(to) if isinstance(t, Tensor) and t.dtype in kinds else t, x)
-    return copy.deepcopy(x).to(to) if any(t.dtype in kinds for _, t in named_tensors(x)) else x
 
 
 class _Layers(TorchDispatchMode):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from amc.errors import ModelError
 from amc.tracing.rules import RULES
-from amc.tracing.trace import as_inputs, eval_mode, output_tensors, trace, unfused_attention
+from amc.tracing.trace import eval_mode, trace, unfused_attention
 
 
 def counted(model: nn.Module, *inputs: Tensor) -> int:
@@ -128,28 +126,6 @@ def test_evaluation_mode_is_left_flag_by_flag():
     with eval_mode(model):
         assert not any(m.training for m in model.modules())
     assert [m.training for m in model.modules()] == [True, True, False, False, True]
-
-
-@dataclass
-class Result:
-    """As Hugging Face's models return."""
-
-    logits: Tensor
-    states: tuple[Tensor, ...]
-    name: str = ""
-
-
-def test_outputs_of_any_structure_are_flattened():
-    a, b, c = (torch.full((1,), float(i)) for i in range(3))
-    assert output_tensors(a) == [a]
-    assert output_tensors({"x": [a, None], "y": (b, {"z": c})}) == [a, b, c]
-    assert output_tensors(Result(a, (b, c))) == [a, b, c]
-
-
-def test_inputs_are_a_tensor_or_positional_arguments():
-    x = torch.ones(1)
-    assert as_inputs(x) == (x,)
-    assert as_inputs([x, 3]) == (x, 3)
 
 
 def test_a_rule_that_fails_freezes_instead_of_blaming_the_model(

@@ -20,6 +20,7 @@ from amc.latency.backends.onnxruntime_cpu import OnnxRuntime
 from amc.latency.backends.torch_compile import TorchCompile
 from amc.latency.measurement import measure
 from amc.registry import BACKENDS
+from amc.tracing.inputs import Inputs
 from amc.tracing.trace import trace
 
 QUICK = [n for n in BACKENDS.names() if BACKENDS.load(n).missing() is None and n != "torch-compile"]
@@ -127,7 +128,7 @@ def test_a_profile_knows_every_layer_by_name(residual, name):
 
 def test_a_fused_layer_is_found_behind_the_names_of_what_follows_it(residual):
     model, inputs = residual
-    layers = onnx_format.layer_names(onnx_format.to_onnx(model.eval(), inputs))
+    layers = onnx_format.layer_names(onnx_format.to_onnx(model.eval(), Inputs(*inputs)))
     found = onnx_format.find_layer(layers, "/blocks.0/blocks.0.0/Conv/WithoutBiases")
     assert found == "blocks.0.0"
     assert layers["/blocks.0/blocks.0.1/Clip_output_0"] == "blocks.0.0"
@@ -237,7 +238,7 @@ def test_a_new_runtime_is_a_class_of_a_few_lines():
             return "1"
 
         def _load(self, model, inputs):
-            return lambda: model(*inputs)
+            return lambda: inputs.call(model)
 
         def time(self, forward):
             forward()

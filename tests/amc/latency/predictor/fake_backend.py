@@ -43,7 +43,7 @@ class FakeRuntime(Backend):
 
         layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
         hooks = [layer.register_forward_hook(count) for layer in layers]
-        model(*inputs)
+        inputs.call(model)
         for hook in hooks:
             hook.remove()
         whole = self.factor if len(layers) > 1 else 1.0

@@ -1,0 +1,185 @@
+"""Is a slice ever wrong? Random networks, three plans each, against a reference worked out by hand.
+
+    python benchmarks/fuzz.py --networks 2000 --start 0     # about half an hour on one core
+    python benchmarks/fuzz.py --networks 1 --start 57       # one of them
+
+A seed draws a small network out of a table of blocks as people write them
+(``benchmarks/fuzzing``): branches, shared layers, concatenations, splits, gates, reshapes,
+attention, norms, computed weights, tables, loops, writes in place. Every block brings a second
+implementation, written by hand, that computes on what is left of its input with what is left of its
+weights, and checks at each step that a weight expects the channels that are there. It shares no
+code with the tracer, the mask or the verification: what is left is read off the units' slots.
+
+Of each network three plans are cut, one of them at the least widths and two with the channels
+ranked at random. It is
+
+    sound          slices agree with the reference in double precision (1e-7), every kept value is
+                   where it belongs, MACs are PyTorch's own count and parameters are counted, layers
+                   state their sizes, a step of training has finite gradients, and the network has
+                   not changed
+    refused        nothing can be pruned, and amc says why
+    skipped        the reference knows nothing of it, or its output hardly depends on its input
+
+and everything else is a failure: a slice that differs, parts of a plan that contradict each other,
+a plan that is refused although every unit was proven, a wrong count, a traceback. A failing network
+is made smaller, block by block, as long as it fails.
+
+Networks run in a child process, which starts anew after a crash or a hang. The lines of a run are
+kept in ``runs/fuzz.jsonl``, and a network that is there for the present code is not done again.
+``results/fuzz.md`` is the table, ``results/fuzz.jsonl`` has the failures. The exit status is 1 if
+there are any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from common import CHANGED, RESULTS, append_line, code_commit, read_lines
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+HERE = Path(__file__).parent
+LINES = HERE.parent / "runs" / "fuzz.jsonl"
+SOUND = ("sound", "refused", "skipped")
+CHUNK = 50
+"""Networks of one child process."""
+
+
+def main() -> int:
+    """Judge what is missing, then report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", type=int, default=2000, help="how many")
+    parser.add_argument("--start", type=int, default=0, help="seed of the first")
+    parser.add_argument("--limit-seconds", type=int, default=120, help="of wall time, a network")
+    parser.add_argument("--again", action="store_true", help="judge what is there already")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    seeds = range(arguments.start, arguments.start + arguments.networks)
+    if arguments.child:
+        return child(seeds, Path(arguments.child[0]), arguments.child[1], arguments.limit_seconds)
+    commit = code_commit("benchmarks/fuzzing")
+    again = arguments.again or commit.endswith(CHANGED)
+    known = {} if again else {x["seed"]: x for x in read_lines(LINES) if x["commit"] == commit}
+    todo = [seed for seed in seeds if seed not in known]
+    judged = known | {line["seed"]: line for line in judge_all(todo, commit, arguments)}
+    lines = [judged[seed] for seed in seeds]
+    failures = [line for line in lines if line["outcome"] not in SOUND]
+    print(table(lines))
+    if len(lines) > 1:
+        (RESULTS / "fuzz.md").write_text(table(lines) + "\n")
+        text = "".join(json.dumps(line) + "\n" for line in failures)
+        (RESULTS / "fuzz.jsonl").write_text(text)
+    return int(bool(failures))
+
+
+def judge_all(
+    seeds: list[int], commit: str, arguments: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    """A line of each, as they come."""
+    progress = Progress(
+        *(TextColumn("fuzz"), BarColumn(bar_width=24), MofNCompleteColumn()),
+        *(TextColumn("{task.fields[failed]} failed, left"), TimeRemainingColumn()),
+        console=Console(stderr=True),
+    )
+    failed = 0
+    with progress:
+        task = progress.add_task("", total=len(seeds), failed=0)
+        for line in _lines(seeds, commit, arguments.limit_seconds):
+            if line["outcome"] not in SOUND:
+                failed += 1
+                text = f"{line['seed']}: {line['outcome']}: {line['message']}"
+                progress.console.print(text, highlight=False, markup=False)
+            progress.update(task, advance=1, failed=failed)
+            yield line
+
+
+def _lines(seeds: list[int], commit: str, limit: int) -> Iterator[dict[str, Any]]:
+    """Child after child; where one ends early, the network that it was at is to blame."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    LINES.parent.mkdir(exist_ok=True)
+    while seeds:
+        start = seeds[0]
+        count = next((n for n in range(1, CHUNK) if seeds[n : n + 1] != [start + n]), CHUNK)
+        command = [sys.executable, __file__, f"--networks={count}", f"--start={start}"]
+        command += [f"--limit-seconds={limit}", "--child", str(LINES), commit]
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            done = 0
+            for text in process.stdout:
+                done += 1
+                yield json.loads(text)
+        if done < count:
+            outcome = "timeout" if process.returncode == -signal.SIGALRM else "crashed"
+            line = {
+                **{"seed": start + done, "commit": commit, "outcome": outcome, "kinds": []},
+                **{"message": f"exit status {process.returncode}", "units": 0, "reach": 0.0},
+            }
+            append_line(LINES, line)
+            yield line
+            done += 1
+        seeds = seeds[done:]
+
+
+def child(seeds: range, path: Path, commit: str, limit: int) -> int:
+    """Judge networks one by one; each has so many seconds, after which the kernel ends us."""
+    import torch
+    from fuzzing.generate import draw_spec
+    from fuzzing.judge import judge, shrink
+
+    torch.set_num_threads(1)
+    for seed in seeds:
+        signal.alarm(limit)
+        spec = draw_spec(seed)
+        verdict = judge(spec)
+        line: dict[str, Any] = {"seed": seed, "commit": commit, **vars(verdict)}
+        line["reach"] = round(verdict.reach, 3)
+        if verdict.outcome not in SOUND:
+            signal.alarm(10 * limit)
+            small = shrink(spec, verdict.outcome)
+            line["smallest"] = small.blocks
+            line["message"] = judge(small).message
+        append_line(path, line)
+        print(json.dumps(line), flush=True)
+    return 0
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """Outcomes, and what is within reach, by kind of block."""
+    outcomes = Counter(line["outcome"] for line in lines)
+    failing = [name for name in outcomes if name not in SOUND]
+    said = ", ".join(f"{count} {name}" for name, count in outcomes.most_common())
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for line in lines:
+        for kind in {name.partition(".")[0] for name in line["kinds"]}:
+            rows[kind].append(line)
+    out = [
+        f"{len(lines)} random networks, seeds {lines[0]['seed']} to {lines[-1]['seed']}: {said}.",
+        "",
+        "Made by `python benchmarks/fuzz.py`. A network counts in the row of each of its blocks;",
+        "within reach: the share of its MACs that the smallest plan takes away, in the mean.",
+        "",
+        "| block | networks | sound | refused | skipped | failed | MACs within reach |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for kind, found in sorted(rows.items()):
+        counts = Counter(line["outcome"] for line in found)
+        cells = [counts[name] for name in SOUND] + [sum(counts[name] for name in failing)]
+        reach = mean(line["reach"] for line in found)
+        out.append(f"| {kind} | {len(found)} | {' | '.join(map(str, cells))} | {reach:.0%} |")
+    return "\n".join(out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

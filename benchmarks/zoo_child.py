@@ -25,10 +25,11 @@ import torchvision  # noqa: F401 (it registers its operations)
 from common import append_line
 from enliven import enliven_
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode, shape_wrapper
+from torch.utils.flop_counter import FlopCounterMode
 from zoo_networks import Network, zoo
 
-from amc.tracing.trace import output_tensors, unfused_attention
+from amc.tracing.inputs import outputs_of
+from amc.tracing.trace import unfused_attention
 
 SEED = 0
 Emit = Callable[..., None]
@@ -80,7 +81,6 @@ def count_macs(model: nn.Module, inputs: tuple[Any, ...]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-@shape_wrapper
 def _deformable(
     _images: torch.Size, weight: torch.Size, *_: Any, out_shape: torch.Size, **__: Any
 ) -> int:
@@ -90,7 +90,7 @@ def _deformable(
 
 def difference(actual: Any, expected: Any) -> float | None:
     """Largest difference over the largest expected output; None where shapes differ."""
-    pairs = list(zip(output_tensors(actual), output_tensors(expected), strict=True))
+    pairs = list(zip(outputs_of(actual), outputs_of(expected), strict=True))
     if any(a.shape != b.shape for a, b in pairs):
         return None
     parts = [

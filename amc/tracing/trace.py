@@ -36,7 +36,7 @@ from amc.tracing.attribute_reads import recorded_reads
 from amc.tracing.counting import Counting
 from amc.tracing.execution import Execution
 from amc.tracing.ids import ChannelIds, Use, core
-from amc.tracing.inputs import Inputs, is_inexact, tensors_of
+from amc.tracing.inputs import Inputs, is_inexact, outputs_of
 from amc.tracing.labels import Label, Labels
 from amc.tracing.network_code import is_network_code
 from amc.tracing.producers import WEIGHTED
@@ -107,7 +107,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Trace:
             raise ModelError(
                 f"the forward fails on example inputs of shapes {inputs.shapes}: {error}"
             ) from error
-        outputs = tensors_of(output)
+        outputs = outputs_of(output)
         tracer.use_places(outputs)
         for tensor in outputs:
             tracer.ids.freeze(tracer.of(tensor), "network output")

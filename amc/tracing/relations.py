@@ -117,6 +117,29 @@ class Sized:
 
 
 @dataclass
+class Counted:
+    """Where these ids have channels, an attribute has to count them; otherwise the channels stay.
+
+    They are indices that code makes in a number of its own.
+    """
+
+    ids: Tensor
+    """(size,) weak."""
+    reason: str
+    rank: int = 3
+
+    def relate(self, _: ChannelIds) -> None:
+        """Nothing yet."""
+
+    def record(self, ids: ChannelIds) -> None:
+        """Freeze what no attribute counts."""
+        counted = ids.sized()
+        for one in self.ids[:, None]:
+            if ids.channels(one) and ids.find(int(one)) not in counted:
+                ids.freeze(one, self.reason)
+
+
+@dataclass
 class Broadcast:
     """``weak`` ids meet ``others`` elementwise, and are broadcast over dimensions of theirs.
 

@@ -27,6 +27,7 @@ from amc.tracing import (  # noqa: F401 (they register their rules)
     deformable,
     lookups,
     mixing,
+    padding,
     recurrent,
     windows,
 )

@@ -1,13 +1,12 @@
 """Real surgery: a new, smaller module.
 
-Slicing is a ``copy.deepcopy`` whose memo already holds the sliced parameters and buffers, so that
-weights that are not kept are never copied; then the modules that state their sizes as attributes
-are told the new ones.
+Slicing is a copy (:mod:`amc.modules.copying`) whose memo already holds the sliced parameters and
+buffers, so that weights that are not kept are never copied; then the modules that state their sizes
+as attributes are told the new ones.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from amc.modules.copying import copy_model
+from amc.modules.unwrapping import unwrapped
 from amc.pruning.slicing.empty_layers import replace_if_empty
 from amc.tracing.attention import state_heads
 from amc.tracing.deformable import deformable_layers, state_deformable
@@ -63,9 +64,11 @@ def _attribute_sizes(units: Units, kept: Kept) -> dict[str, int]:
 def slice_model(model: nn.Module, units: Units, widths: Sequence[int]) -> nn.Module:
     """A new module that keeps ``widths[u]`` groups of each unit; ``model`` is untouched.
 
-    ``widths`` has one integer a unit, in 1..unit.width, or 0 where the unit is droppable. Raises
-    :class:`UnitError` otherwise.
+    It has no wrappers (:mod:`amc.modules.unwrapping`). ``widths`` has one integer a unit, in
+    1..unit.width, or 0 where the unit is droppable. Raises :class:`UnitError` otherwise, and
+    :class:`ModelError` where a part of the network cannot be copied.
     """
+    model, _ = unwrapped(model)
     kept = kept_indices(units, widths)
     memo: dict[int, Any] = {}
     for name, tensor in named_tensors(model):
@@ -75,7 +78,7 @@ def slice_model(model: nn.Module, units: Units, widths: Sequence[int]) -> nn.Mod
         own = sliced if name in kept else sliced.clone()
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(own, tensor.requires_grad) if is_parameter else own
-    small = copy.deepcopy(model, memo)
+    small = copy_model(model, memo)
     for name, size in _attribute_sizes(units, kept).items():
         set_size(small, name, size)
     state_sizes(small)
@@ -85,6 +88,7 @@ def slice_model(model: nn.Module, units: Units, widths: Sequence[int]) -> nn.Mod
 def state_sizes(model: nn.Module) -> None:
     """Set the size attributes of known modules from the shapes of their tensors."""
     for module in model.modules():
+        _refresh_weights(module)
         if isinstance(module, _ConvNd):
             _state_conv(module)
         elif isinstance(module, deformable_layers()):
@@ -112,6 +116,13 @@ def state_sizes(model: nn.Module) -> None:
             _state_norm(module)
         state_heads(module)
         replace_if_empty(module)
+
+
+def _refresh_weights(module: nn.Module) -> None:
+    """Compute anew what a hook of PyTorch's own computes before each forward, and leaves behind."""
+    for hook in module._forward_pre_hooks.values():
+        if type(hook).__module__.startswith("torch.nn.utils."):  # old norms of weights, masks
+            hook(module, ())
 
 
 def _state_group_norm(norm: nn.GroupNorm) -> None:

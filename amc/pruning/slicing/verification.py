@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 
 from amc.errors import VerificationError
+from amc.modules.unwrapping import unwrapped
 from amc.pruning.slicing import recorded_choices
 from amc.pruning.slicing.masking import masked
 from amc.pruning.slicing.precision import (
@@ -57,6 +58,7 @@ def verify(
     :class:`VerificationError` where they differ then, where shapes differ, or where the small
     network fails.
     """
+    (model, _), (small, _) = unwrapped(model), unwrapped(small)
     inputs = Inputs.of(example_inputs, model)
 
     def compared_in(casts: Casts, allowed: float = tolerance) -> float:
@@ -143,7 +145,8 @@ class _Layers(TorchDispatchMode):
                 self._keep(name, args[1], out, int(transposed), kind == "linear")
         else:
             inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-            self._sources.follow(inputs, [x for x in tree_leaves(out) if isinstance(x, Tensor)])
+            results = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
+            self._sources.follow(kind, inputs, results)
         return out
 
     def _keep(self, name: str, weight: Tensor, out: Tensor, dim: int, linear: bool) -> None:

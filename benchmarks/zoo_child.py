@@ -23,11 +23,11 @@ from typing import Any
 import torch
 import torchvision  # noqa: F401 (it registers its operations)
 from common import append_line
-from enliven import enliven_
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from zoo_networks import Network, zoo
 
+from amc.pruning.slicing.lively import enliven_
 from amc.tracing.inputs import outputs_of
 from amc.tracing.trace import unfused_attention
 

@@ -7,9 +7,11 @@ as attributes are told the new ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -30,18 +32,22 @@ Kept = dict[str, list[tuple[int, Tensor]]]
 
 def kept_indices(units: Units, widths: Sequence[int]) -> Kept:
     """Which indices of which dimensions stay, for every tensor that these widths make smaller."""
-    removed: dict[tuple[str, int], list[Tensor]] = {}
-    for unit, width in zip(units, units.check(widths), strict=True):
+    return _kept_indices(units, units.check(widths))
+
+
+@lru_cache(maxsize=1)  # one slice asks for it several times: to cut, to mask, to compare
+def _kept_indices(units: Units, widths: tuple[int, ...]) -> Kept:
+    removed: dict[tuple[str, int], list[np.ndarray]] = {}
+    for unit, width in zip(units, widths, strict=True):
         if width < unit.width:
-            gone = torch.from_numpy(unit.order[width:].copy())
+            gone = unit.order[width:]
             for slot in unit.slots:
-                index = torch.from_numpy(slot.index)[gone].flatten()
-                removed.setdefault((slot.tensor, slot.dim), []).append(index)
+                removed.setdefault((slot.tensor, slot.dim), []).append(slot.index[gone].ravel())
     kept: Kept = {}
     for (tensor, dim), parts in removed.items():
-        stays = torch.ones(units.sizes[tensor][dim], dtype=torch.bool)
-        stays[torch.cat(parts)] = False
-        kept.setdefault(tensor, []).append((dim, stays.nonzero().flatten()))
+        stays = np.ones(units.sizes[tensor][dim], dtype=bool)
+        stays[np.concatenate(parts)] = False
+        kept.setdefault(tensor, []).append((dim, torch.from_numpy(np.flatnonzero(stays))))
     return kept
 
 
@@ -70,19 +76,33 @@ def slice_model(model: nn.Module, units: Units, widths: Sequence[int]) -> nn.Mod
     """
     model, _ = unwrapped(model)
     kept = kept_indices(units, widths)
-    memo: dict[int, Any] = {}
+    small = _with_tensors(model, {id(old): new for old, _, new in sliced_tensors(model, kept)})
+    for name, size in _attribute_sizes(units, kept).items():
+        set_size(small, name, size)
+    state_sizes(small)
+    return small
+
+
+def put_into(small: nn.Module, model: nn.Module, kept: Kept) -> nn.Module:
+    """A copy of the sliced network ``small`` with what is ``kept`` of ``model``'s tensors."""
+    own = {name: new for _, name, new in sliced_tensors(model, kept)}
+    return _with_tensors(small, {id(old): own[name] for name, old in named_tensors(small)})
+
+
+def sliced_tensors(model: nn.Module, kept: Kept) -> Iterator[tuple[Tensor, str, Tensor]]:
+    """Each stored tensor of ``model``, its name, and a copy of what is ``kept`` of it."""
     for name, tensor in named_tensors(model):
         sliced: Tensor = tensor.detach()
         for dim, index in kept.get(name, ()):
             sliced = sliced.index_select(dim, index.to(sliced.device))
         own = sliced if name in kept else sliced.clone()
         is_parameter = isinstance(tensor, nn.Parameter)
-        memo[id(tensor)] = nn.Parameter(own, tensor.requires_grad) if is_parameter else own
-    small = copy_model(model, memo)
-    for name, size in _attribute_sizes(units, kept).items():
-        set_size(small, name, size)
-    state_sizes(small)
-    return small
+        yield tensor, name, nn.Parameter(own, tensor.requires_grad) if is_parameter else own
+
+
+def _with_tensors(model: nn.Module, tensors: dict[int, Any]) -> nn.Module:
+    """A copy of ``model`` that holds ``tensors``, by the ``id`` of its own."""
+    return copy_model(model, tensors)
 
 
 def state_sizes(model: nn.Module) -> None:

@@ -143,12 +143,23 @@ def map_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     return tree_map(changed, value)
 
 
-def tensors_of(value: Any) -> list[Tensor]:
-    """All tensors in inputs or outputs of any structure, in order, each as often as it is there."""
+def outputs_of(output: Any) -> list[Tensor]:
+    """The tensors that a network is for: :func:`tensors_of` its output, without the keys and values
+    that Hugging Face's transformers keep for their next call, which shrink with their heads."""
+    return tensors_of(output, _is_cache)
+
+
+def tensors_of(value: Any, without: Callable[[Any], bool] = lambda _: False) -> list[Tensor]:
+    """All tensors in inputs or outputs of any structure, in order, each as often as it is there.
+
+    Parts of which ``without`` is true are passed over.
+    """
     seen: dict[int, Any] = {}
 
     def walk(whole: Any) -> Iterator[Tensor]:
-        for leaf in tree_leaves(whole):
+        for leaf in tree_leaves(whole, is_leaf=without):
+            if without(leaf):
+                continue
             if isinstance(leaf, Tensor):
                 yield leaf
             elif id(leaf) not in seen:
@@ -174,6 +185,10 @@ def signature(model: nn.Module) -> inspect.Signature | None:
     children = dict(model.named_children())
     inner = next((children[name] for name in _WRAPPED if name in children), None)
     return signature(inner) if kinds == anything and inner is not None else found
+
+
+def _is_cache(value: Any) -> bool:
+    return any(kind.__module__ == "transformers.cache_utils" for kind in type(value).__mro__)
 
 
 def _parts(value: Any) -> dict[Any, Any]:

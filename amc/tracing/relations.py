@@ -124,6 +124,31 @@ class Sized:
 
 
 @dataclass
+class Counted:
+    """Where these ids have channels, an attribute has to count them; otherwise the channels stay.
+
+    They are indices that code puts beside others, in a number of its own.
+    """
+
+    ids: Tensor
+    """(size,) weak."""
+    beside: Tensor
+    reason: str
+    rank: int = 3
+
+    def relate(self, _: ChannelIds) -> bool:
+        """Nothing: what counts them is known in the end."""
+        return True
+
+    def record(self, ids: ChannelIds) -> None:
+        """Freeze what no attribute counts; what goes together with its neighbours is mixed."""
+        known = ids.sized() | {*ids.roots(self.beside).flatten().tolist()}
+        for one in self.ids[:, None]:
+            if ids.channels(one) and ids.find(int(one)) not in known:
+                ids.freeze(one, self.reason)
+
+
+@dataclass
 class Broadcast:
     """``weak`` ids meet ``others`` elementwise, and are broadcast over dimensions of theirs.
 

@@ -171,16 +171,6 @@ def _move(tracer: Tracer, call: Call, move: Any) -> Any:
     return tree_map_only(Tensor, compress, move(*moved, *indices, **call.kwargs))
 
 
-@rule("pad", "constant_pad_nd")
-def pad(tracer: Tracer, call: Call) -> Tensor:
-    """Constant padding brings in elements without a channel; the other modes repeat ids."""
-    named = call.operation is torch.ops.aten.pad.default and len(call.args) > 2
-    mode = call.args[2] if named else "constant"
-    # Ids are integers, for which the reflecting kernels do not exist.
-    ids = tracer.of(call.args[0]).to(torch.float64)
-    return compress(torch.nn.functional.pad(ids, call.args[1], mode).to(torch.int64))
-
-
 @rule("dropout", "feature_dropout", "alpha_dropout", "hardswish", "gelu", "elu", "leaky_relu")
 @rule(
     "softplus",

@@ -49,6 +49,12 @@ class Tagged(int):
 
     __hash__ = int.__hash__
 
+    def __deepcopy__(self, _: Any) -> Tagged:
+        return self  # a forward that copies its configuration must not copy the trace
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        return int, (int(self),)
+
 
 def _tag(value: int, source: Source, sized: Sized | None) -> Tagged:
     tagged = Tagged(value)
@@ -229,6 +235,14 @@ def _narrow(out: Any, args: tuple[Any, ...], _: dict[str, Any]) -> Found:
         yield start, x.narrow(dim, 0, start), dim
 
 
+def _pad(out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found:
+    amounts = (*args[1:2], kwargs.get("pad"))[0]
+    for number, amount in enumerate(amounts):
+        dim = -1 - number // 2
+        if isinstance(amount, Tagged):
+            yield amount, out.narrow(dim, -amount if number % 2 else 0, amount), dim
+
+
 def _getitem(_out: Any, args: tuple[Any, ...], _: dict[str, Any]) -> Found:
     x, index = args[:2]
     index = index if isinstance(index, tuple) else (index,)
@@ -250,6 +264,7 @@ _FINDERS: dict[str, Callable[[Any, tuple[Any, ...], dict[str, Any]], Found]] = {
     "split": _split,
     "split_with_sizes": _split,
     "narrow": _narrow,
+    "pad": _pad,
     "__getitem__": _getitem,
     "__setitem__": _getitem,
 }

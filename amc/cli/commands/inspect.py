@@ -14,6 +14,7 @@ from amc.cli.commands.shared import (
     input_shape,
     multiples,
     named_network,
+    print_notes,
     progress_bar,
 )
 from amc.cli.from_settings import settings_command
@@ -44,14 +45,16 @@ def inspect(
     """
     import torch
 
-    from amc.models.factory import build_model, example_shape
+    from amc.models.factory import build_resolved, example_shape
     from amc.pruning.find_units import find_units
     from amc.reporting.inspection import describe, print_inspection
 
     widths = given.settings()
     widths.pop("model", None)
     allowed = Bounds.parse({**widths, **multiples(given)})
-    built = build_model(named_network(given, model, "amc inspect MODEL"))
+    built, _, notes = build_resolved(named_network(given, model, "amc inspect MODEL"))
+    if not as_json:
+        print_notes(notes)
     wanted = input_shape(shape) or example_shape(model)
     example = torch.randn(1, *wanted, generator=torch.Generator().manual_seed(0))
     with progress_bar(quiet=as_json) as bar:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 import time
 from abc import ABC, abstractmethod
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from amc.errors import ConfigError, ModelError
 from amc.latency.backends.host import host_name, host_profile
+from amc.modules.copying import copy_model
 from amc.pruning.slicing.precision import FLOAT32, Casts, cast, cast_model
 from amc.tracing.inputs import Inputs as Inputs
 from amc.tracing.trace import named_tensors
@@ -183,9 +183,9 @@ def placed(
 
     tensors = [tensor for _, tensor in named_tensors(model)]
     if all(there(tensor) is tensor for tensor in tensors):
-        model = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+        model = copy_model(model, {id(tensor): tensor for tensor in tensors})
     else:
-        model = cast_model(copy.deepcopy(model).to(device), casts)
+        model = cast_model(copy_model(model).to(device), casts)
     return model.eval(), inputs.map(there)
 
 

@@ -71,7 +71,7 @@ class LayerOutputs(TorchDispatchMode):
             with _disable_current_modes():
                 self._look_at_norm(kind, args, out)
         if kind not in _LAYERS:
-            self._sources.follow(_tensors(args) + _tensors(kwargs), _tensors(out))
+            self._sources.follow(kind, _tensors(args) + _tensors(kwargs), _tensors(out))
         return out
 
     def _sum_up(self, func: Any, name: str, call: LayerCall, out: Tensor) -> None:

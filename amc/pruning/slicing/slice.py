@@ -1,13 +1,12 @@
 """Real surgery: a new, smaller module.
 
-Slicing is a ``copy.deepcopy`` whose memo already holds the sliced parameters and buffers, so that
-weights that are not kept are never copied; then the modules that state their sizes as attributes
-are told the new ones.
+Slicing is a copy (:mod:`amc.modules.copying`) whose memo already holds the sliced parameters and
+buffers, so that weights that are not kept are never copied; then the modules that state their sizes
+as attributes are told the new ones.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -18,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from amc.modules.copying import copy_model
+from amc.modules.unwrapping import unwrapped
 from amc.pruning.slicing.empty_layers import replace_if_empty
 from amc.tracing.attention import state_heads
 from amc.tracing.deformable import deformable_layers, state_deformable
@@ -69,9 +70,11 @@ def _attribute_sizes(units: Units, kept: Kept) -> dict[str, int]:
 def slice_model(model: nn.Module, units: Units, widths: Sequence[int]) -> nn.Module:
     """A new module that keeps ``widths[u]`` groups of each unit; ``model`` is untouched.
 
-    ``widths`` has one integer a unit, in 1..unit.width, or 0 where the unit is droppable. Raises
-    :class:`UnitError` otherwise.
+    It has no wrappers (:mod:`amc.modules.unwrapping`). ``widths`` has one integer a unit, in
+    1..unit.width, or 0 where the unit is droppable. Raises :class:`UnitError` otherwise, and
+    :class:`ModelError` where a part of the network cannot be copied.
     """
+    model, _ = unwrapped(model)
     kept = kept_indices(units, widths)
     small = _with_tensors(model, {id(old): new for old, _, new in sliced_tensors(model, kept)})
     for name, size in _attribute_sizes(units, kept).items():
@@ -99,13 +102,13 @@ def sliced_tensors(model: nn.Module, kept: Kept) -> Iterator[tuple[Tensor, str, 
 
 def _with_tensors(model: nn.Module, tensors: dict[int, Any]) -> nn.Module:
     """A copy of ``model`` that holds ``tensors``, by the ``id`` of its own."""
-    copied: nn.Module = copy.deepcopy(model, tensors)
-    return copied
+    return copy_model(model, tensors)
 
 
 def state_sizes(model: nn.Module) -> None:
     """Set the size attributes of known modules from the shapes of their tensors."""
     for module in model.modules():
+        _refresh_weights(module)
         if isinstance(module, _ConvNd):
             _state_conv(module)
         elif isinstance(module, deformable_layers()):
@@ -133,6 +136,13 @@ def state_sizes(model: nn.Module) -> None:
             _state_norm(module)
         state_heads(module)
         replace_if_empty(module)
+
+
+def _refresh_weights(module: nn.Module) -> None:
+    """Compute anew what a hook of PyTorch's own computes before each forward, and leaves behind."""
+    for hook in module._forward_pre_hooks.values():
+        if type(hook).__module__.startswith("torch.nn.utils."):  # old norms of weights, masks
+            hook(module, ())
 
 
 def _state_group_norm(norm: nn.GroupNorm) -> None:

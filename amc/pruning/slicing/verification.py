@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from amc.errors import VerificationError
+from amc.modules.unwrapping import unwrapped
 from amc.pruning.slicing.layer_outputs import LayerOutputs, differences, layer_name
 from amc.pruning.slicing.live_inputs import live_inputs
 from amc.pruning.slicing.lively import is_dull, lively_copy
@@ -70,6 +71,7 @@ def verify(
     Raises :class:`VerificationError` where the two differ, where shapes differ, where the small
     network fails, or where no signal reaches a layer that was cut.
     """
+    (model, _), (small, _) = unwrapped(model), unwrapped(small)
     return Proof(model, example_inputs).verify(small, units, widths, tolerance)
 
 

@@ -8,7 +8,6 @@ a slice is right does not depend on the weights.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from amc.modules.copying import copy_model
 from amc.tracing.inputs import Inputs, tensors_of
 from amc.tracing.trace import unfused_attention
 
@@ -51,7 +51,7 @@ def lively_copy(model: nn.Module, inputs: Inputs, seed: int = 0) -> nn.Module | 
     is dead in few of them. None where the network fails with such weights, or gives values that are
     not finite.
     """
-    lively = copy.deepcopy(model).eval()
+    lively = copy_model(model).eval()
     generator = torch.Generator().manual_seed(seed)
     try:
         with torch.inference_mode(False):

@@ -35,12 +35,13 @@ def is_dull(model: nn.Module) -> bool:
 def _dull(x: Tensor) -> bool:
     if not x.is_floating_point() or not x.numel():
         return False
+    faint = x.numel() == max(x.shape, default=1) and float(x.detach().abs().max()) < FAINT
+    return faint or (x.numel() > 1 and _is_constant(x))
+
+
+def _is_constant(x: Tensor) -> bool:
     values = x.detach().flatten()
-    if x.numel() == max(x.shape, default=1) and float(values.abs().max()) < FAINT:
-        return True
-    if x.numel() == 1 or values[0] != values[-1]:
-        return False
-    return bool((values == values[0]).all())
+    return bool(values[0] == values[-1]) and bool((values == values[0]).all())
 
 
 def lively_copy(model: nn.Module, inputs: Inputs, seed: int = 0) -> nn.Module | None:
@@ -89,7 +90,7 @@ def _redraw(
     name: str, parameter: Tensor, kernel: bool, fresh: bool, generator: torch.Generator
 ) -> None:
     first = float(parameter.flatten()[0])
-    constant = bool((parameter == first).all())
+    constant = _is_constant(parameter)
     if kernel and parameter.numel() > 1 and (constant or fresh):
         _draw(parameter, parameter[0].numel() ** -0.5, generator)
     elif name.endswith("bias") or (constant and first == 0):

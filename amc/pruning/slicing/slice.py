@@ -75,11 +75,32 @@ def slice_model(model: nn.Module, units: Units, widths: Sequence[int]) -> nn.Mod
         own = sliced if name in kept else sliced.clone()
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(own, tensor.requires_grad) if is_parameter else own
-    small = copy.deepcopy(model, memo)
+    small = copy.deepcopy(model, _without_graphs(model, memo))
+    _compute_anew(small)
     for name, size in _attribute_sizes(units, kept).items():
         set_size(small, name, size)
     state_sizes(small)
     return small
+
+
+def _without_graphs(model: nn.Module, memo: dict[int, Any]) -> dict[int, Any]:
+    """``memo`` with what modules have computed in their last forward, which has no copy."""
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo.setdefault(id(value), value.detach().clone())
+    return memo
+
+
+def _compute_anew(model: nn.Module) -> None:
+    """Weights that hooks of ``torch.nn.utils`` compute before each forward: of what is left now."""
+    for module in model.modules():
+        for hook in module._forward_pre_hooks.values():
+            if type(hook).__module__.startswith("torch.nn.utils."):
+                training, module.training = module.training, False
+                with torch.no_grad():
+                    hook(module, ())
+                module.training = training
 
 
 def state_sizes(model: nn.Module) -> None:

@@ -10,6 +10,9 @@ from typing import Any, Literal, Protocol
 from torch import Tensor, nn
 
 from amc.config import DataConfig, FinetuneConfig, ImportanceName, ModelConfig
+from amc.modules.completing import initialise_lazy_, ordinary_
+from amc.modules.unwrapping import unwrapped
+from amc.tracing.inputs import Inputs
 
 Losses = Callable[[nn.Module], Iterator[Tensor]]
 """Yields a network's mean training loss, a scalar, batch by batch."""
@@ -142,6 +145,14 @@ class Task:
     data_sha256: Callable[[], str] | None = None
     """Hash of what ``evaluate`` scores on: a search is resumed on the same data only. Without it
     nothing is checked."""
+
+    def __post_init__(self) -> None:
+        """The network as it was written: out of its wrappers, complete, its tensors ordinary."""
+        model, notes = unwrapped(self.model)
+        ordinary_(model)
+        initialise_lazy_(model, lambda: Inputs.of(self.example_inputs, model).call(model))
+        object.__setattr__(self, "model", model)
+        object.__setattr__(self, "notes", (*self.notes, *notes))
 
     @property
     def importance(self) -> ImportanceName:

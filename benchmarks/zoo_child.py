@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 from common import append_line
-from enliven import enliven_
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from zoo_networks import Network, zoo
 
+from amc.pruning.slicing.lively import enliven_
 from amc.tracing.trace import output_tensors, unfused_attention
 
 SEED = 0

@@ -16,8 +16,8 @@ from amc.cost.table import CostTable
 from amc.models.factory import build_model
 from amc.pruning.find_units import find_units, read_units
 from amc.pruning.importance.score import score
+from amc.pruning.slicing.lively import enliven_
 from amc.tracing.units import Units
-from benchmarks.enliven import enliven_
 
 torch.set_num_threads(1)
 

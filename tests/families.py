@@ -34,9 +34,9 @@ from torchvision.models.vision_transformer import VisionTransformer
 from amc.config import ModelConfig
 from amc.models.factory import build_model
 from amc.pruning.find_units import find_units
+from amc.pruning.slicing.lively import enliven_
 from amc.tracing.inputs import tensors_of
 from amc.tracing.units import Units
-from benchmarks.enliven import enliven_
 from tests import networks
 
 Inputs = tuple[Any, ...]

@@ -17,10 +17,10 @@ ROOT = Path(__file__).parent.parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("amc", "amc.errors"),
     ("amc.utils",),
-    ("amc.registry", "amc.cost.quantities"),
+    ("amc.registry", "amc.cost.quantities", "amc.modules"),
     ("amc.presets", "amc.bounds"),
-    ("amc.config",),
-    ("amc.task", "amc.models", "amc.tracing", "amc.compute"),
+    ("amc.config", "amc.tracing"),
+    ("amc.task", "amc.models", "amc.compute"),
     ("amc.pruning.slicing",),
     ("amc.pruning.importance", "amc.cost"),
     ("amc.pruning",),

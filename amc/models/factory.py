@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -18,6 +18,9 @@ from amc.config import ModelConfig
 from amc.errors import AMCError, ModelError
 from amc.models.architectures import NETWORKS
 from amc.models.weights import load_weights
+from amc.modules.checks import check_evaluates
+from amc.modules.completing import ordinary_
+from amc.modules.unwrapping import unwrapped
 
 Factory = Callable[..., nn.Module]
 
@@ -33,11 +36,21 @@ def build_model(config: ModelConfig, **defaults: Any) -> nn.Module:
     Raises :class:`ModelError` where the spec or an argument is wrong, and :class:`WeightsError`
     where the weights do not fit.
     """
-    return build_resolved(config, **defaults)[0]
+    return build_resolved(config, **defaults).model
 
 
-def build_resolved(config: ModelConfig, **defaults: Any) -> tuple[nn.Module, ModelConfig]:
-    """:func:`build_model`, and the configuration that builds the same without the defaults."""
+class Built(NamedTuple):
+    """A network as its factory and its weights made it."""
+
+    model: nn.Module
+    config: ModelConfig
+    """Builds the same without the defaults."""
+    notes: tuple[str, ...]
+    """What was chosen for the user, and why."""
+
+
+def build_resolved(config: ModelConfig, **defaults: Any) -> Built:
+    """:func:`build_model`, with all that was found out."""
     factory = _find_factory(config.spec)
     arguments = {name: value for name, value in defaults.items() if _takes(factory, name)}
     arguments |= config.arguments
@@ -55,9 +68,12 @@ def build_resolved(config: ModelConfig, **defaults: Any) -> tuple[nn.Module, Mod
         raise ModelError(
             f"{config.spec}: returned {type(model).__name__}; it must return a torch.nn.Module"
         )
+    model, notes = unwrapped(model)
+    check_evaluates(model)
+    ordinary_(model)
     if config.weights is not None:
-        load_weights(model, config.weights)
-    return model.eval(), config.model_copy(update={"arguments": arguments})
+        notes += load_weights(model, config.weights)
+    return Built(model.eval(), config.model_copy(update={"arguments": arguments}), notes)
 
 
 def check_allowed(named: ModelConfig | str, source: Path, allow_factory: bool) -> None:
@@ -84,7 +100,7 @@ def example_shape(spec: str) -> tuple[int, int, int]:
 def _find_factory(spec: str) -> Factory:
     source, _, name = spec.rpartition(":")
     if source.endswith(".py"):
-        return _from_file(Path(source).expanduser(), name)
+        return find_function(Path(source).expanduser(), name)
     sources = {"amc": _from_amc, "torchvision": _from_torchvision, "timm": _from_timm}
     if source not in sources or not name:
         raise ModelError(
@@ -170,7 +186,8 @@ def import_file(path: Path) -> ModuleType:
     return module
 
 
-def _from_file(path: Path, name: str) -> Factory:
+def find_function(path: Path, name: str) -> Factory:
+    """A function of a user's Python file, which is run; raises :class:`ModelError` without one."""
     module = import_file(path)
     factory = getattr(module, name, None)
     if not callable(factory):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from amc.latency.backends import Backend, Inputs
 from amc.latency.breakdown import Explanation, explain
 from amc.latency.measurement import Clock, Latency, judge, measure
 from amc.models.factory import build_model, example_shape
+from amc.modules.completing import initialise_lazy_
 from amc.pruning.checkpoint import load_model, untrained
 from amc.records.run_folder import RunFolder
+from amc.tracing.inputs import example_of
 from amc.tracing.trace import trace
 
 
@@ -111,7 +114,7 @@ def open_subjects(
     path = Path(source)
     if not path.is_dir() and path.suffix != ".safetensors":
         config = ModelConfig(spec=source, arguments=dict(arguments or {}), weights=weights)
-        return Subjects({"dense": build_model(config)}, shape or example_shape(source))
+        return _complete({"dense": build_model(config)}, shape or example_shape(source))
     if weights or arguments:
         raise ConfigError(f"{source} has weights and arguments of its own; leave out yours")
     models: dict[str, nn.Module] = {}
@@ -122,6 +125,12 @@ def open_subjects(
     shape = shape or (card.plan.input_shape or ())[1:]
     if not shape:
         raise ModelError(f"{source} does not say what its input looks like: give --input C,H,W")
+    return _complete(models, shape)
+
+
+def _complete(models: dict[str, nn.Module], shape: tuple[int, ...]) -> Subjects:
+    for model in models.values():
+        initialise_lazy_(model, partial(model, example_of(model, (1, *shape))))
     return Subjects(models, shape)
 
 

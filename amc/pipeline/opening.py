@@ -12,6 +12,7 @@ from amc.cost.quantities import limits_name
 from amc.errors import PlanError, RunError
 from amc.models.factory import build_model, check_allowed
 from amc.models.weights import weights_sha256
+from amc.modules.completing import initialise_lazy_
 from amc.pruning.apply import cut
 from amc.pruning.checkpoint import save_model
 from amc.pruning.plan import Plan
@@ -99,11 +100,13 @@ def apply_file(
     config = plan.model.model_copy(update={"weights": weights or plan.model.weights})
     check_allowed(config, plan_file, allow_factory)
     model = build_model(config)
+    example = example_of(model, plan.input_shape)
+    initialise_lazy_(model, lambda: model(example))
     if weights_sha256(model) != plan.weights_sha256:
         raise PlanError(
             f"{plan_file} was made for other weights than {config.weights or 'a fresh network'}; "
             f"give the right file (--weights), or copy its widths: amc replay {plan_file} MODEL"
         )
-    small, _, error = cut(plan, model, example_of(model, plan.input_shape))
+    small, _, error = cut(plan, model, example)
     save_model(small, plan, target)
     return error

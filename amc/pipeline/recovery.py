@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +15,7 @@ from amc.errors import ConfigError, ModelError, PlanError, RunError
 from amc.latency.backends import load_all, make_backend
 from amc.latency.measurement import judge, measure
 from amc.models.preparation import Preparation
+from amc.modules.copying import copy_model
 from amc.pruning.apply import Applied, apply_plan
 from amc.pruning.checkpoint import read_card, save_model
 from amc.pruning.plan import Plan
@@ -82,7 +82,7 @@ def recover(
         if task.train is None:
             raise ConfigError("this task has no training; give Task.train, or finetune 0 epochs")
         say("finetuning")
-        tuned = networks["finetuned"] = copy.deepcopy(applied.model)
+        tuned = networks["finetuned"] = copy_model(applied.model)
         told = _trained(tuned, task.train, recipe, folder, resume, on_epoch, on_step, on_note)
         if plan.model is not None:
             epochs = len(told["epochs"])
@@ -195,7 +195,7 @@ def _search_val(task: Task, model: nn.Module) -> float | None:
     if task.validate is not None:
         return task.validate(model)
     # A copy: the evaluation recalibrates BatchNorm in place.
-    return task.evaluate(copy.deepcopy(model)).get("accuracy")
+    return task.evaluate(copy_model(model)).get("accuracy")
 
 
 def _measured(

@@ -21,8 +21,10 @@ from amc.errors import ModelError
 from amc.models.factory import build_model, check_allowed
 from amc.models.preparation import Preparation
 from amc.models.weights import tensors_sha256
+from amc.modules.completing import initialise_lazy_
 from amc.pruning.plan import Plan
 from amc.pruning.slicing.slice import state_sizes
+from amc.tracing.inputs import example_of
 from amc.tracing.sizes import set_size
 from amc.tracing.trace import named_tensors
 from amc.utils.atomic_files import replacing
@@ -94,6 +96,8 @@ def load_model(path: Path | str, *, allow_factory: bool = False) -> tuple[nn.Mod
     check_allowed(card.model, path, allow_factory)
     try:
         model = build_model(untrained(card.model))
+        if (shape := card.plan.input_shape) is not None:
+            initialise_lazy_(model, lambda: model(example_of(model, shape)))
     except ModelError as error:
         raise ModelError(f"{path} cannot be rebuilt: {error}") from error
     _put_tensors(model, tensors, path)

@@ -9,12 +9,15 @@ import torch
 from torch import nn
 
 from amc.errors import ModelError, UnitError
+from amc.modules.checks import check_evaluates, check_prunable
+from amc.modules.completing import initialise_lazy_, ordinary_
+from amc.modules.unwrapping import unwrapped
 from amc.pruning.importance.score import score
 from amc.pruning.slicing.attributes import follow_attributes
 from amc.pruning.slicing.unit_checks import droppable, sound
 from amc.task import Losses
 from amc.tracing.grouping import group
-from amc.tracing.inputs import is_inexact
+from amc.tracing.inputs import Inputs, is_inexact
 from amc.tracing.trace import named_tensors, trace
 from amc.tracing.units import Units
 
@@ -25,6 +28,11 @@ def read_units(model: nn.Module, example_inputs: Any) -> Units:
     Enough for applying a plan, which names its channels and is verified as a whole. Raises
     :class:`ModelError` where the forward fails or a weight is not finite.
     """
+    model, _ = unwrapped(model)
+    check_evaluates(model)
+    check_prunable(model)
+    ordinary_(model)
+    initialise_lazy_(model, lambda: Inputs.of(example_inputs, model).call(model))
     _check_finite(model)
     found = trace(model, example_inputs)
     units = group(
@@ -64,6 +72,7 @@ def find_units(
     nothing can be pruned, and :class:`ConfigError` for an unknown ``importance`` or one that lacks
     what it looks at.
     """
+    model, _ = unwrapped(model)
     units = traced if traced is not None else read_units(model, example_inputs)
     scores = score(model, units, importance, calibration=calibration, loss=loss, seed=seed)
     units = units.ranked(scores)

@@ -65,8 +65,8 @@ class Relation(Protocol):
     rank: int
     """Relations of a low rank are settled first."""
 
-    def relate(self, ids: ChannelIds) -> None:
-        """Unite or freeze what it asks for, as far as it is known now."""
+    def relate(self, ids: ChannelIds) -> bool:
+        """Unite or freeze what it asks for, as far as it is known now; whether that is all."""
 
     def record(self, ids: ChannelIds) -> None:
         """Note the uses that it stands for, once all is united."""
@@ -100,7 +100,7 @@ class ChannelIds:
 
     def __init__(self) -> None:
         self._parent: list[int] = [0]
-        self._own: list[bool] = [False]
+        self._own = torch.zeros(1, dtype=torch.bool)
         self._channel: list[bool] = [False]
         self._unions = 0
         self._frozen: dict[int, str] = {}
@@ -114,7 +114,9 @@ class ChannelIds:
         """``count`` new ids, (count,) int64."""
         start = len(self._parent)
         self._parent.extend(range(start, start + count))
-        self._own.extend([not weak] * count)
+        if start + count > len(self._own):
+            self._own = torch.cat([self._own, torch.zeros(start + count, dtype=torch.bool)])
+        self._own[start : start + count] = not weak
         self._channel.extend([not weak] * count)
         return torch.arange(start, start + count)
 
@@ -200,7 +202,7 @@ class ChannelIds:
 
     def weak(self, ids: Tensor) -> bool:
         """Whether ``ids`` name no channels of their own, whatever they are united with."""
-        return not any(self._own[channel] for channel in core(ids).unique().tolist())
+        return not bool(self._own[core(ids)].any())
 
     def roots(self, ids: Tensor) -> Tensor:
         """The core of ``ids`` in terms of united ids."""
@@ -222,8 +224,9 @@ class ChannelIds:
 
     def settle(self) -> Settled:
         """Everything in terms of united ids."""
-        self._relations.sort(key=attrgetter("rank"))
-        while any(self._relate(group) for _, group in groupby(self._relations, attrgetter("rank"))):
+        ordered = sorted(self._relations, key=attrgetter("rank"))
+        ranks = [list(group) for _, group in groupby(ordered, attrgetter("rank"))]
+        while any(self._relate(open_) for open_ in ranks):
             pass
         for relation in self._relations:
             relation.record(self)
@@ -245,11 +248,11 @@ class ChannelIds:
                     ties[root] = cause
         return ties
 
-    def _relate(self, relations: Iterable[Relation]) -> bool:
-        """Whether relations of one rank have changed anything."""
+    def _relate(self, relations: list[Relation]) -> bool:
+        """Whether relations of one rank have changed anything; those that are settled are removed
+        from the list."""
         before = self._unions, len(self._uses), len(self._frozen)
-        for relation in relations:
-            relation.relate(self)
+        relations[:] = [relation for relation in relations if not relation.relate(self)]
         return (self._unions, len(self._uses), len(self._frozen)) != before
 
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import torch
 
 _OURS = Path(__file__).parent.parent
 _PYTORCHS = Path(torch.__file__).parent
+
+
+@cache
+def network_file(path: str) -> str | None:
+    """Its name where it holds a network's code; None otherwise."""
+    file = Path(path)
+    return file.name if is_network_code(file) else None
 
 
 def is_network_code(file: Path) -> bool:

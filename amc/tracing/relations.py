@@ -29,11 +29,13 @@ class Split:
     rows: Tensor
     rank: int = 0
 
-    def relate(self, ids: ChannelIds) -> None:
+    def relate(self, ids: ChannelIds) -> bool:
         """Tie the rows, unless each is one channel."""
         roots = ids.roots(self.rows)
-        if not torch.equal(roots, roots[:, :1].expand_as(roots)):
-            ids.unite(self.rows[:1], self.rows)
+        if torch.equal(roots, roots[:, :1].expand_as(roots)):
+            return False
+        ids.unite(self.rows[:1], self.rows)
+        return True
 
     def record(self, _: ChannelIds) -> None:
         """Nothing more."""
@@ -55,15 +57,16 @@ class Reduced:
     place: str
     rank: int = 1
 
-    def relate(self, ids: ChannelIds) -> None:
+    def relate(self, ids: ChannelIds) -> bool:
         """Give the result to the heads that are one channel each."""
         if self._within(ids):
             ids.unite(self.result, self.ids.amax(self.dim, keepdim=True))
-            return
+            return True
         reason = ids.reason(self.result)
         if reason is not None:
             ids.freeze(self.ids, reason)
         ids.along(self.ids, self.dim)
+        return False
 
     def record(self, ids: ChannelIds) -> None:
         """The statistic is one of the channels along the dimension."""
@@ -85,13 +88,15 @@ class Equal:
     other_dim: int
     rank: int = 2
 
-    def relate(self, ids: ChannelIds) -> None:
+    def relate(self, ids: ChannelIds) -> bool:
         """Unite the two where both shrink."""
         same = set(ids.roots(self.ids).flatten().tolist())
         if same == set(ids.roots(self.other).flatten().tolist()):
-            return  # the same channels, moved about: equally many in any case
-        if _shrinks(ids, self.ids, self.dim) and _shrinks(ids, self.other, self.other_dim):
+            return True  # the same channels, moved about: equally many in any case
+        both = _shrinks(ids, self.ids, self.dim) and _shrinks(ids, self.other, self.other_dim)
+        if both:
             ids.unite(ids.along(self.ids, self.dim), ids.along(self.other, self.other_dim))
+        return both
 
     def record(self, _: ChannelIds) -> None:
         """Nothing more."""
@@ -106,11 +111,13 @@ class Sized:
     dim: int
     rank: int = 2
 
-    def relate(self, ids: ChannelIds) -> None:
+    def relate(self, ids: ChannelIds) -> bool:
         """Tie what the attribute counts, wherever that shrinks."""
         tied = ids.has(self.attribute) and not ids.channels(self.ids)
-        if tied or _shrinks(ids, self.ids, self.dim):
+        counts = tied or _shrinks(ids, self.ids, self.dim)
+        if counts:
             ids.use(self.attribute, 0, "size", ids.along(self.ids, self.dim))
+        return counts
 
     def record(self, _: ChannelIds) -> None:
         """Nothing more."""
@@ -130,26 +137,25 @@ class Broadcast:
     reason: str = ""
     rank: int = 3
 
-    def relate(self, ids: ChannelIds) -> None:
+    def relate(self, ids: ChannelIds) -> bool:
         """Follow, serve or tie."""
-        if not ids.channels(self.others):
-            return
-        roots = ids.roots(self.others)
-        table = core(self.weak).expand(torch.broadcast_shapes(core(self.weak).shape, roots.shape))
         own = [d for d in range(-self.weak.dim(), 0) if core(self.weak).shape[d] > 1]
         if not own:
-            return
-        met = roots.expand(table.shape)
+            return True
+        if not ids.channels(self.others):
+            return False
+        roots = ids.roots(self.others)
+        met = roots.expand(torch.broadcast_shapes(core(self.weak).shape, roots.shape))
         size = prod(met.shape[dim] for dim in own)
         rows = met.movedim(own, [*range(len(own))]).reshape(size, -1)
-        if torch.equal(rows, rows[:, :1].expand_as(rows)):
-            ids.unite(self.weak, self.others)
-        elif torch.equal(rows, rows[:1].expand_as(rows)):
-            return
-        elif self.reason:
+        one_each = torch.equal(rows, rows[:, :1].expand_as(rows))
+        if not one_each and torch.equal(rows, rows[:1].expand_as(rows)):
+            return False
+        if self.reason and not one_each:
             ids.freeze(self.others, self.reason)
         else:
             ids.unite(self.weak, self.others)
+        return True
 
     def record(self, _: ChannelIds) -> None:
         """Nothing more."""
@@ -170,13 +176,17 @@ class Along:
     reason: str
     rank: int = 2
 
-    def relate(self, ids: ChannelIds) -> None:
+    def relate(self, ids: ChannelIds) -> bool:
         """Unite what follows."""
+        if len(self.labels) == 1:
+            ids.unite(self.labels[0], self.channels)
+            return True
         follows = [label for label in self.labels if self._follows(ids, label)]
-        for label in follows if len(self.labels) > 1 else self.labels:
+        for label in follows:
             ids.unite(label, self.channels)
-        if not follows and len(self.labels) > 1 and ids.channels(self.channels):
+        if not follows and ids.channels(self.channels):
             ids.freeze(self.channels, self.reason)
+        return False
 
     def _follows(self, ids: ChannelIds, label: Tensor) -> bool:
         """Whether the channels behind each index of the stored tensor are one."""
@@ -200,11 +210,12 @@ class Contracted:
     """Of the first factor."""
     rank: int = 2
 
-    def relate(self, ids: ChannelIds) -> None:
+    def relate(self, ids: ChannelIds) -> bool:
         """Unite what shrinks with its partners."""
         for one in (x for x in (*self.left, *self.right) if ids.channels(x)):
             others = self.right if any(one is x for x in self.left) else self.left
             Along(others, one, f"contracted at {self.place}").relate(ids)
+        return False
 
     def record(self, ids: ChannelIds) -> None:
         """The sum is one over the channels that are kept."""
@@ -223,10 +234,12 @@ class Stored:
     purpose: Purpose = "affine"
     rank: int = 2
 
-    def relate(self, ids: ChannelIds) -> None:
+    def relate(self, ids: ChannelIds) -> bool:
         """Tie what other uses of the tensor say."""
-        if ids.channels(self.labels):
+        met = ids.channels(self.labels)
+        if met:
             ids.use(self.tensor, self.dim, self.purpose, self.labels)
+        return met
 
     def record(self, _: ChannelIds) -> None:
         """Nothing more."""

@@ -34,13 +34,16 @@ class Sources:
         name = next(iter(found)) if len(found) == 1 else None
         return name if name is not None and self._shapes[name] == weight.shape else None
 
-    def follow(self, inputs: list[Tensor], results: list[Tensor]) -> None:
-        """Note what an operation makes of stored tensors alone."""
+    def follow(self, operation: str, inputs: list[Tensor], results: list[Tensor]) -> None:
+        """Note what ``aten``'s operation makes of stored tensors alone."""
         sources = [self._of(x) for x in inputs]
         known = [source for source in sources if source is not None]
         if known and len(known) == len(sources):
+            # A transposed square matrix has the stored shape, but reads other channels.
+            turned = operation in _TURNING
+            made = frozenset[str]() if turned else frozenset().union(*known) & self._readers
             for result in results:
-                self._made[result] = frozenset().union(*known) & self._readers
+                self._made[result] = made
 
     def _of(self, tensor: Tensor) -> frozenset[str] | None:
         name = self._names.get(id(tensor))
@@ -48,3 +51,6 @@ class Sources:
             return frozenset((name,))
         made: frozenset[str] | None = self._made.get(tensor)
         return made
+
+
+_TURNING = {"t", "transpose", "permute", "movedim", "swapaxes", "numpy_T", "mT", "adjoint"}

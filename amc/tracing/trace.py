@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -38,7 +37,7 @@ from amc.tracing.execution import Execution
 from amc.tracing.ids import ChannelIds, Use, core
 from amc.tracing.inputs import Inputs, is_inexact, tensors_of
 from amc.tracing.labels import Label, Labels
-from amc.tracing.network_code import is_network_code
+from amc.tracing.network_code import network_file
 from amc.tracing.producers import WEIGHTED
 from amc.tracing.relations import Equal, Sized
 from amc.tracing.rules import Call, Layer, find_rule, opaque, reason_of
@@ -212,9 +211,9 @@ class _Tracer(Execution):
         line, path = "", ""
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code is not trace.__code__:
-            file = Path(frame.f_code.co_filename)
-            if not line and is_network_code(file):
-                line = f"{file.name}:{frame.f_lineno}"
+            file = None if line else network_file(frame.f_code.co_filename)
+            if file is not None:
+                line = f"{file}:{frame.f_lineno}"
             path = path or self._paths.get(id(frame.f_locals.get("self")), "")
             frame = frame.f_back
         return " in ".join(x for x in (line, path) if x) or "the network"

@@ -71,6 +71,8 @@ class Unit:
     """Step of the kept widths, in groups."""
     droppable: bool = False
     """Whether all of it may go: what reads it is then a constant beside a shortcut."""
+    least_proven: int = 1
+    """Fewest groups that may be kept because fewer failed their proof."""
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
@@ -280,6 +282,7 @@ def _bounded(unit: Unit, bounds: Bounds, gentle: bool) -> tuple[Unit, str, str]:
         f"min_keep={bounds.min_keep:g}": least_width(bounds.min_keep, unit.width),
         f"min_width={bounds.min_width}": bounds.min_width,
         "gentle_ends": least_width(GENTLE_KEEP, unit.width) if gentle else 0,
+        "fewer fail their proof": unit.least_proven,
     }
     least = max(floors, key=lambda setting: floors[setting])
     kind = unit.kind if unit.kind in bounds.round_to else "all"

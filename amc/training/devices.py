@@ -8,7 +8,6 @@ the connection is slow, and layers may be frozen, unfrozen or unused, and parts 
 from __future__ import annotations
 
 import contextlib
-import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -18,6 +17,7 @@ from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
 from amc.errors import ConfigError, RunError
+from amc.modules.copying import copy_model
 
 _LONGEST_WAIT = timedelta(hours=12)
 """For another process: the first tests and measures networks, and the others wait meanwhile."""
@@ -106,7 +106,7 @@ class SeveralDevices(Devices):
         """
         if not str(self.device).startswith("cuda"):
             return model
-        copied = copy.deepcopy(model)
+        copied = copy_model(model)
         for module in list(copied.modules()):
             for name, child in list(module.named_children()):
                 if type(child) in _PLAIN:

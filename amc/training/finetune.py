@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import nn
 from amc.compute.crash_record import crash_record
 from amc.config import FinetuneConfig
 from amc.errors import DataError
+from amc.modules.copying import copy_model
 from amc.task import Epoch, Finetuned, Step
 from amc.training.checkpoint import Checkpoints
 from amc.training.devices import Devices
@@ -114,7 +114,7 @@ def check_recipe(
     asked, _ = completed(config, len(data.train))
     asked = asked.model_copy(update={"lr": asked.lr or 0.1, "compile": False})
     trainer = Trainer(
-        copy.deepcopy(model),
+        copy_model(model),
         data,
         asked,
         teacher=teacher,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ from torch import nn
 
 from amc.compute.precision import to_channels_last
 from amc.config import FinetuneConfig
+from amc.modules.copying import copy_model
 from amc.training.learning_rate import RATES, choose_rate, enough, trial_steps
 from amc.training.recipe import total_steps
 from amc.training.selection import Sample, Score
@@ -63,7 +63,7 @@ def try_rates(
 
     def try_rate(lr: float) -> float:
         recipe = config.model_copy(update={**short, "lr": lr})
-        trainer = make_trainer(copy.deepcopy(model), recipe, few)
+        trainer = make_trainer(copy_model(model), recipe, few)
         torch.manual_seed(config.seed)
         try:
             while not trainer.finished:
@@ -72,7 +72,7 @@ def try_rates(
             trainer.close()
         return loss(trainer.model)
 
-    before = loss(copy.deepcopy(model))
+    before = loss(copy_model(model))
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         rates, share = RATES.get(config.optimizer, RATES["adamw"]), enough(whole / steps)
         lr, trials = choose_rate(try_rate, rates, before, share)

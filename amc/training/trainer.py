@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from amc.compute.precision import autocast_for, to_channels_last
 from amc.config import FinetuneConfig
 from amc.errors import ConfigError, EvaluationError
+from amc.modules.copying import Copyable
 from amc.task import Step
 from amc.training.augmentation import Augmentation, Mixing
 from amc.training.checkpoint import State
@@ -65,7 +67,11 @@ class Trainer:
         self.done = 0
         # The average first: a copy must not have the hooks of what follows.
         self.average = (
-            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+            AveragedModel(
+                cast(nn.Module, Copyable(model)),
+                multi_avg_fn=get_ema_multi_avg_fn(config.ema),
+                use_buffers=True,
+            )
             if config.ema
             else None
         )

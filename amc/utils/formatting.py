@@ -1,6 +1,16 @@
-"""Numbers as people read them: counts, fractions, changes, durations."""
+"""Numbers as people read them: counts, fractions, changes, durations; and text on one line."""
 
 from __future__ import annotations
+
+
+def one_line(text: object, longest: int = 300) -> str:
+    """``text`` without line breaks and control characters, cut after ``longest`` characters.
+
+    For what comes from files and from other people's errors.
+    """
+    printable = "".join(x if x.isprintable() else " " for x in str(text)[: 10 * longest])
+    line = " ".join(printable.split())
+    return line if len(line) <= longest else f"{line[: longest - 3]}..."
 
 
 def count(value: float) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from amc.config import ModelConfig
 from amc.errors import AMCError, EvaluationError
 from amc.models.preparation import has_random_weights
+from amc.modules.completing import initialise_lazy_
 from amc.utils.options import with_commas
 from amc.vision.data import (
     IMAGENET_MEAN,
@@ -52,6 +53,7 @@ def check_fit(model: nn.Module, spec: str, images: ImageData, device: str = "cpu
     example = images.example(min(2, len(images.train))).to(device)
     shape = "x".join(map(str, example.shape[1:]))
     try:
+        initialise_lazy_(model, lambda: model(example.to("cpu")))
         with torch.inference_mode():
             logits = model.to(device).eval()(example)
     except (AMCError, torch.OutOfMemoryError):

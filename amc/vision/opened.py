@@ -37,12 +37,13 @@ def open_both(
     # file has the images at hand.
     if isinstance(data, ImageData):
         told = {"num_classes": len(data.classes), "in_channels": data.example().shape[1]}
-        notes = tuple(f"data  {note}" for note in data.notes)
-        return Opened(*build_resolved(model, **told), data, notes=notes)
+        built = build_resolved(model, **told)
+        notes = (*built.notes, *(f"data  {note}" for note in data.notes))
+        return Opened(built.model, built.config, data, notes=notes)
     data = DataConfig(spec=data) if isinstance(data, str) else data
     source = open_source(data)
     told = {"num_classes": len(source.classes), "in_channels": source.channels}
-    dense, config = build_resolved(model, **told)
+    dense, config, said = build_resolved(model, **told)
     prepared, notes = resolve_preprocessing(
         data,
         None if recorded else said_by(dense, config),
@@ -52,5 +53,5 @@ def open_both(
         user="the run's" if recorded else "yours",
     )
     images = source.read(prepared, progress=progress)
-    notes += tuple(f"data  {note}" for note in images.notes)
+    notes = (*said, *notes, *(f"data  {note}" for note in images.notes))
     return Opened(dense, config, images, prepared, notes)

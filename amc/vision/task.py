@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -15,6 +14,7 @@ from amc.compute.layout import contiguous_layers
 from amc.config import DataConfig, EvaluateConfig, FinetuneConfig, ModelConfig
 from amc.models.teacher import teacher_model
 from amc.models.weights import tensors_sha256
+from amc.modules.copying import copy_model
 from amc.task import Epoch, Finetuned, Step, Task
 from amc.training.devices import devices
 from amc.training.finetune import check_recipe, finetune
@@ -149,7 +149,7 @@ def image_task(
 def _teacher(recipe: FinetuneConfig, dense: nn.Module, images: ImageData) -> nn.Module:
     """The dense network, or the better one of the recipe."""
     if recipe.teacher is None:
-        return copy.deepcopy(dense)
+        return copy_model(dense)
     channels = images.example().shape[1]
     return teacher_model(recipe.teacher, num_classes=len(images.classes), in_channels=channels)
 

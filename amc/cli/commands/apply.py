@@ -41,7 +41,7 @@ def apply(
     if source.is_dir():
         folder = choose(RunFolder.open(source), budget)
         task = open_task(folder, allow_factory=allow_factory)
-        print_notes(task)
+        print_notes(task.notes)
         recover_plan(task, folder, FinetuneConfig(epochs=0))
         return
     if budget:

@@ -94,7 +94,7 @@ def compare(
         image_task, subject, image_set, search.evaluate, device=search.device, progress=False
     )
     if not as_json:
-        print_notes(make_task(check=True))
+        print_notes(make_task(check=True).notes)
     try:
         with progress_bar(quiet=as_json) as bar:
             comparison = run_all(

@@ -38,7 +38,7 @@ def demo(
         finetune=DEMO_RECIPE,
     )
     task = image_task(model_config, DEMO_DATA, DEMO_EVALUATE, seed=seed, progress=False)
-    print_notes(task)
+    print_notes(task.notes)
     console.print(f"[bold]2. the search[/]  flops=0.5, {episodes} episodes, into {path}")
     with progress_bar(episodes=episodes) as bar:
         find_plan(

@@ -82,7 +82,7 @@ def _finetune(
 
     task = open_task(folder, device=team.device, allow_factory=allow_factory, progress=team.first)
     if team.first:
-        print_notes(task)
+        print_notes(task.notes)
         recover_plan(task, folder, recipe, resume=resume)
     else:
         follow(task, Plan.load(folder.plan), recipe, folder, resume=resume)

@@ -71,7 +71,7 @@ def _train(tasks: dict[str, Task], path: Path, total: int, **given: Any) -> None
     command = shlex.join(["amc", "search", "--resume", str(path)])
     for name, task in tasks.items():
         console.print(f"network     {name}", highlight=False)
-        print_notes(task)
+        print_notes(task.notes)
     console.print(f"folder      {path}   (watch it: tensorboard --logdir {path})")
     try:
         with progress_bar() as bar:

@@ -17,6 +17,7 @@ from amc.cli.commands.shared import (
     images,
     latency_config,
     named_network,
+    print_notes,
     set_threads,
 )
 from amc.cli.from_settings import settings_command
@@ -117,7 +118,8 @@ def _cut_unscored(
     from amc.tracing.inputs import example_of
     from amc.utils.formatting import percent
 
-    model, resolved = build_resolved(network)
+    model, resolved, notes = build_resolved(network)
+    print_notes(notes)
     channels, height, width = example_shape(network.spec)
     inputs = example_of(model, (1, channels, side or height, side or width))
     plan = propose(source, model, inputs, config.model_copy(update={"model": resolved}))

@@ -197,7 +197,7 @@ def run_search(
         command += " --allow-factory"
     begin: dict[str, Any] = {"config": config, "start": start}
     given = {"resume": True, "episodes": episodes} if resume else begin
-    print_notes(task)
+    print_notes(task.notes)
     if task.check_recipe is not None and config.finetune is not None and not resume:
         task.check_recipe(config.finetune)  # before the search, not after it
     console.print(f"run folder  {path}   (watch it: tensorboard --logdir {path.parent})")

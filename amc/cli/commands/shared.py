@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -186,9 +187,9 @@ def progress_bar(*, quiet: bool = False, episodes: int | None = None) -> Bar:
     return Bar(quiet=quiet, episodes=episodes)
 
 
-def print_notes(task: Task) -> None:
+def print_notes(notes: Iterable[str]) -> None:
     """The first lines: what was chosen for the user, and what he should know before he begins."""
-    for note in task.notes:
+    for note in notes:
         label, _, text = note.partition("  ")
         style = "[yellow]{}[/]" if label == "warning" else "{}"
         console.print(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from amc.modules.copying import copy_model
 from amc.pruning.importance.evidence import Evidence
 from amc.pruning.importance.taylor import gate_gradients
 from amc.pruning.slicing.slice import kept_indices
@@ -37,7 +37,7 @@ def growth_gains(
     one's, with the gradient, batch by batch. ``model`` is unchanged. Raises :class:`ConfigError`
     where it yields nothing or has no gradient.
     """
-    evidence, pruned = Evidence(model, units), copy.deepcopy(model).eval()
+    evidence, pruned = Evidence(model, units), copy_model(model).eval()
     for module in pruned.modules():
         if isinstance(module, _BatchNorm):
             module.train()

@@ -66,7 +66,8 @@ class _Watch(TorchDispatchMode):
             self._read(x, -1, weight, 0)
         if kind != "linear" and not kind.startswith("conv"):
             inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-            self._sources.follow(inputs, [x for x in tree_leaves(out) if isinstance(x, Tensor)])
+            results = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
+            self._sources.follow(kind, inputs, results)
         return out
 
     def _read(self, x: Tensor, channels: int, weight: Tensor, dim: int) -> None:

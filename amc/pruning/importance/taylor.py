@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from amc.errors import ConfigError
+from amc.modules.copying import copy_model
 from amc.pruning.importance.evidence import Evidence, along
 from amc.task import Losses
 from amc.tracing.trace import named_tensors
@@ -24,7 +24,7 @@ def taylor(evidence: Evidence) -> list[np.ndarray]:
     reader it equals the paper's gate behind the BatchNorm.)
     """
     assert evidence.loss is not None
-    model = copy.deepcopy(evidence.model).eval()  # the user's loss may do with it what it likes
+    model = copy_model(evidence.model).eval()  # the user's loss may do with it what it likes
     totals = [np.zeros(unit.width) for unit in evidence.units]
     batches = 0
     for _, gates in gate_gradients(evidence, model, evidence.loss):

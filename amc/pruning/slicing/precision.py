@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from math import sqrt
 
 import torch
 from torch import Tensor, nn
 
+from amc.modules.copying import copy_model
 from amc.tracing.trace import named_tensors
 
 Casts = Mapping[torch.dtype, torch.dtype]
@@ -76,7 +76,7 @@ def cast_model(model: nn.Module, casts: Casts) -> nn.Module:
     """
     if all(tensor.dtype not in casts for _, tensor in named_tensors(model)):
         return model
-    twin = copy.deepcopy(model)
+    twin = copy_model(model)
     for _, tensor in named_tensors(twin):
         tensor.data = cast(tensor.data, casts)
     return twin

@@ -1,21 +1,24 @@
 """Real surgery: a new, smaller module.
 
-Slicing is a ``copy.deepcopy`` whose memo already holds the sliced parameters and buffers, so that
-weights that are not kept are never copied; then the modules that state their sizes as attributes
-are told the new ones.
+Slicing is a copy (:mod:`amc.modules.copying`) whose memo already holds the sliced parameters and
+buffers, so that weights that are not kept are never copied; then the modules that state their sizes
+as attributes are told the new ones.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from amc.modules.copying import copy_model
+from amc.modules.unwrapping import unwrapped
 from amc.pruning.slicing.empty_layers import replace_if_empty
 from amc.tracing.attention import state_heads
 from amc.tracing.deformable import deformable_layers, state_deformable
@@ -29,18 +32,22 @@ Kept = dict[str, list[tuple[int, Tensor]]]
 
 def kept_indices(units: Units, widths: Sequence[int]) -> Kept:
     """Which indices of which dimensions stay, for every tensor that these widths make smaller."""
-    removed: dict[tuple[str, int], list[Tensor]] = {}
-    for unit, width in zip(units, units.check(widths), strict=True):
+    return _kept_indices(units, units.check(widths))
+
+
+@lru_cache(maxsize=1)  # one slice asks for it several times: to cut, to mask, to compare
+def _kept_indices(units: Units, widths: tuple[int, ...]) -> Kept:
+    removed: dict[tuple[str, int], list[np.ndarray]] = {}
+    for unit, width in zip(units, widths, strict=True):
         if width < unit.width:
-            gone = torch.from_numpy(unit.order[width:].copy())
+            gone = unit.order[width:]
             for slot in unit.slots:
-                index = torch.from_numpy(slot.index)[gone].flatten()
-                removed.setdefault((slot.tensor, slot.dim), []).append(index)
+                removed.setdefault((slot.tensor, slot.dim), []).append(slot.index[gone].ravel())
     kept: Kept = {}
     for (tensor, dim), parts in removed.items():
-        stays = torch.ones(units.sizes[tensor][dim], dtype=torch.bool)
-        stays[torch.cat(parts)] = False
-        kept.setdefault(tensor, []).append((dim, stays.nonzero().flatten()))
+        stays = np.ones(units.sizes[tensor][dim], dtype=bool)
+        stays[np.concatenate(parts)] = False
+        kept.setdefault(tensor, []).append((dim, torch.from_numpy(np.flatnonzero(stays))))
     return kept
 
 
@@ -63,33 +70,41 @@ def _attribute_sizes(units: Units, kept: Kept) -> dict[str, int]:
 def slice_model(model: nn.Module, units: Units, widths: Sequence[int]) -> nn.Module:
     """A new module that keeps ``widths[u]`` groups of each unit; ``model`` is untouched.
 
-    ``widths`` has one integer a unit, in 1..unit.width, or 0 where the unit is droppable. Raises
-    :class:`UnitError` otherwise.
+    It has no wrappers (:mod:`amc.modules.unwrapping`). ``widths`` has one integer a unit, in
+    1..unit.width, or 0 where the unit is droppable. Raises :class:`UnitError` otherwise, and
+    :class:`ModelError` where a part of the network cannot be copied.
     """
+    model, _ = unwrapped(model)
     kept = kept_indices(units, widths)
-    memo: dict[int, Any] = {}
-    for name, tensor in named_tensors(model):
-        sliced: Tensor = tensor.detach()
-        for dim, index in kept.get(name, ()):
-            sliced = sliced.index_select(dim, index.to(sliced.device))
-        own = sliced if name in kept else sliced.clone()
-        is_parameter = isinstance(tensor, nn.Parameter)
-        memo[id(tensor)] = nn.Parameter(own, tensor.requires_grad) if is_parameter else own
-    small = copy.deepcopy(model, _without_graphs(model, memo))
-    _compute_anew(small)
+    small = _with_tensors(model, {id(old): new for old, _, new in sliced_tensors(model, kept)})
     for name, size in _attribute_sizes(units, kept).items():
         set_size(small, name, size)
     state_sizes(small)
     return small
 
 
-def _without_graphs(model: nn.Module, memo: dict[int, Any]) -> dict[int, Any]:
-    """``memo`` with what modules have computed in their last forward, which has no copy."""
-    for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo.setdefault(id(value), value.detach().clone())
-    return memo
+def put_into(small: nn.Module, model: nn.Module, kept: Kept) -> nn.Module:
+    """A copy of the sliced network ``small`` with what is ``kept`` of ``model``'s tensors."""
+    own = {name: new for _, name, new in sliced_tensors(model, kept)}
+    return _with_tensors(small, {id(old): own[name] for name, old in named_tensors(small)})
+
+
+def sliced_tensors(model: nn.Module, kept: Kept) -> Iterator[tuple[Tensor, str, Tensor]]:
+    """Each stored tensor of ``model``, its name, and a copy of what is ``kept`` of it."""
+    for name, tensor in named_tensors(model):
+        sliced: Tensor = tensor.detach()
+        for dim, index in kept.get(name, ()):
+            sliced = sliced.index_select(dim, index.to(sliced.device))
+        own = sliced if name in kept else sliced.clone()
+        is_parameter = isinstance(tensor, nn.Parameter)
+        yield tensor, name, nn.Parameter(own, tensor.requires_grad) if is_parameter else own
+
+
+def _with_tensors(model: nn.Module, tensors: dict[int, Any]) -> nn.Module:
+    """A copy of ``model`` that holds ``tensors``, by the ``id`` of its own."""
+    copied = copy_model(model, tensors)
+    _compute_anew(copied)
+    return copied
 
 
 def _compute_anew(model: nn.Module) -> None:
@@ -106,6 +121,7 @@ def _compute_anew(model: nn.Module) -> None:
 def state_sizes(model: nn.Module) -> None:
     """Set the size attributes of known modules from the shapes of their tensors."""
     for module in model.modules():
+        _refresh_weights(module)
         if isinstance(module, _ConvNd):
             _state_conv(module)
         elif isinstance(module, deformable_layers()):
@@ -133,6 +149,13 @@ def state_sizes(model: nn.Module) -> None:
             _state_norm(module)
         state_heads(module)
         replace_if_empty(module)
+
+
+def _refresh_weights(module: nn.Module) -> None:
+    """Compute anew what a hook of PyTorch's own computes before each forward, and leaves behind."""
+    for hook in module._forward_pre_hooks.values():
+        if type(hook).__module__.startswith("torch.nn.utils."):  # old norms of weights, masks
+            hook(module, ())
 
 
 def _state_group_norm(norm: nn.GroupNorm) -> None:

@@ -2,58 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from amc.errors import VerificationError
-from amc.pruning.slicing.slice import slice_model
-from amc.pruning.slicing.verification import verify
+from amc.pruning.slicing.proof_widths import proof_widths
+from amc.pruning.slicing.verification import Proof
 from amc.tracing.units import Units
 
+OnUnit = Callable[[int, int], None]
 
-def sound(
-    model: nn.Module,
-    units: Units,
-    example_inputs: Any,
-    on_unit: Callable[[int, int], None] | None,
-) -> Units:
+
+def sound(model: nn.Module, units: Units, example_inputs: Any, on_unit: OnUnit | None) -> Units:
     """The units that agree with their masked twin; the others frozen, with what went wrong.
 
-    All units are proven together, each at an odd width of its own; where that fails, by halves,
-    down to the unit that is to blame.
+    All units are proven together, at widths that tell all sizes apart
+    (:mod:`amc.pruning.slicing.proof_widths`); where that fails, by halves, down to the unit that is
+    to blame. A unit that only fails with a single group keeps more of them: as many as are proven.
     """
-    rng = np.random.default_rng(0)
-    trial = [_odd(unit.width, rng) for unit in units]
-    failures: dict[str, str] = {}
-    done = 0
+    if not units:
+        return units
+    trials = _Trials(Proof(model, example_inputs), units, on_unit)
+    proofs = proof_widths(units)
+    trials.expected = len(proofs) + 1
+    failures: dict[int, str] = {}
+    for number, widths in enumerate(proofs):
+        free = [n for n in range(len(units)) if n not in failures]
+        failures |= trials.failing(widths, free, signal=not number)
+    free = [n for n in range(len(units)) if n not in failures and proofs[0][n] > 1]
+    narrow = list(trials.failing([1] * len(units), free, signal=False))
+    least = dict.fromkeys(narrow, 2)
+    too_narrow = trials.failing([2] * len(units), [n for n in narrow if proofs[0][n] > 2])
+    least |= {n: proofs[0][n] for n in too_narrow}
+    items = [replace(unit, least_proven=least.get(n, 1)) for n, unit in enumerate(units)]
+    reasons = {units[n].name: reason for n, reason in failures.items()}
+    return replace(units, items=tuple(items)).without(reasons)
 
-    def prove(proven: list[int], candidates: list[int]) -> list[int]:
-        nonlocal done
-        chosen = {*proven, *candidates}
-        widths = [trial[n] if n in chosen else unit.width for n, unit in enumerate(units)]
-        try:
-            verify(model, slice_model(model, units, widths), units, widths, example_inputs)
-        except VerificationError as error:
-            if len(candidates) > 1:
-                half = len(candidates) // 2
-                first = prove(proven, candidates[:half])
-                return first + prove(proven + first, candidates[half:])
-            failures[units[candidates[0]].name] = str(error)
-            candidates = []
-            done += 1
-        else:
-            done += len(candidates)
-        if on_unit is not None:
-            on_unit(done, len(units))
-        return candidates
 
-    if units:
-        prove([], list(range(len(units))))
-    return units.without(failures)
+class _Trials:
+    """Units of one network, cut together at given widths."""
+
+    def __init__(self, proof: Proof, units: Units, on_unit: OnUnit | None) -> None:
+        self._proof, self._units, self._on_unit = proof, units, on_unit
+        self._tried = 0
+        self.expected = 1
+        """How many times each unit will be tried, as far as is known."""
+
+    def failing(
+        self, widths: Sequence[int], candidates: list[int], *, signal: bool = False
+    ) -> dict[int, str]:
+        """Of ``candidates``, by number, those that cannot be cut to ``widths``, and why."""
+        failures: dict[int, str] = {}
+        cut = [n for n in candidates if widths[n] < self._units[n].width]
+        self._told(len(self._units) - len(cut))
+
+        def prove(proven: list[int], tried: list[int]) -> list[int]:
+            chosen = {*proven, *tried}
+            kept = [w if n in chosen else self._units[n].width for n, w in enumerate(widths)]
+            try:
+                self._proof.check(self._units, kept, signal=signal)
+            except VerificationError as error:
+                if len(tried) > 1:
+                    half = len(tried) // 2
+                    first = prove(proven, tried[:half])
+                    return first + prove(proven + first, tried[half:])
+                failures[tried[0]] = str(error)
+                self._told(1)
+                return []
+            self._told(len(tried))
+            return tried
+
+        if cut:
+            prove([], cut)
+        return failures
+
+    def _told(self, trials: int) -> None:
+        self._tried += trials
+        if self._on_unit is not None and trials:
+            total = len(self._units)
+            self._on_unit(min(total, self._tried // self.expected), total)
 
 
 def droppable(model: nn.Module, units: Units, example_inputs: Any) -> Units:
@@ -61,6 +91,7 @@ def droppable(model: nn.Module, units: Units, example_inputs: Any) -> Units:
 
     It has to be all that its readers read, and these have to be added to what others produce.
     """
+    proof = Proof(model, example_inputs)
     streams = {s.tensor for u in units if u.kind == "stream" for s in u.slots if s.purpose == "out"}
     items = list(units)
     for number, unit in enumerate(units):
@@ -72,14 +103,8 @@ def droppable(model: nn.Module, units: Units, example_inputs: Any) -> Units:
         trial = replace(units, items=(*items[:number], tried, *items[number + 1 :]))
         widths = [0 if n == number else u.width for n, u in enumerate(units)]
         try:
-            verify(model, slice_model(model, trial, widths), trial, widths, example_inputs)
+            proof.check(trial, widths, signal=False)
         except VerificationError:
             continue  # its code needs at least one channel
         items[number] = tried
     return replace(units, items=tuple(items))
-
-
-def _odd(width: int, rng: np.random.Generator) -> int:
-    """Between a third and three quarters of ``width``; odd, as code may count on even halves."""
-    low, high = max(1, width // 3), max(1, width * 3 // 4)
-    return min(int(rng.integers(low, high + 1)) | 1, max(1, width - 1))

@@ -1,18 +1,23 @@
-"""The proof of a slice: it computes what the dense network does with the same channels masked."""
+"""The proof of a slice: it computes what the dense network does with the same channels masked.
+
+What this proves, and what it cannot, is in docs/proof.md.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves
 
 from amc.errors import VerificationError
-from amc.pruning.slicing import recorded_choices
+from amc.modules.unwrapping import unwrapped
+from amc.pruning.slicing.layer_outputs import LayerOutputs, differences, layer_name
+from amc.pruning.slicing.live_inputs import live_inputs
+from amc.pruning.slicing.lively import is_dull, lively_copy
 from amc.pruning.slicing.masking import masked
 from amc.pruning.slicing.precision import (
     DOUBLE,
@@ -24,10 +29,9 @@ from amc.pruning.slicing.precision import (
     rounding,
 )
 from amc.pruning.slicing.recorded_choices import Recorded, Replayed
-from amc.pruning.slicing.relative_error import relative_error, worst_error
-from amc.pruning.slicing.slice import kept_indices
+from amc.pruning.slicing.relative_error import worst_error
+from amc.pruning.slicing.slice import kept_indices, put_into, slice_model, sliced_tensors
 from amc.tracing.inputs import Inputs, tensors_of
-from amc.tracing.sources import Sources
 from amc.tracing.trace import eval_mode, named_tensors, unfused_attention
 from amc.tracing.units import Units
 
@@ -36,6 +40,12 @@ TOLERANCE = TOLERANCES[torch.float32]
 LAYER_TOLERANCE = 1e-3
 """Largest error of one layer, relative to its own largest output; wrong channels give errors
 near 1, and deep inside a network rounding is not yet averaged out."""
+CLEAR_SIGNAL = 1e-2
+"""Share of a layer's output that a mistake would change, below which other weights are tried."""
+LEAST_SIGNAL = 2 * LAYER_TOLERANCE
+"""The same, below which a layer is not proven."""
+DRAWS = 6
+"""How many lively networks are tried until a signal has reached every layer."""
 
 
 def verify(
@@ -48,59 +58,182 @@ def verify(
 ) -> float:
     """Worst error of ``small`` against the masked twin of ``model``, over the largest output.
 
-    Both run once in evaluation mode on ``example_inputs``, in single precision at least. Every
+    Both run once in evaluation mode on ``example_inputs``, in single precision at least; inputs
+    that are constant, tiny or NaN are drawn anew (:mod:`amc.pruning.slicing.live_inputs`). Every
     layer that lost inputs is compared too, at :data:`LAYER_TOLERANCE` of its own largest output, so
     that nothing hides where the signal dies on its way to the output. Where they differ they run
     again in double precision, because some networks magnify rounding beyond any tolerance. A
     network whose code is bound to half precision runs in that, at its tolerance
-    (:data:`amc.pruning.slicing.precision.TOLERANCES`). Raises
-    :class:`VerificationError` where they differ then, where shapes differ, or where the small
-    network fails.
+    (:data:`amc.pruning.slicing.precision.TOLERANCES`).
+
+    Where the network's own weights would hide a mistake, the proof is made again with others
+    (:mod:`amc.pruning.slicing.lively`): on a copy of ``model``, and on the same slice of that.
+    Raises :class:`VerificationError` where the two differ, where shapes differ, where the small
+    network fails, or where no signal reaches a layer that was cut.
     """
-    inputs = Inputs.of(example_inputs, model)
+    (model, _), (small, _) = unwrapped(model), unwrapped(small)
+    return Proof(model, example_inputs).verify(small, units, widths, tolerance)
 
-    def compared_in(casts: Casts, allowed: float = tolerance) -> float:
-        dense, cut = (cast_model(network, casts) for network in (model, small))
-        x = inputs.map(lambda tensor: cast(tensor, casts))
-        return _compared(dense, cut, x, units, widths, allowed)
 
-    try:
-        return compared_in(SINGLE)
-    except _Different as found:
-        try:
-            return compared_in(DOUBLE)
-        except Exception:  # different there, too; or the network's code is bound to single
-            raise found from None
-    except Exception:  # its code may be bound to half precision
-        own = rounding(tensor for _, tensor in named_tensors(model))
-        if own <= TOLERANCE:
-            raise
-        return compared_in({}, max(own, tolerance))
+class Proof:
+    """What proves slices of one network: its live inputs, and its lively copies once needed."""
+
+    def __init__(self, model: nn.Module, example_inputs: Any) -> None:
+        self._model = model
+        self._inputs = live_inputs(model, Inputs.of(example_inputs, model))
+        self._copies: dict[int, nn.Module | None] = {}
+
+    @cached_property
+    def _dull(self) -> bool:
+        return is_dull(self._model)
+
+    def verify(
+        self,
+        small: nn.Module,
+        units: Units,
+        widths: Sequence[int],
+        tolerance: float = TOLERANCE,
+    ) -> float:
+        """As :func:`verify`."""
+        error, signals = _Pair(
+            self._model, small, self._inputs, units, widths, signal=True
+        ).compare(tolerance)
+        silent = {name for name, signal in signals.items() if signal < CLEAR_SIGNAL}
+        if silent or self._dull:
+            own = sliced_tensors(self._model, kept_indices(units, widths))
+            _check_values(small, {name: tensor for _, name, tensor in own})
+            left = self._revive(small, units, widths, None if self._dull else silent)
+            _refuse(silent if left is None else left)
+        return error
+
+    def check(self, units: Units, widths: Sequence[int], *, signal: bool = True) -> None:
+        """Raise :class:`VerificationError` where slicing to these ``widths`` goes wrong.
+
+        With the network's own weights only where these hide nothing. Without ``signal`` layers
+        that nothing reaches are accepted: enough where another proof has been made already.
+        """
+        if not self._dull or self._lively(0) is None:
+            small = slice_model(self._model, units, widths)
+            if signal:
+                self.verify(small, units, widths)
+            else:
+                _Pair(self._model, small, self._inputs, units, widths).compare()
+        else:
+            left = self._revive(None, units, widths, None, draws=DRAWS if signal else 1)
+            if signal:
+                _refuse(left)
+
+    def _revive(
+        self,
+        small: nn.Module | None,
+        units: Units,
+        widths: Sequence[int],
+        silent: set[str] | None,
+        draws: int = DRAWS,
+    ) -> set[str] | None:
+        """Prove the slice with lively weights, until a signal has reached every ``silent`` layer.
+
+        None stands for all that are cut. Returns those that are silent still; None where the
+        network cannot be run with such weights. Without ``small`` the slice is made.
+        """
+        kept = kept_indices(units, widths)
+        for seed in range(draws):
+            lively = self._lively(seed)
+            if lively is None:
+                continue
+            if small is None:
+                cut = slice_model(lively, units, widths)
+            else:
+                cut = put_into(small, lively, kept)
+            _, signals = _Pair(lively, cut, self._inputs, units, widths, signal=draws > 1).compare()
+            faint = {name for name, share in signals.items() if share < LEAST_SIGNAL}
+            silent = faint if silent is None else silent & faint
+            if not silent:
+                break
+        return silent
+
+    def _lively(self, seed: int) -> nn.Module | None:
+        """A lively copy; only the first, which mostly is enough, is kept for the next slice."""
+        if seed not in self._copies:
+            inputs = self._inputs.map(lambda tensor: cast(tensor, SINGLE))
+            made = lively_copy(cast_model(self._model, SINGLE), inputs, seed)
+            if seed:
+                return made
+            self._copies[seed] = made
+        return self._copies[seed]
+
+
+def _refuse(silent: set[str] | None) -> None:
+    if silent:
+        names = ", ".join(sorted({layer_name(name) for name in silent})[:3])
+        raise VerificationError(
+            f"no signal reaches {names}, so that nothing can be proven: on the example inputs, "
+            "what it computes hardly depends on its channels"
+        )
+
+
+def _check_values(small: nn.Module, expected: dict[str, Tensor]) -> None:
+    """What runs with other weights says nothing of the weights: these have to be the slice's."""
+    for name, tensor in named_tensors(small):
+        if name not in expected or not _same(tensor, expected[name]):
+            raise VerificationError(f"{name} is not what is left of the dense network's")
+
+
+def _same(tensor: Tensor, expected: Tensor) -> bool:
+    return tensor.shape == expected.shape and bool((tensor == expected).all())
 
 
 class _Different(VerificationError):
     """Values differ, by rounding or by mistake."""
 
 
-def _compared(
-    model: nn.Module,
-    small: nn.Module,
-    inputs: Inputs,
-    units: Units,
-    widths: Sequence[int],
-    tolerance: float,
-) -> float:
-    recorded, expected_layers = Recorded(), _Layers(model, units, widths, dense=True)
-    actual_layers = _Layers(small, units, widths, dense=False)
+@dataclass(frozen=True)
+class _Pair:
+    """Two networks that are to be compared, and on what."""
+
+    dense: nn.Module
+    small: nn.Module
+    inputs: Inputs
+    units: Units
+    widths: Sequence[int]
+    signal: bool = False
+    """Whether to look at how much of a mistake would show."""
+
+    def compare(self, tolerance: float = TOLERANCE) -> tuple[float, dict[str, float]]:
+        """The error in the precision that tells, and the signal in each layer that was cut."""
+        try:
+            return self._compare_in(SINGLE, tolerance)
+        except _Different as found:
+            try:
+                return self._compare_in(DOUBLE, tolerance)
+            except Exception:  # different there, too; or the network's code is bound to single
+                raise found from None
+        except Exception:  # its code may be bound to half precision
+            own = rounding(tensor for _, tensor in named_tensors(self.dense))
+            if own <= TOLERANCE:
+                raise
+            return self._compare_in({}, max(own, tolerance))
+
+    def _compare_in(self, casts: Casts, tolerance: float) -> tuple[float, dict[str, float]]:
+        dense, small = (cast_model(network, casts) for network in (self.dense, self.small))
+        inputs = self.inputs.map(lambda tensor: cast(tensor, casts))
+        pair = replace(self, dense=dense, small=small, inputs=inputs)
+        return _run(pair, tolerance)
+
+
+def _run(pair: _Pair, tolerance: float) -> tuple[float, dict[str, float]]:
+    model, small, inputs, cut = pair.dense, pair.small, pair.inputs, (pair.units, pair.widths)
+    recorded, expected_layers = Recorded(), LayerOutputs(model, *cut, dense=True)
+    actual_layers = LayerOutputs(small, *cut, dense=False, signal=pair.signal)
     with torch.inference_mode(), unfused_attention(), eval_mode(model), eval_mode(small):
-        with masked(model, units, widths) as twin, recorded, expected_layers:
+        with masked(model, *cut) as twin, recorded, expected_layers:
             expected = tensors_of(inputs.call(twin))
         try:
             with Replayed(recorded.choices), actual_layers:
                 actual = tensors_of(inputs.call(small))
         except Exception as error:
             raise VerificationError(f"the sliced network fails: {_first_line(error)}") from error
-    for layer, difference in _compare(actual_layers, expected_layers):
+    for layer, difference in differences(actual_layers, expected_layers):
         if not difference <= max(LAYER_TOLERANCE, tolerance):
             raise _Different(f"{layer} differs from the masked twin's by {difference:.1e}")
     if [x.shape for x in actual] != [x.shape for x in expected]:
@@ -113,64 +246,16 @@ def _compared(
             f"the sliced network differs from its masked twin by {worst:.1e} of the largest output "
             f"(at most {tolerance:.0e} is rounding)"
         )
-    return worst
-
-
-class _Layers(TorchDispatchMode):
-    """Sums up what the layers that lose inputs compute; of the dense ones, what is kept of it."""
-
-    def __init__(
-        self, model: nn.Module, units: Units, widths: Sequence[int], *, dense: bool
-    ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._kept = kept_indices(units, widths)
-        readers = {slot.tensor for unit in units for slot in unit.slots if slot.purpose == "in"}
-        self._watched = readers & self._kept.keys()
-        self._sources = Sources(named_tensors(model), self._watched)
-        self._dense = dense
-        self.means: dict[str, list[Tensor]] = {name: [] for name in self._watched}
-        """(2, channels) of each call of each layer: means of values and of their sizes."""
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        kind = str(func.overloadpacket).rpartition(".")[2]
-        if kind == "linear" or kind.startswith("conv") or kind == "deform_conv2d":
-            name = self._sources.used(args[1])
-            if name is not None:
-                transposed = "transpose" in kind or (kind == "convolution" and args[6])
-                self._keep(name, args[1], out, int(transposed), kind == "linear")
-        else:
-            inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-            self._sources.follow(inputs, [x for x in tree_leaves(out) if isinstance(x, Tensor)])
-        return out
-
-    def _keep(self, name: str, weight: Tensor, out: Tensor, dim: int, linear: bool) -> None:
-        with _disable_current_modes():  # the twin counts the network's operations, not these
-            channels = out.movedim(-1 if linear else out.dim() - weight.dim() + 1, 0).flatten(1)
-            kept = dict(self._kept[name]).get(dim)
-            if self._dense and kept is not None:
-                groups = channels.unflatten(0, (-1, weight.shape[dim]))  # of a transposed one
-                channels = groups[:, kept].flatten(0, 1)
-            # Means over positions: attention of ours may have these in another order.
-            self.means[name].append(torch.stack([channels.mean(1), channels.abs().mean(1)]))
-
-
-def _compare(actual: _Layers, expected: _Layers) -> Iterator[tuple[str, float]]:
-    for name, calls in expected.means.items():
-        for mine, theirs in zip(actual.means[name], calls, strict=False):
-            layer = name.rpartition(".")[0] or name
-            yield layer, relative_error(mine, theirs) if mine.shape == theirs.shape else math.inf
+    return worst, actual_layers.signals
 
 
 def _first_line(error: BaseException) -> str:
     """What failed and, where it can be told, at which line of the model's own code."""
-    folder = torch.__path__[0]
+    not_theirs = (torch.__path__[0], __file__.rpartition("/")[0])
     place, trace = "", error.__traceback__
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if not file.startswith(folder) and file not in (__file__, recorded_choices.__file__):
+        if not file.startswith(not_theirs):
             place = f" (at {file.rpartition('/')[2]}:{trace.tb_lineno})"
         trace = trace.tb_next
     return f"{str(error).splitlines()[0] if str(error) else type(error).__name__}{place}"

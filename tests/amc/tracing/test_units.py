@@ -652,7 +652,7 @@ CASES: dict[str, Callable[[], Case]] = {
             "a": (
                 8,
                 "the sliced network fails: shape '[2, 288]' is invalid for input of size "
-                "504 (at @)",
+                "216 (at @)",
             ),
             "b.1": OUT,
         },

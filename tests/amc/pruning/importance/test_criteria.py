@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from amc.pruning.find_units import read_units
+from amc.pruning.find_units import find_units, read_units
 from amc.pruning.importance.entropy import BINS, histogram_entropy
 from amc.pruning.importance.score import score
 from amc.tracing.units import Unit, Units
@@ -136,6 +136,32 @@ def test_everything_tied_into_a_residual_stream_is_summed():
     for channel in range(5):
         slope = gated_losses(model, [model.back.weight.data[:, channel]], images)
         np.testing.assert_allclose(other[channel], abs(slope).mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("norm", [nn.Identity, nn.BatchNorm2d])
+@pytest.mark.parametrize("faint", [0.0, 1e-12])
+def test_filters_that_are_dead_go_first(norm, faint):
+    """By a forward: the channels that are the same for all images are ranked last, whatever the
+    weights that read them. (Masks of torch.nn.utils.prune, made permanent, leave such ones.)"""
+    model = drawn(
+        nn.Sequential(
+            *(nn.Conv2d(3, 12, 3), norm(12), nn.ReLU(), nn.Conv2d(12, 8, 3), norm(8)),
+            *(nn.ReLU(), nn.Conv2d(8, 3, 1)),
+        )
+    )
+    images, dead = torch.cat(batches(4, 3, 8, 8)), {0: [1, 4, 7, 8], 3: [0, 5]}
+    with torch.no_grad():
+        for layer, filters in dead.items():
+            model[layer].weight[filters] *= faint
+            model[layer].bias[filters] = 3.0  # alive, by its looks
+        model[3].weight[:, dead[0]] *= 10
+    units = find_units(model, images[:1], importance="contribution")
+    for layer, filters in dead.items():
+        with torch.no_grad():
+            constant = model[: layer + 2](images).std((0, 2, 3)) < 1e-6
+        assert constant.nonzero().flatten().tolist() == filters
+        order = unit_of(units, str(layer)).order
+        assert sorted(order[-len(filters) :].tolist()) == filters
 
 
 def test_a_channel_that_says_the_same_of_all_images_has_no_entropy():

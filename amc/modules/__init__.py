@@ -1,0 +1,1 @@
+"""Other people's modules, whatever they hold: taken out of their wrappers, completed, copied."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -23,6 +24,7 @@ from amc.latency.device import DeviceLatency, OnStage
 from amc.pruning.find_units import find_units
 from amc.pruning.importance.growth import growth_gains
 from amc.pruning.plan_evaluator import PlanEvaluator
+from amc.pruning.slicing.failures import explained
 from amc.pruning.slicing.slice import slice_model
 from amc.task import Task
 from amc.tracing.units import Units
@@ -72,7 +74,7 @@ def make_problem(
     budgets = resolve(limits, units, cost)
     known, tuned, probe = None, [], None
     if task.probe is not None:
-        lost = partial(_lost, task.model, units, task.probe)
+        lost = partial(_lost, task.model, task.example_inputs, units, task.probe)
         known, probe = _measure(units, lost, importance, on_stage), numbered(lost)
         tuned = _tune(task, units, cost, budgets, known, probe, on_stage)
     prior = Prior([unit.scores for unit in units], known, tuned, probe)
@@ -80,9 +82,15 @@ def make_problem(
 
 
 def _lost(
-    model: nn.Module, units: Units, probe: Callable[[nn.Module], float], widths: tuple[int, ...]
+    model: nn.Module,
+    example_inputs: Any,
+    units: Units,
+    probe: Callable[[nn.Module], float],
+    widths: tuple[int, ...],
 ) -> float:
-    return probe(slice_model(model, units, widths))
+    small = slice_model(model, units, widths)
+    with explained(small, example_inputs):
+        return probe(small)
 
 
 def _measure(units: Units, lost: Lost, importance: str, on_stage: OnStage | None) -> Sensitivity:

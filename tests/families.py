@@ -282,11 +282,11 @@ FAMILIES: dict[str, Family] = {
     "inception": Family(inceptions, 14, inputs=images(12)),
     "encoder": Family(lambda: networks.Sentences(False), 5, inputs=sentences),
     "encoder_norm_first": Family(lambda: networks.Sentences(True), 5, inputs=sentences),
-    # Self-attention's heads and hidden layer on either side.
+    # Heads of self-attention and of attention between the sides, hidden layers on either side.
     "translator": Family(
         networks.Translator,
-        4,
-        {"network output": 7, "linear at networks.py": 12},
+        5,
+        {"network output": 7, "the sliced network fails": 12},
         sentences,
     ),
     # The embedding, what the recurrence reads, its state, the layer behind.

@@ -6,6 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from statistics import mode
 from types import FunctionType, ModuleType
 from typing import Any, Self
 
@@ -85,8 +86,10 @@ class Inputs:
 
     @property
     def batch(self) -> int | None:
-        """Number of examples: the size of the first dimension of the first tensor that has one."""
-        return next((len(tensor) for tensor in self.tensors if tensor.dim()), None)
+        """Number of examples: the size of the first dimension of most tensors, if in doubt of the
+        first one; None where none has dimensions."""
+        sizes = [len(tensor) for tensor in self.tensors if tensor.dim()]
+        return mode(sizes) if sizes else None
 
     def batched(self, tensor: Tensor) -> bool:
         """Whether the first dimension of ``tensor`` is the batch: it is as long."""
@@ -179,7 +182,8 @@ def signature(model: nn.Module) -> inspect.Signature | None:
         return None
     kinds = {parameter.kind for parameter in found.parameters.values()}
     anything = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
-    inner = next((x for x in map(model._modules.get, _WRAPPED) if x is not None), None)
+    children = dict(model.named_children())
+    inner = next((children[name] for name in _WRAPPED if name in children), None)
     return signature(inner) if kinds == anything and inner is not None else found
 
 

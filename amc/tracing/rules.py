@@ -118,10 +118,10 @@ def find_rule(operation: Any) -> Rule | None:
 
 @rule("permute", "transpose", "t", "movedim", "flatten")
 @rule("squeeze", "unsqueeze", "expand", "expand_as", "repeat", "alias", "detach")
-@rule("cat", "concat", "stack", "split", "split_with_sizes", "unbind", "select", "slice")
+@rule("cat", "concat", "stack", "split", "split_with_sizes", "unbind", "select")
 @rule("unsafe_split", "unsafe_split_with_sizes")
 @rule("narrow", "index", "index_select", "roll", "flip", "clone", "contiguous", "repeat_interleave")
-@rule("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "tensor_split", "swapaxes", "tile")
+@rule("pixel_shuffle", "pixel_unshuffle", "tensor_split", "swapaxes", "tile")
 def movement(tracer: Tracer, call: Call) -> Any:
     """Data movement is executed for real, on the ids."""
     return _move(tracer, call, call.operation)

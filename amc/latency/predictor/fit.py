@@ -14,6 +14,7 @@ from amc.latency.predictor.interpolation import Axis, cross, diagonal
 from amc.latency.predictor.layers import LayerShape, TimedLayer, timed_layers
 from amc.latency.predictor.model import LatencyModel, LayerTable
 from amc.latency.predictor.store import LayerTimes
+from amc.pruning.slicing.failures import explained
 from amc.pruning.slicing.slice import slice_model
 from amc.tracing.units import Unit, Units
 
@@ -108,7 +109,8 @@ def measure_plans(
     for number, widths in enumerate(plans):
         on_plan(number, len(plans))
         small = slice_model(model, units, widths)
-        forwards.append(runtime.load(small, example_inputs))
+        with explained(small, example_inputs):
+            forwards.append(runtime.load(small, example_inputs))
     # In turns, over and over: what disturbs the machine for seconds does not meet the same twice.
     seconds = quickest(forwards, runtime.time, rounds=12, seconds=0.01)
     on_plan(len(plans), len(plans))

@@ -8,7 +8,6 @@ a slice is right does not depend on the weights.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from amc.modules.copying import copy_model
 from amc.tracing.inputs import Inputs, tensors_of
 from amc.tracing.trace import unfused_attention
 
@@ -35,12 +35,13 @@ def is_dull(model: nn.Module) -> bool:
 def _dull(x: Tensor) -> bool:
     if not x.is_floating_point() or not x.numel():
         return False
+    faint = x.numel() == max(x.shape, default=1) and float(x.detach().abs().max()) < FAINT
+    return faint or (x.numel() > 1 and _is_constant(x))
+
+
+def _is_constant(x: Tensor) -> bool:
     values = x.detach().flatten()
-    if x.numel() == max(x.shape, default=1) and float(values.abs().max()) < FAINT:
-        return True
-    if x.numel() == 1 or values[0] != values[-1]:
-        return False
-    return bool((values == values[0]).all())
+    return bool(values[0] == values[-1]) and bool((values == values[0]).all())
 
 
 def lively_copy(model: nn.Module, inputs: Inputs, seed: int = 0) -> nn.Module | None:
@@ -50,7 +51,7 @@ def lively_copy(model: nn.Module, inputs: Inputs, seed: int = 0) -> nn.Module | 
     is dead in few of them. None where the network fails with such weights, or gives values that are
     not finite.
     """
-    lively = copy.deepcopy(model).eval()
+    lively = copy_model(model).eval()
     generator = torch.Generator().manual_seed(seed)
     try:
         with torch.inference_mode(False):
@@ -89,7 +90,7 @@ def _redraw(
     name: str, parameter: Tensor, kernel: bool, fresh: bool, generator: torch.Generator
 ) -> None:
     first = float(parameter.flatten()[0])
-    constant = bool((parameter == first).all())
+    constant = _is_constant(parameter)
     if kernel and parameter.numel() > 1 and (constant or fresh):
         _draw(parameter, parameter[0].numel() ** -0.5, generator)
     elif name.endswith("bias") or (constant and first == 0):

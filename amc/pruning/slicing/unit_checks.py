@@ -11,7 +11,7 @@ from torch import nn
 from amc.errors import VerificationError
 from amc.pruning.slicing.proof_widths import proof_widths
 from amc.pruning.slicing.verification import Proof
-from amc.tracing.units import Units
+from amc.tracing.units import Unit, Units
 
 OnUnit = Callable[[int, int], None]
 
@@ -32,14 +32,18 @@ def sound(model: nn.Module, units: Units, example_inputs: Any, on_unit: OnUnit |
     for number, widths in enumerate(proofs):
         free = [n for n in range(len(units)) if n not in failures]
         failures |= trials.failing(widths, free, signal=not number)
-    free = [n for n in range(len(units)) if n not in failures and proofs[0][n] > 1]
-    narrow = list(trials.failing([1] * len(units), free, signal=False))
-    least = dict.fromkeys(narrow, 2)
-    too_narrow = trials.failing([2] * len(units), [n for n in narrow if proofs[0][n] > 2])
-    least |= {n: proofs[0][n] for n in too_narrow}
+    free = [n for n in range(len(units)) if n not in failures]
+    least = trials.least(proofs[0], free, [1 + _normed(model, unit) for unit in units])
     items = [replace(unit, least_proven=least.get(n, 1)) for n, unit in enumerate(units)]
     reasons = {units[n].name: reason for n, reason in failures.items()}
     return replace(units, items=tuple(items)).without(reasons)
+
+
+def _normed(model: nn.Module, unit: Unit) -> bool:
+    """Whether a LayerNorm goes over its channels: of a single one it leaves nothing to compare."""
+    modules = dict(model.named_modules())
+    owners = (modules.get(slot.tensor.rpartition(".")[0]) for slot in unit.slots)
+    return any(hasattr(owner, "normalized_shape") for owner in owners)
 
 
 class _Trials:
@@ -78,6 +82,16 @@ class _Trials:
         if cut:
             prove([], cut)
         return failures
+
+    def least(
+        self, proven: Sequence[int], candidates: list[int], narrow: Sequence[int]
+    ) -> dict[int, int]:
+        """Of those ``candidates`` that cannot be as ``narrow`` as that: how many groups can."""
+        tried = [n for n in candidates if narrow[n] < proven[n]]
+        failed = self.failing(narrow, tried)
+        twice = [2 * width for width in narrow]
+        again = self.failing(twice, [n for n in failed if twice[n] < proven[n]])
+        return {n: proven[n] if n in again else min(twice[n], proven[n]) for n in failed}
 
     def _told(self, trials: int) -> None:
         self._tried += trials

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from amc.errors import VerificationError
 from amc.modules.unwrapping import unwrapped
+from amc.pruning.slicing.failures import first_line
 from amc.pruning.slicing.layer_outputs import LayerOutputs, differences, layer_name
 from amc.pruning.slicing.live_inputs import live_inputs
 from amc.pruning.slicing.lively import is_dull, lively_copy
@@ -232,7 +233,7 @@ def _run(pair: _Pair, tolerance: float) -> tuple[float, dict[str, float]]:
             with Replayed(recorded.choices), actual_layers:
                 actual = outputs_of(inputs.call(small))
         except Exception as error:
-            raise VerificationError(f"the sliced network fails: {_first_line(error)}") from error
+            raise VerificationError(f"the sliced network fails: {first_line(error)}") from error
     for layer, difference in differences(actual_layers, expected_layers):
         if not difference <= max(LAYER_TOLERANCE, tolerance):
             raise _Different(f"{layer} differs from the masked twin's by {difference:.1e}")
@@ -247,15 +248,3 @@ def _run(pair: _Pair, tolerance: float) -> tuple[float, dict[str, float]]:
             f"(at most {tolerance:.0e} is rounding)"
         )
     return worst, actual_layers.signals
-
-
-def _first_line(error: BaseException) -> str:
-    """What failed and, where it can be told, at which line of the model's own code."""
-    not_theirs = (torch.__path__[0], __file__.rpartition("/")[0])
-    place, trace = "", error.__traceback__
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if not file.startswith(not_theirs):
-            place = f" (at {file.rpartition('/')[2]}:{trace.tb_lineno})"
-        trace = trace.tb_next
-    return f"{str(error).splitlines()[0] if str(error) else type(error).__name__}{place}"

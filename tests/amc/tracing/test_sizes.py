@@ -209,7 +209,7 @@ def compared(s: Any, x: Tensor) -> Tensor:
     y = s.a(x)
     n, c, _, _ = y.shape
     assert (n, c) == (2, s.width)
-    if y.size(1) != s.width or s.limit == c or s.limit != 3:
+    if y.size(1) != s.width or s.limit == c or s.limit != 9:
         raise ValueError
     return s.b(y)
 
@@ -234,7 +234,7 @@ RESIZED: dict[str, Case] = {
         (2, 5, 6),
     ),
     "compared to a shape": Case(
-        lambda: Net(compared, **convs(), width=8, limit=3), [5], {"width": 5, "limit": 3}
+        lambda: Net(compared, **convs(), width=8, limit=9), [5], {"width": 5, "limit": 9}
     ),
     "in-place writes": Case(
         lambda: Net(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from amc.errors import VerificationError
 from amc.modules.unwrapping import unwrapped
-from amc.pruning.slicing.failures import first_line
+from amc.pruning.slicing.failures import failure, first_line
 from amc.pruning.slicing.layer_outputs import LayerOutputs, differences, layer_name
 from amc.pruning.slicing.live_inputs import live_inputs
 from amc.pruning.slicing.lively import is_dull, lively_copy
@@ -123,6 +123,14 @@ class Proof:
             left = self._revive(None, units, widths, None, draws=DRAWS if signal else 1)
             if signal:
                 _refuse(left)
+
+    def runs(self, units: Units, widths: Sequence[int]) -> None:
+        """Raise :class:`VerificationError` where a network sliced to these ``widths`` fails."""
+        small = slice_model(self._model, units, widths)
+        with unfused_attention():
+            found = failure(small, self._inputs)
+        if found is not None:
+            raise VerificationError(f"the sliced network fails: {found}")
 
     def _revive(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import re
 import signal
 import sys
@@ -20,13 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torchvision  # noqa: F401 (it registers its operations)
 from common import append_line
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from zoo_networks import Network, zoo
 
 from amc.pruning.slicing.lively import enliven_
-from amc.tracing.trace import output_tensors, unfused_attention
+from amc.tracing.inputs import outputs_of
+from amc.tracing.trace import unfused_attention
 
 SEED = 0
 Emit = Callable[..., None]
@@ -58,8 +61,8 @@ def count_macs(model: nn.Module, inputs: tuple[Any, ...]) -> int:
     """Multiply-accumulates by PyTorch's own counter, which is the truth here.
 
     Attention must run in its parts, and outside of inference mode, for the counter to see it, an
-    LSTM without oneDNN; and it fails on a parameter that is handed to a module, unless that needs
-    no gradient.
+    LSTM without oneDNN; of torchvision's deformable convolution it has to be told. It fails on a
+    parameter that is handed to a module, unless that needs no gradient.
     """
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
@@ -69,7 +72,8 @@ def count_macs(model: nn.Module, inputs: tuple[Any, ...]) -> int:
             stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
             stack.enter_context(torch.no_grad())
             stack.enter_context(unfused_attention())
-            counter = stack.enter_context(FlopCounterMode(display=False))
+            more = {torch.ops.torchvision.deform_conv2d: _deformable}
+            counter = stack.enter_context(FlopCounterMode(display=False, custom_mapping=more))
             model(*inputs)
     finally:
         for parameter in learned:
@@ -77,9 +81,16 @@ def count_macs(model: nn.Module, inputs: tuple[Any, ...]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
+def _deformable(
+    _images: torch.Size, weight: torch.Size, *_: Any, out_shape: torch.Size, **__: Any
+) -> int:
+    """FLOPs of a convolution with a weight of (out, in / groups, *kernel)."""
+    return 2 * math.prod((*out_shape, *weight[1:]))
+
+
 def difference(actual: Any, expected: Any) -> float | None:
     """Largest difference over the largest expected output; None where shapes differ."""
-    pairs = list(zip(output_tensors(actual), output_tensors(expected), strict=True))
+    pairs = list(zip(outputs_of(actual), outputs_of(expected), strict=True))
     if any(a.shape != b.shape for a, b in pairs):
         return None
     parts = [

@@ -237,11 +237,10 @@ FAMILIES: dict[str, Family] = {
     "resnet": Family(lambda: small_resnet(resnet.BasicBlock), 8),
     # The stem, and in each of 4 stages two grouped convolutions' channels and a stream.
     "resnext": Family(lambda: small_resnet(resnet.Bottleneck, groups=4, width_per_group=4), 13),
-    # 9 inner convolutions and the first stage's stream; the others are padded to a fixed width.
+    # 9 inner convolutions, the stream of the first stage, what is padded on either side of the
+    # other two.
     "resnet20_a": Family(
-        lambda: build_model(ModelConfig(spec="amc:resnet20")),
-        10,
-        {"network output": 10, "the sliced network fails: The size of tensor a": 48},
+        lambda: build_model(ModelConfig(spec="amc:resnet20")), 14, {"network output": 10}
     ),
     # The stem, conv5; the stages of one block: a stream, an inner one. Stage 3 has a second inner.
     "shufflenet": Family(lambda: ShuffleNetV2([1, 2, 1], [8, 12, 16, 24, 20], 7), 9),
@@ -283,11 +282,11 @@ FAMILIES: dict[str, Family] = {
     "inception": Family(inceptions, 14, inputs=images(12)),
     "encoder": Family(lambda: networks.Sentences(False), 5, inputs=sentences),
     "encoder_norm_first": Family(lambda: networks.Sentences(True), 5, inputs=sentences),
-    # Self-attention's heads and hidden layer on either side.
+    # Heads of self-attention and of attention between the sides, hidden layers on either side.
     "translator": Family(
         networks.Translator,
-        4,
-        {"network output": 7, "linear at networks.py": 12},
+        5,
+        {"network output": 7, "the sliced network fails": 12},
         sentences,
     ),
     # The embedding, what the recurrence reads, its state, the layer behind.

@@ -84,3 +84,13 @@ InputShape = Annotated[
     str | None,
     typer.Option("--input", help="Input shape C,H,W; default: what the network was made for"),
 ]
+ExampleInputs = Annotated[
+    str | None,
+    typer.Option(
+        "--inputs",
+        metavar="FILE:FUNCTION",
+        help="Instead of --input: a function in a Python file, which is run, that returns what the "
+        "network is called with: a tensor, a tuple of arguments, a dict of keyword arguments, "
+        "(args, kwargs), or amc.Inputs",
+    ),
+]

@@ -22,8 +22,8 @@ class ModelConfig(Settings):
     spec: str
     """``amc:NAME``, ``torchvision:NAME``, ``timm:NAME`` or ``path/to/file.py:function``."""
     weights: Annotated[str | None, Option("--weights", (*NETWORK, "apply"), basic=True)] = None
-    """Trained weights: ``.safetensors``, or ``.pth`` / ``.pt`` holding tensors; default: random, or
-    what your own function loads."""
+    """Trained weights: ``.safetensors``, or ``.pth``, ``.pt``, ``.ckpt``, ``.bin`` of tensors;
+    FILE#KEY takes those under a key; default: random, or what your own function loads."""
     arguments: Annotated[
         dict[str, Any], Option("--model-arg", NETWORK, texts=True, metavar="KEY=VALUE")
     ] = Field(default_factory=dict)

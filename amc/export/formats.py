@@ -22,11 +22,12 @@ from torch.utils._pytree import tree_map
 from amc.errors import ModelError, VerificationError
 from amc.export.onnx_run import Run, run_onnx
 from amc.pruning.checkpoint import load_model
-from amc.pruning.slicing.precision import rounding
+from amc.pruning.slicing.precision import TOLERANCES, rounding
 from amc.pruning.slicing.relative_error import worst_error
 from amc.tracing.inputs import Inputs, example_of, signature, tensors_of
 from amc.tracing.trace import eval_mode, named_tensors
 from amc.utils.atomic_files import replacing
+from amc.utils.library_errors import reason
 
 TRACED_BATCH = 2
 """Not 1: a capture would take that size for a constant of the network."""
@@ -67,8 +68,8 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: Path | str) -> floa
     """Write ``model`` as one ONNX file, and compare ONNX Runtime's outputs with PyTorch's.
 
     ``example_inputs`` are in any form of :class:`~amc.tracing.inputs.Inputs`. The first dimension
-    of their tensors is the batch, except where it has another size than the first tensor's. Only
-    their shapes, types and integers are used; floats are drawn anew.
+    of their tensors is the batch, where it is of the size that most of them have. Only their
+    shapes, types and integers are used; floats are drawn anew.
     Returns the worst error relative to the largest output: what rounding explains depends on the
     kinds of numbers (:data:`amc.pruning.slicing.precision.TOLERANCES`). Of float64 and bfloat16,
     ONNX Runtime lacks kernels on CPUs; a file that it cannot run is compared by the reference
@@ -137,13 +138,14 @@ def _export(
             run = write(batches[0], draft)
             outputs = [run(inputs) for inputs in batches]
         except Exception as error:  # what exporters and runtimes raise is not documented
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise ModelError(
-                f"{path}: the network cannot be exported with a free batch size: {reason}"
+                f"{path}: the network cannot be exported with a free batch size: {reason(error)}"
             ) from error
         expected = [tensors_of(inputs.call(model)) for inputs in batches]
         worst = max(map(_compared, outputs, expected))
-        allowed = rounding([*_stored(model), *example.tensors, *expected[0]])
+        taking_part = [*_stored(model), *example.tensors, *expected[0]]
+        # Exporters store scalars of the code in single precision, also beside double.
+        allowed = max(TOLERANCES[torch.float32], rounding(taking_part))
         if not worst <= allowed:
             raise VerificationError(
                 f"{path} is not written: what was exported differs from PyTorch by {worst:.1e} of "

@@ -100,7 +100,7 @@ def example_shape(spec: str) -> tuple[int, int, int]:
 def _find_factory(spec: str) -> Factory:
     source, _, name = spec.rpartition(":")
     if source.endswith(".py"):
-        return _from_file(Path(source).expanduser(), name)
+        return find_function(Path(source).expanduser(), name)
     sources = {"amc": _from_amc, "torchvision": _from_torchvision, "timm": _from_timm}
     if source not in sources or not name:
         raise ModelError(
@@ -186,7 +186,8 @@ def import_file(path: Path) -> ModuleType:
     return module
 
 
-def _from_file(path: Path, name: str) -> Factory:
+def find_function(path: Path, name: str) -> Factory:
+    """A function of a user's Python file, which is run; raises :class:`ModelError` without one."""
     module = import_file(path)
     factory = getattr(module, name, None)
     if not callable(factory):

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from amc.config import ModelConfig
 from amc.errors import ModelError
@@ -184,6 +185,11 @@ def _put_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
         raise ModelError(f"{path} does not fit its factory: {wrong[0]} is on one side only")
     for name, tensor in tensors.items():
         before = places[name]
+        if is_lazy(before):
+            raise ModelError(
+                f"{path}: {name} of its factory is lazy, and the plan has no example input to "
+                "initialise it; let the factory run the network once"
+            )
         tensor = _restored(tensor, before)
         smaller = tensor.dim() == before.dim() and all(
             a <= b for a, b in zip(tensor.shape, before.shape, strict=True)

@@ -1,5 +1,6 @@
 """Which channels are tied to which: one forward of the network, read.
 
+inputs     what a network is called with, in any form
 ids        sets of channels that are one, and what uses them
 weights    which stored tensor a weight of the forward is made of
 rules      what an operation does to the channels that pass through it

@@ -222,6 +222,11 @@ class ChannelIds:
         """Whether channels count a size, or lie along the first dimension of a tensor."""
         return (tensor, 0) in self._uses
 
+    def sized(self) -> set[int]:
+        """The smallest ids of all channels that attributes count."""
+        sizes = (use for use in self._uses.values() if use.purpose == "size")
+        return {self.find(channel) for use in sizes for channel in use.ids.tolist()}
+
     def settle(self) -> Settled:
         """Everything in terms of united ids."""
         ordered = sorted(self._relations, key=attrgetter("rank"))

@@ -6,6 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from statistics import mode
 from types import FunctionType, ModuleType
 from typing import Any, Self
 
@@ -85,8 +86,10 @@ class Inputs:
 
     @property
     def batch(self) -> int | None:
-        """Number of examples: the size of the first dimension of the first tensor that has one."""
-        return next((len(tensor) for tensor in self.tensors if tensor.dim()), None)
+        """Number of examples: the size of the first dimension of most tensors, if in doubt of the
+        first one; None where none has dimensions."""
+        sizes = [len(tensor) for tensor in self.tensors if tensor.dim()]
+        return mode(sizes) if sizes else None
 
     def batched(self, tensor: Tensor) -> bool:
         """Whether the first dimension of ``tensor`` is the batch: it is as long."""
@@ -140,12 +143,23 @@ def map_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     return tree_map(changed, value)
 
 
-def tensors_of(value: Any) -> list[Tensor]:
-    """All tensors in inputs or outputs of any structure, in order, each as often as it is there."""
+def outputs_of(output: Any) -> list[Tensor]:
+    """The tensors that a network is for: :func:`tensors_of` its output, without the keys and values
+    that Hugging Face's transformers keep for their next call, which shrink with their heads."""
+    return tensors_of(output, _is_cache)
+
+
+def tensors_of(value: Any, without: Callable[[Any], bool] = lambda _: False) -> list[Tensor]:
+    """All tensors in inputs or outputs of any structure, in order, each as often as it is there.
+
+    Parts of which ``without`` is true are passed over.
+    """
     seen: dict[int, Any] = {}
 
     def walk(whole: Any) -> Iterator[Tensor]:
-        for leaf in tree_leaves(whole):
+        for leaf in tree_leaves(whole, is_leaf=without):
+            if without(leaf):
+                continue
             if isinstance(leaf, Tensor):
                 yield leaf
             elif id(leaf) not in seen:
@@ -168,8 +182,13 @@ def signature(model: nn.Module) -> inspect.Signature | None:
         return None
     kinds = {parameter.kind for parameter in found.parameters.values()}
     anything = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
-    inner = next((x for x in map(model._modules.get, _WRAPPED) if x is not None), None)
+    children = dict(model.named_children())
+    inner = next((children[name] for name in _WRAPPED if name in children), None)
     return signature(inner) if kinds == anything and inner is not None else found
+
+
+def _is_cache(value: Any) -> bool:
+    return any(kind.__module__ == "transformers.cache_utils" for kind in type(value).__mro__)
 
 
 def _parts(value: Any) -> dict[Any, Any]:

@@ -124,6 +124,31 @@ class Sized:
 
 
 @dataclass
+class Counted:
+    """Where these ids have channels, an attribute has to count them; otherwise the channels stay.
+
+    They are indices that code puts beside others, in a number of its own.
+    """
+
+    ids: Tensor
+    """(size,) weak."""
+    beside: Tensor
+    reason: str
+    rank: int = 3
+
+    def relate(self, _: ChannelIds) -> bool:
+        """Nothing: what counts them is known in the end."""
+        return True
+
+    def record(self, ids: ChannelIds) -> None:
+        """Freeze what no attribute counts; what goes together with its neighbours is mixed."""
+        known = ids.sized() | {*ids.roots(self.beside).flatten().tolist()}
+        for one in self.ids[:, None]:
+            if ids.channels(one) and ids.find(int(one)) not in known:
+                ids.freeze(one, self.reason)
+
+
+@dataclass
 class Broadcast:
     """``weak`` ids meet ``others`` elementwise, and are broadcast over dimensions of theirs.
 
@@ -139,18 +164,18 @@ class Broadcast:
 
     def relate(self, ids: ChannelIds) -> bool:
         """Follow, serve or tie."""
-        own = [d for d in range(-self.weak.dim(), 0) if core(self.weak).shape[d] > 1]
-        if not own:
+        if len(core(self.weak).unique()) < 2:
             return True
         if not ids.channels(self.others):
             return False
-        roots = ids.roots(self.others)
-        met = roots.expand(torch.broadcast_shapes(core(self.weak).shape, roots.shape))
-        size = prod(met.shape[dim] for dim in own)
-        rows = met.movedim(own, [*range(len(own))]).reshape(size, -1)
-        one_each = torch.equal(rows, rows[:, :1].expand_as(rows))
-        if not one_each and torch.equal(rows, rows[:1].expand_as(rows)):
-            return False
+        weak, met = torch.broadcast_tensors(core(self.weak), ids.roots(self.others))
+        both = (weak != 0) & (met != 0)
+        size = int(met.max()) + 1
+        pairs = (weak[both] * size + met[both]).unique()
+        each, all_met = (pairs // size).unique(), (pairs % size).unique()
+        one_each = len(pairs) == len(each)
+        if not one_each and len(pairs) == len(each) * len(all_met):
+            return False  # each of them meets all: alike
         if self.reason and not one_each:
             ids.freeze(self.others, self.reason)
         else:

@@ -118,10 +118,10 @@ def find_rule(operation: Any) -> Rule | None:
 
 @rule("permute", "transpose", "t", "movedim", "flatten")
 @rule("squeeze", "unsqueeze", "expand", "expand_as", "repeat", "alias", "detach")
-@rule("cat", "concat", "stack", "split", "split_with_sizes", "unbind", "select", "slice")
+@rule("cat", "concat", "stack", "split", "split_with_sizes", "unbind", "select")
 @rule("unsafe_split", "unsafe_split_with_sizes")
 @rule("narrow", "index", "index_select", "roll", "flip", "clone", "contiguous", "repeat_interleave")
-@rule("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "tensor_split", "swapaxes", "tile")
+@rule("pixel_shuffle", "pixel_unshuffle", "tensor_split", "swapaxes", "tile")
 def movement(tracer: Tracer, call: Call) -> Any:
     """Data movement is executed for real, on the ids."""
     return _move(tracer, call, call.operation)
@@ -169,16 +169,6 @@ def _move(tracer: Tracer, call: Call, move: Any) -> Any:
     indices = tree_map_only(Tensor, Tensor.cpu, indices)  # ids live there, wherever the network is
     moved = tree_map_only(Tensor, tracer.of, call.args[: len(call.args) - len(indices)])
     return tree_map_only(Tensor, compress, move(*moved, *indices, **call.kwargs))
-
-
-@rule("pad", "constant_pad_nd")
-def pad(tracer: Tracer, call: Call) -> Tensor:
-    """Constant padding brings in elements without a channel; the other modes repeat ids."""
-    named = call.operation is torch.ops.aten.pad.default and len(call.args) > 2
-    mode = call.args[2] if named else "constant"
-    # Ids are integers, for which the reflecting kernels do not exist.
-    ids = tracer.of(call.args[0]).to(torch.float64)
-    return compress(torch.nn.functional.pad(ids, call.args[1], mode).to(torch.int64))
 
 
 @rule("dropout", "feature_dropout", "alpha_dropout", "hardswish", "gelu", "elu", "leaky_relu")

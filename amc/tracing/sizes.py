@@ -49,6 +49,12 @@ class Tagged(int):
 
     __hash__ = int.__hash__
 
+    def __deepcopy__(self, _: Any) -> Tagged:
+        return self  # a forward that copies its configuration must not copy the trace
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        return int, (int(self),)
+
 
 def _tag(value: int, source: Source, sized: Sized | None) -> Tagged:
     tagged = Tagged(value)
@@ -58,7 +64,8 @@ def _tag(value: int, source: Source, sized: Sized | None) -> Tagged:
 
 @contextmanager
 def tagged(model: nn.Module, sized: Sized | None = None) -> Iterator[None]:
-    """Every integer above 1, alone or in a list, of the modules that are not PyTorch's own.
+    """Every integer above 1, alone or in a list, of modules; of PyTorch's own only of those whose
+    sizes no tensor tells.
 
     So are those of configurations that modules hold: plain objects and dictionaries. ``sized`` is
     told which of them are compared with a size of an activation, and equal it.
@@ -86,8 +93,7 @@ def _holders(model: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
     """Paths and contents of what may hold integers; what several modules share comes once."""
     seen: set[int] = set()
     for path, module in model.named_modules():
-        own = type(module).__module__.startswith("torch.nn.") or isinstance(module, ScriptModule)
-        if own and not isinstance(module, nn.RNNCellBase):  # which makes its first state
+        if isinstance(module, ScriptModule) or _states_itself(module):
             continue
         values = vars(module)
         yield path, values
@@ -98,6 +104,17 @@ def _holders(model: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
             ):  # not PyTorch's
                 seen.add(id(held))
                 yield f"{path}.{name}" if path else name, held
+
+
+def _states_itself(module: nn.Module) -> bool:
+    """Whether the sizes of a module of PyTorch's are those of its tensors.
+
+    A cell makes its first state; a norm without a scale or an ``nn.Unflatten`` has no tensors.
+    """
+    tensors = (*module._parameters.values(), *module._buffers.values())
+    stored = any(tensor is not None for tensor in tensors)
+    own = type(module).__module__.startswith("torch.nn.")
+    return own and stored and not isinstance(module, nn.RNNCellBase)
 
 
 def _configuration(value: Any) -> dict[str, Any] | None:
@@ -229,6 +246,19 @@ def _narrow(out: Any, args: tuple[Any, ...], _: dict[str, Any]) -> Found:
         yield start, x.narrow(dim, 0, start), dim
 
 
+def _pad(out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found:
+    amounts = (*args[1:2], kwargs.get("pad"))[0]
+    for number, amount in enumerate(amounts):
+        dim = -1 - number // 2
+        if isinstance(amount, Tagged):
+            yield amount, out.narrow(dim, -amount if number % 2 else 0, amount), dim
+
+
+def _normalized(out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found:
+    shape = kwargs.get("normalized_shape", args[1] if len(args) > 1 else ())
+    yield from ((size, out, dim - len(shape)) for dim, size in enumerate(shape))
+
+
 def _getitem(_out: Any, args: tuple[Any, ...], _: dict[str, Any]) -> Found:
     x, index = args[:2]
     index = index if isinstance(index, tuple) else (index,)
@@ -250,6 +280,9 @@ _FINDERS: dict[str, Callable[[Any, tuple[Any, ...], dict[str, Any]], Found]] = {
     "split": _split,
     "split_with_sizes": _split,
     "narrow": _narrow,
+    "pad": _pad,
+    "layer_norm": _normalized,
+    "rms_norm": _normalized,
     "__getitem__": _getitem,
     "__setitem__": _getitem,
 }

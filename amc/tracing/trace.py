@@ -26,6 +26,7 @@ from amc.tracing import (  # noqa: F401 (they register their rules)
     deformable,
     lookups,
     mixing,
+    padding,
     recurrent,
     windows,
 )
@@ -35,7 +36,7 @@ from amc.tracing.attribute_reads import recorded_reads
 from amc.tracing.counting import Counting
 from amc.tracing.execution import Execution
 from amc.tracing.ids import ChannelIds, Use, core
-from amc.tracing.inputs import Inputs, is_inexact, tensors_of
+from amc.tracing.inputs import Inputs, is_inexact, outputs_of
 from amc.tracing.labels import Label, Labels
 from amc.tracing.network_code import network_file
 from amc.tracing.producers import WEIGHTED
@@ -106,7 +107,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Trace:
             raise ModelError(
                 f"the forward fails on example inputs of shapes {inputs.shapes}: {error}"
             ) from error
-        outputs = tensors_of(output)
+        outputs = outputs_of(output)
         tracer.use_places(outputs)
         for tensor in outputs:
             tracer.ids.freeze(tracer.of(tensor), "network output")
@@ -255,4 +256,5 @@ class _Tracer(Execution):
         if before is not None and torch.equal(core(before), core(ids)):
             return
         for other in sharing(tensor, (*self._of, *self._labels.tensors())):
-            self._of[other] = overlaid(other, self.of(other), tensor, ids)
+            if (old := self.of(other)).shape == other.shape:  # no other data was set behind it
+                self._of[other] = overlaid(other, old, tensor, ids)

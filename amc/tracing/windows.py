@@ -1,4 +1,4 @@
-"""Rules of operations that look at windows of a feature map: pooling, resizing, unfolding."""
+"""Rules of operations that look at windows of a dimension: pooling, resizing, strides."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from amc.tracing.ids import compress, core
-from amc.tracing.rules import Call, Tracer, rule
+from amc.tracing.relations import split
+from amc.tracing.rules import Call, Tracer, movement, rule
 
 
 @rule("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d")
@@ -55,3 +56,23 @@ def roi_align(tracer: Tracer, call: Call) -> Tensor:
     """Regions of a feature map: (N, C, H, W) becomes (regions, C, h, w)."""
     channels = tracer.ids.along(tracer.of(call.args[0]), 1)
     return channels[:, None, None].expand(call.out.shape)
+
+
+@rule("slice")
+def strided(tracer: Tracer, call: Call) -> Any:
+    """``x[:, ::2]`` takes the same channels as before only if they are removed in pairs."""
+    named = dict(zip(("dim", "start", "end", "step"), call.args[1:], strict=False))
+    dim, step = named.get("dim", 0), named.get("step", 1)
+    ids = core(tracer.of(call.args[0]))
+    if step > 1 and ids.shape[dim] > 1 and (named.get("start") or 0) < step:
+        rows = ids.movedim(dim, 0)
+        for run in rows.split(step):
+            tracer.ids.unite(run[:1], run)
+    return movement(tracer, call)
+
+
+@rule("channel_shuffle")
+def channel_shuffle(tracer: Tracer, call: Call) -> Any:
+    """Groups of channels take turns: they stay equal only if they lose the same channels."""
+    split(tracer.ids, tracer.ids.along(tracer.of(call.args[0]), 1).reshape(call.args[1], -1))
+    return movement(tracer, call)

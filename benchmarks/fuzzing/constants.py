@@ -53,7 +53,8 @@ class Accumulator(Block):
     def reference(self, x: Live, kept: Kept) -> Live:
         h = kept.apply(self.stem, x).map(torch.relu)
         parts = [kept.apply(part, h) for part in self.parts]
-        if self.style != "zero":  # an accumulator in the shape of h has h's channels
+        # An accumulator in the shape of h has h's channels, one of self.hidden channels the sum's.
+        if self.style not in ("zero", "zeros", "new_shape"):
             parts.append(h.map(lambda v: torch.full_like(v, 0.5 if self.style == "ones" else 0.0)))
         return add(*parts)
 

@@ -28,27 +28,14 @@ def convolution(kept: Kept, layer: Any, x: Live) -> Live:
     transposed = isinstance(layer, _ConvTransposeNd)
     ungrouped = _ungrouped(weight, groups)
     into, out_of = (0, 1) if transposed else (1, 0)
-    places = torch.arange(x.size).view(groups, -1)
-    left = [x.index[torch.isin(x.index, row)] - row[0] for row in places]
     outputs = ungrouped.shape[out_of]
-    if groups == 1:
-        kept.agree(x.index, kept.of(weight, into), "convolution")
-        produced = kept.of(weight, out_of)
-    elif transposed and groups == x.size == outputs:
-        produced = kept.of(weight, 0)
-        kept.agree(x.index, produced, "transposed depthwise convolution")
-    elif transposed:
-        x.whole()
-        produced = torch.arange(outputs)
-    elif groups == x.size:  # depthwise: as many groups as channels are left
-        produced = kept.of(weight, 0)
+    if groups == x.size:  # depthwise: as many groups as channels are left
         many = outputs // groups
-        own = (x.index[:, None] * many + torch.arange(many)).flatten()
-        kept.agree(own, produced, "depthwise convolution")
+        produced = (x.index[:, None] * many + torch.arange(many)).flatten()
+        stored = x.index if transposed else produced
+        kept.agree(stored, kept.of(weight, 0), "depthwise convolution")
     else:
-        for inputs in left:
-            kept.agree(inputs, kept.of(weight, 1), "grouped convolution")
-        produced = kept.of(weight, 0)
+        produced = _produced(kept, weight, groups, x, transposed)
     small = ungrouped.index_select(into, x.index).index_select(out_of, produced)
     bias = None if layer.bias is None else _cut_like(kept, layer.bias, produced)
     rank = weight.dim() - 2
@@ -71,6 +58,20 @@ def convolution(kept: Kept, layer: Any, x: Live) -> Live:
         values, padding = functional.pad(values, sides, layer.padding_mode), 0
     values = CONVOLUTIONS[rank - 1](values, small, bias, layer.stride, padding, layer.dilation)
     return Live(values, produced, outputs, 1)
+
+
+def _produced(kept: Kept, weight: Tensor, groups: int, x: Live, transposed: bool) -> Tensor:
+    """The output channels that are left; the weight must expect the input channels that are."""
+    stored = kept.of(weight, 0), kept.of(weight, 1)
+    step = x.size // groups
+    if not transposed:
+        for g in range(groups):
+            own = x.index[(x.index >= g * step) & (x.index < (g + 1) * step)]
+            kept.agree(own - g * step, stored[1], "convolution")
+        return stored[0]
+    kept.agree(x.index, stored[0], "transposed convolution")
+    each = weight.shape[1]
+    return (torch.arange(groups)[:, None] * each + stored[1]).flatten()
 
 
 def _cut_like(kept: Kept, vector: Tensor, index: Tensor) -> Tensor:
@@ -133,7 +134,9 @@ def instance_norm(kept: Kept, layer: Any, x: Live) -> Live:
 
 
 def group_norm(kept: Kept, layer: Any, x: Live) -> Live:
-    """Over the channels that are left of each group."""
+    """Over the channels that are left of each group; a group of one goes with its channel."""
+    if layer.num_groups == x.size:
+        return affine(kept, layer, standard(x, range(2, x.values.dim()), layer.eps))
     dims = range(1, x.values.dim())
     parts = [standard(part, dims, layer.eps) for part in x.chunk(layer.num_groups)]
     if len({len(part.index) for part in parts}) > 1:

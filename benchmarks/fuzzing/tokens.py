@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from .attention import attend, heads_of, joined
 from .blocks import Block, Draw, Shape, image, kind
-from .live import Kept, Live, MismatchError, add
+from .live import Kept, Live, MismatchError, add, cat
 
 
 @kind("tokens")
@@ -194,8 +194,36 @@ class Recurrent(Block):
         return y
 
     def reference(self, x: Live, kept: Kept) -> Live:
-        for parameter in self.layer.parameters():
-            for dim in range(parameter.dim()):
-                kept.agree(kept.of(parameter, dim), torch.arange(parameter.shape[dim]), "RNN")
-        y = self.layer(x.whole())[0]
-        return Live(y, torch.arange(y.shape[-1]), y.shape[-1], -1)
+        runs = [self.run(x, kept, "")]
+        if self.layer.bidirectional:
+            backward = self.run(x.map(lambda v: v.flip(1)), kept, "_reverse")
+            runs.append(backward.map(lambda v: v.flip(1)))
+        return cat(runs)
+
+    def run(self, x: Live, kept: Kept, suffix: str) -> Live:
+        """One direction, step by step, on the hidden channels that are left."""
+        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+        stored = [getattr(self.layer, name + suffix) for name in names]
+        gates, size = len(stored[1]) // stored[1].shape[1], stored[1].shape[1]
+        left = kept.of(stored[1], 1)
+        rows = (torch.arange(gates)[:, None] * size + left).flatten()
+        for tensor in stored:
+            kept.agree(rows, kept.of(tensor, 0), "gates of a recurrent layer")
+        kept.agree(x.index, kept.of(stored[0], 1), "recurrent layer")
+        w, u, b, c = (kept.cut(tensor) for tensor in stored)
+        state = cell = x.values.new_zeros(len(x.values), len(left))
+        states = []
+        for t in range(x.values.shape[1]):
+            drive, back = x.values[:, t] @ w.T + b, state @ u.T + c
+            if gates == 1:
+                state = (drive + back).tanh()
+            elif gates == 4:
+                i, f, g, o = (drive + back).chunk(4, -1)
+                cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+                state = o.sigmoid() * cell.tanh()
+            else:
+                ours, theirs = drive.chunk(3, -1), back.chunk(3, -1)
+                reset, update = ((ours[n] + theirs[n]).sigmoid() for n in (0, 1))
+                state = (1 - update) * (ours[2] + reset * theirs[2]).tanh() + update * state
+            states.append(state)
+        return Live(torch.stack(states, 1), left, size, -1)

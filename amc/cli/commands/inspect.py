@@ -20,6 +20,7 @@ from amc.cli.commands.shared import (
 from amc.cli.from_settings import settings_command
 from amc.cli.given import Given
 from amc.config import SearchConfig
+from amc.errors import ConfigError
 
 
 @settings_command(
@@ -34,6 +35,7 @@ def inspect(
     given: Given,
     model: opt.Spec,
     shape: opt.InputShape = None,
+    inputs: opt.ExampleInputs = None,
     show_all: Annotated[
         bool, typer.Option("--all", help="A line for every unit: similar ones are not folded")
     ] = False,
@@ -43,20 +45,25 @@ def inspect(
 
     Every unit is verified against its masked twin before it is listed.
     """
-    import torch
-
     from amc.models.factory import build_resolved, example_shape
+    from amc.pipeline.user_inputs import inputs_from_file
     from amc.pruning.find_units import find_units
     from amc.reporting.inspection import describe, print_inspection
+    from amc.tracing.inputs import Inputs, example_of
 
+    if shape and inputs:
+        raise ConfigError("--input and --inputs: give one of them")
     widths = given.settings()
     widths.pop("model", None)
     allowed = Bounds.parse({**widths, **multiples(given)})
     built, _, notes = build_resolved(named_network(given, model, "amc inspect MODEL"))
     if not as_json:
         print_notes(notes)
-    wanted = input_shape(shape) or example_shape(model)
-    example = torch.randn(1, *wanted, generator=torch.Generator().manual_seed(0))
+    if inputs is None:
+        wanted = input_shape(shape) or example_shape(model)
+        example = Inputs(example_of(built, (1, *wanted)))
+    else:
+        example = inputs_from_file(inputs, built)
     with progress_bar(quiet=as_json) as bar:
         units = find_units(built, example, **allowed.model_dump(), on_unit=bar.unit)
     description = describe(model, units)

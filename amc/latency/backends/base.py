@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from amc.modules.copying import copy_model
 from amc.pruning.slicing.precision import FLOAT32, Casts, cast, cast_model
 from amc.tracing.inputs import Inputs as Inputs
 from amc.tracing.trace import named_tensors
+from amc.utils.library_errors import reason
 
 Forward = Callable[[], Any]
 """One forward of a loaded network on the inputs that it was loaded with; back when it is done, with
@@ -195,26 +195,3 @@ def parts_of(samples: Mapping[tuple[str, str, int], Sequence[float]]) -> tuple[P
         Part(layer, kind, float(np.percentile(seconds, 25)) * 1e3)
         for (layer, kind, _), seconds in samples.items()
     )
-
-
-_OPERATOR = re.compile(
-    r"aten[.:]+[\w.]+|(?<=OpType: )\w+|(?<=implementation for )\w+|(?<=ONNX operations: )[\w., ]+"
-)
-"""How exporters and runtimes name what they cannot do."""
-_COLOUR = re.compile(r"\x1b\[\d*m")
-
-
-def reason(error: BaseException) -> str:
-    """One line out of what a library raised, with the operator that it stumbled over."""
-    lines = _COLOUR.sub("", str(error)).strip().splitlines()
-    first = lines[0] if lines else type(error).__name__
-    seen: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in seen:
-        found = _OPERATOR.search(str(link))
-        if found is not None:
-            named = found.group().strip(". ")
-            return first if named in first else f"operator {named}: {first.partition('. ')[0]}"
-        seen.append(link)
-        link = link.__cause__ or link.__context__
-    return first

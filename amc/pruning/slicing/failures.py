@@ -30,8 +30,8 @@ def explained(small: nn.Module, example_inputs: Any) -> Iterator[None]:
         if found is None:
             raise
         raise VerificationError(
-            f"a sliced network fails, at widths that were not proven: {found}; leave the unit that "
-            "this comes from alone (exclude)"
+            f"a sliced network fails, at widths that were not proven: {found}; leave the unit "
+            "from which that comes alone (exclude)"
         ) from error
 
 

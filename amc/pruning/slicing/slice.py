@@ -102,13 +102,25 @@ def sliced_tensors(model: nn.Module, kept: Kept) -> Iterator[tuple[Tensor, str, 
 
 def _with_tensors(model: nn.Module, tensors: dict[int, Any]) -> nn.Module:
     """A copy of ``model`` that holds ``tensors``, by the ``id`` of its own."""
-    return copy_model(model, tensors)
+    copied = copy_model(model, tensors)
+    _compute_anew(copied)
+    return copied
+
+
+def _compute_anew(model: nn.Module) -> None:
+    """Weights that hooks of ``torch.nn.utils`` compute before each forward: of what is left now."""
+    for module in model.modules():
+        for hook in module._forward_pre_hooks.values():
+            if type(hook).__module__.startswith("torch.nn.utils."):
+                training, module.training = module.training, False
+                with torch.no_grad():
+                    hook(module, ())
+                module.training = training
 
 
 def state_sizes(model: nn.Module) -> None:
     """Set the size attributes of known modules from the shapes of their tensors."""
     for module in model.modules():
-        _refresh_weights(module)
         if isinstance(module, _ConvNd):
             _state_conv(module)
         elif isinstance(module, deformable_layers()):
@@ -136,13 +148,6 @@ def state_sizes(model: nn.Module) -> None:
             _state_norm(module)
         state_heads(module)
         replace_if_empty(module)
-
-
-def _refresh_weights(module: nn.Module) -> None:
-    """Compute anew what a hook of PyTorch's own computes before each forward, and leaves behind."""
-    for hook in module._forward_pre_hooks.values():
-        if type(hook).__module__.startswith("torch.nn.utils."):  # old norms of weights, masks
-            hook(module, ())
 
 
 def _state_group_norm(norm: nn.GroupNorm) -> None:

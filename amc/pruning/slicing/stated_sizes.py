@@ -93,7 +93,8 @@ class StatedSizes:
                 if name == "weight":
                     yield from self._of_convolution(full, module)
             elif isinstance(module, nn.Embedding):
-                yield self._size(full, 1, tensor.shape[1], {"out"})
+                if name == "weight":
+                    yield self._size(full, 1, tensor.shape[1], {"out"})
             elif isinstance(module, nn.Linear):
                 if name == "weight":
                     yield self._size(full, 0, tensor.shape[0], {"out"})

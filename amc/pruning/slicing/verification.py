@@ -32,7 +32,7 @@ from amc.pruning.slicing.precision import (
 from amc.pruning.slicing.recorded_choices import Recorded, Replayed
 from amc.pruning.slicing.relative_error import worst_error
 from amc.pruning.slicing.slice import kept_indices, put_into, slice_model, sliced_tensors
-from amc.tracing.inputs import Inputs, tensors_of
+from amc.tracing.inputs import Inputs, outputs_of
 from amc.tracing.trace import eval_mode, named_tensors, unfused_attention
 from amc.tracing.units import Units
 
@@ -236,10 +236,10 @@ def _run(pair: _Pair, tolerance: float) -> tuple[float, dict[str, float]]:
     actual_layers = LayerOutputs(small, *cut, dense=False, signal=pair.signal)
     with torch.inference_mode(), unfused_attention(), eval_mode(model), eval_mode(small):
         with masked(model, *cut) as twin, recorded, expected_layers:
-            expected = tensors_of(inputs.call(twin))
+            expected = outputs_of(inputs.call(twin))
         try:
             with Replayed(recorded.choices), actual_layers:
-                actual = tensors_of(inputs.call(small))
+                actual = outputs_of(inputs.call(small))
         except Exception as error:
             raise VerificationError(f"the sliced network fails: {first_line(error)}") from error
     for layer, difference in differences(actual_layers, expected_layers):

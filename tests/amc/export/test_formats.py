@@ -103,6 +103,89 @@ def test_several_inputs_and_outputs(tmp_path, form):
         torch.testing.assert_close(actual, expected)
 
 
+class Meta(nn.Module):
+    """An image, and what is known of it: as keywords of which one is optional; a dict out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.second = nn.Linear(4, 8)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, *, image: Tensor, meta: Tensor | None = None, mask: Tensor | None = None):
+        x = self.first(image)
+        x = x if meta is None else x + self.second(meta)[..., None, None]
+        x = x if mask is None else x * mask
+        return {"logits": self.head(x.relu().mean((2, 3))), "aux": [x.mean(1)]}
+
+
+class OneDict(Meta):
+    """The same from a dict as its one argument."""
+
+    def forward(self, batch: dict[str, Tensor]):
+        return super().forward(**batch)
+
+
+@pytest.mark.parametrize("form", EXPORTS)
+@pytest.mark.parametrize("kind", [Meta, OneDict])
+def test_keywords_and_dicts_at_any_batch_size(tmp_path, form, kind):
+    """The mask has no batch: it is as large as the image."""
+    torch.manual_seed(0)
+    model, path = kind().eval(), tmp_path / f"out.{form}"
+    mask = (torch.rand(6, 6) > 0.5).float()
+    example = {"mask": mask, "meta": torch.randn(1, 4), "image": torch.randn(1, 3, 6, 6)}
+    assert EXPORTS[form](model, example, path) < 1e-6
+    given = {"mask": mask, "meta": torch.randn(4, 4), "image": torch.randn(4, 3, 6, 6)}
+    expected = model(**given) if kind is Meta else model(given)
+    if form == "pt2":
+        loaded = torch.export.load(path).module()
+        actual = loaded(**given) if kind is Meta else loaded(given)
+        torch.testing.assert_close(actual, expected)
+        return
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    shapes = {x.name.removeprefix("batch_"): x.shape for x in session.get_inputs()}
+    names = {x.name.removeprefix("batch_"): x.name for x in session.get_inputs()}
+    assert shapes == {"mask": [6, 6], "meta": ["batch", 4], "image": ["batch", 3, 6, 6]}
+    found = session.run(None, {names[key]: value.numpy() for key, value in given.items()})
+    for ours, theirs in zip(found, (expected["logits"], *expected["aux"]), strict=True):
+        torch.testing.assert_close(torch.from_numpy(ours), theirs)
+
+
+class Wrong(nn.Module):
+    """What is exported of it is off by a factor."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        block = (nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        more = (nn.Conv2d(8, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12), nn.ReLU())
+        self.net = nn.Sequential(*block, *more, nn.Flatten(), nn.Linear(12 * 64, 10))
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.net(x)
+        return y * self.factor if torch.compiler.is_exporting() else y
+
+
+@pytest.mark.parametrize("form", EXPORTS)
+@pytest.mark.parametrize(
+    ("kind", "most", "wrong"),
+    [
+        (torch.float64, 1e-14, 1.001),
+        (torch.float32, 1e-6, 1.001),
+        (torch.float16, 4e-3, 1.04),
+        (torch.bfloat16, 4e-2, 1.3),
+    ],
+)
+def test_rounding_is_told_from_mistakes_in_each_kind_of_numbers(tmp_path, form, kind, most, wrong):
+    torch.manual_seed(0)
+    path, x = tmp_path / f"out.{form}", torch.randn(2, 1, 8, 8).to(kind)
+    assert EXPORTS[form](Wrong(1.0).to(kind), x, path) <= most
+    before = path.read_bytes()
+    with pytest.raises(VerificationError, match=r"is not written: .* differs from PyTorch by"):
+        EXPORTS[form](Wrong(wrong).to(kind), x, path)
+    assert path.read_bytes() == before
+
+
 class Drifts(nn.Module):
     """Gives another answer every time, so that no file can agree with it."""
 

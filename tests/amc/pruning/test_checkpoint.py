@@ -366,8 +366,8 @@ def test_what_cannot_be_saved_leaves_the_older_file(subject, saved):
     before = saved.read_bytes()
     s = subject("smallcnn")
     odd = copy.deepcopy(s.model)
-    odd.register_buffer("odd", torch.ones(1, dtype=torch.complex128))
-    with pytest.raises(ModelError, match=r"cannot be written: .*complex128"):
+    odd.register_buffer("odd", torch.eye(2).to_sparse())
+    with pytest.raises(ModelError, match="cannot be written: "):
         save_model(odd, plan_with(s.units, s.units.dense_widths, s.config), saved)
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from amc.errors import ConfigError
-from amc.tracing.inputs import Inputs, example_of, map_tensors, tensors_of
+from amc.tracing.inputs import Inputs, example_of, map_tensors, outputs_of, tensors_of
 
 
 class Given(nn.Module):
@@ -141,3 +141,10 @@ def test_an_example_has_the_type_that_the_network_computes_with(kind):
     assert (x.dtype, x.shape) == (kind, (4, 3))
     assert torch.equal(x, example_of(model, (4, 3)))
     assert example_of(nn.ReLU(), (1,)).dtype is torch.float32
+
+
+def test_keys_and_values_for_the_next_call_are_no_outputs():
+    kind = type("DynamicCache", (Cache,), {"__module__": "transformers.cache_utils"})
+    output = {"logits": A, "past": kind(A, B), "encoder": (B, [kind(A, B)])}
+    assert outputs_of(output) == [A, B]
+    assert tensors_of(output) == [A, A, B, B, A, B]

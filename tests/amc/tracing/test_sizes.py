@@ -459,3 +459,35 @@ def test_one_attribute_that_counts_two_layers_ties_them():
     assert small.width == 3
     assert [small.a.out_channels, small.b.out_channels] == [3, 3]
     assert verify(model, small, units, [3], x) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda net, x: functional.layer_norm(x, net.shape, net.scale),
+        lambda net, x: functional.rms_norm(x, (net.width,), weight=net.scale),
+        lambda net, x: net.plain(x),
+        lambda net, x: net.each(x[..., None].expand(-1, -1, 3) * x[:, :1, None])[..., 0],
+        lambda net, x: net.apart(x).flatten(1),
+    ],
+    ids=["layer_norm", "rms_norm", "LayerNorm", "InstanceNorm1d", "Unflatten"],
+)
+def test_what_no_tensor_tells_is_told_by_attributes(norm):
+    """A shape that code hands to a norm, and layers of PyTorch's that have no tensors."""
+    torch.manual_seed(0)
+    model = Net(
+        lambda net, x: net.last(norm(net, net.first(x))),
+        first=Linear(3, 8),
+        last=Linear(8, 4),
+        shape=(8,),
+        width=8,
+        scale=nn.Parameter(torch.rand(8)),
+        plain=nn.LayerNorm(8, elementwise_affine=False),
+        each=nn.InstanceNorm1d(8),
+        apart=nn.Unflatten(1, (8, 1)),
+    )
+    x = torch.randn(5, 3)
+    (unit,) = units = find_units(model, x)
+    assert unit.width == 8
+    for width in (1, 3, 7):
+        verify(model, slice_model(model, units, [width]), units, [width], x)

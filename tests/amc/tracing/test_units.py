@@ -437,7 +437,38 @@ CASES: dict[str, Callable[[], Case]] = {
             c=Conv2d(8, 2, 1),
         ),
         {"a": ("stream", 5, 1, uses("a", "b", reader="c"))},
-        {"b": (3, "the sliced network fails: The size of tensor"), "c": OUT},
+        {"b": (3, "the code fixes how many constants it pads with: pad at"), "c": OUT},
+    ),
+    "zero padding of channels in numbers of attributes": lambda: Case(
+        # What is padded before goes by itself, and so does what is padded behind.
+        Net(
+            lambda s, x: s.c(functional.pad(s.a(x), (0, 0, 0, 0, s.front, s.back)) + s.b(x)),
+            a=Conv2d(3, 5, 1),
+            b=Conv2d(3, 9, 1),
+            c=Conv2d(9, 2, 1),
+            front=2,
+            back=2,
+        ),
+        {
+            "a": ("stream", 5, 1, uses("a", "b", reader="c")),
+            "b": ("conv", 2, 1, uses("b", reader="c") | {"front:0"}),
+            "b#2": ("conv", 2, 1, uses("b", reader="c") | {"back:0"}),
+        },
+        {"c": OUT},
+    ),
+    "zero padding of channels by one number": lambda: Case(
+        Net(
+            lambda s, x: s.c(functional.pad(s.a(x), (0, 0, 0, 0, s.beside, s.beside)) + s.b(x)),
+            a=Conv2d(3, 5, 1),
+            b=Conv2d(3, 9, 1),
+            c=Conv2d(9, 2, 1),
+            beside=2,
+        ),
+        {
+            "a": ("stream", 5, 1, uses("a", "b", reader="c")),
+            "b": ("conv", 2, 2, uses("b", reader="c") | {"beside:0"}),
+        },
+        {"c": OUT},
     ),
     "instance norm": lambda: Case(
         nn.Sequential(Conv2d(3, 8, 1), nn.InstanceNorm2d(8, affine=True), Conv2d(8, 2, 1)),

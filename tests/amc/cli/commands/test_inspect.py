@@ -35,3 +35,52 @@ def test_inspect_takes_every_bound(monkeypatch, capsys):
         **dict.fromkeys(("layer3.0.conv1", "layer3.1.conv1", "layer3.2.conv1"), 16),
     }
     assert {unit["multiple"] for unit in units.values()} == {4, 8}
+
+
+OWN = """
+import torch
+from torch import nn
+
+class Keywords(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.image, self.meta, self.head = nn.Linear(3, 8), nn.Linear(4, 8), nn.Linear(8, 2)
+    def forward(self, *, image, meta=None):
+        return {"scores": self.head((self.image(image) + self.meta(meta)).relu())}
+
+def net():
+    return Keywords()
+
+def inputs():
+    return {"meta": torch.randn(1, 4), "image": torch.randn(1, 3)}
+
+def nothing():
+    return {}
+
+def fails():
+    raise ValueError("no data")
+"""
+
+
+def test_inspect_takes_inputs_from_a_file(monkeypatch, capsys, tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    model = ("inspect", f"{file}:net", "--json")
+    code, out, _ = run(monkeypatch, capsys, *model, "--inputs", f"{file}:inputs")
+    assert code == 0
+    description = json.loads(out)
+    assert description["macs"] == 3 * 8 + 4 * 8 + 8 * 2
+    assert [unit["members"] for unit in description["units"]] == [["image", "meta"]]
+    for name, message in (
+        ("nothing", "returned dict without a tensor; it must return what the network is called"),
+        ("fails", "raised ValueError: no data"),
+        ("absent", "has no function 'absent'"),
+    ):
+        code, _, error = run(monkeypatch, capsys, *model, "--inputs", f"{file}:{name}")
+        assert code == 1
+        assert message in error
+    _, _, error = run(monkeypatch, capsys, *model, "--inputs", "own")
+    assert "must be path/to/file.py:function" in error
+    both = ("--inputs", f"{file}:inputs", "--input", "3,8,8")
+    _, _, error = run(monkeypatch, capsys, *model, *both)
+    assert "--input and --inputs: give one of them" in error

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from amc.errors import UnitError
 from amc.pruning.find_units import find_units
 from amc.pruning.slicing.slice import slice_model, state_sizes
+from amc.pruning.slicing.verification import verify
 from tests import networks
 
 
@@ -152,3 +154,29 @@ def test_the_same_widths_give_the_same_bits(subject):
 def test_sizes_of_a_dense_module_are_stated_as_pytorch_states_them(module, stated):
     state_sizes(module)
     assert {name: getattr(module, name) for name in stated} == stated
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        pytest.param(
+            nn.utils.weight_norm, marks=pytest.mark.filterwarnings("ignore:.*weight_norm")
+        ),
+        nn.utils.spectral_norm,
+        lambda layer: prune.random_unstructured(layer, "weight", 0.3),
+    ],
+    ids=["weight_norm", "spectral_norm", "prune"],
+)
+def test_weights_that_hooks_compute_are_computed_anew_also_after_a_training_step(compute):
+    """These layers hold what they computed in their last forward: dense, and with a graph."""
+    torch.manual_seed(0)
+    model = nn.Sequential(compute(nn.Linear(3, 8)), nn.ReLU(), compute(nn.Linear(8, 4))).eval()
+    x = torch.randn(5, 3)
+    units = find_units(model, x)
+    model(x).sum().backward()
+    small = slice_model(model, units, [3])
+    first, _, last = small
+    assert (first.out_features, first.in_features) == tuple(first.weight.shape) == (3, 3)
+    assert (last.out_features, last.in_features) == tuple(last.weight.shape) == (4, 3)
+    assert verify(model, small, units, [3], x) < 1e-6
+    small(x).sum().backward()

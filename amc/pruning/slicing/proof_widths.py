@@ -12,6 +12,8 @@ ratio where that costs nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from amc.tracing.units import Unit, Units
@@ -31,9 +33,24 @@ def proof_widths(units: Units) -> list[tuple[int, ...]]:
     """
     sizes, rng = _Sizes(units), np.random.default_rng(0)
     proofs = [sizes.widths(units, rng, first=True)]
-    while sizes.unsettled and sizes.progress and len(proofs) < MOST_PROOFS:
-        proofs.append(sizes.widths(units, rng, first=False))
+    while sizes.unsettled and len(proofs) < MOST_PROOFS:
+        found = sizes.widths(units, rng, first=False)
+        if not sizes.progress:
+            break
+        proofs.append(found)
     return proofs
+
+
+def mirrored(units: Units, widths: Sequence[int]) -> list[int]:
+    """Widths that turn the order of equal sizes around: (units,), for the (units,) of a proof.
+
+    Code that takes the first n channels, n being another size, fails only if there are more.
+    """
+    few = {unit.width for unit, width in zip(units, widths, strict=True) if width == unit.width}
+    turned = (
+        unit.width - width + (unit.width in few) for unit, width in zip(units, widths, strict=True)
+    )
+    return [max(1, width) for width in turned]
 
 
 class _Sizes:
@@ -52,7 +69,7 @@ class _Sizes:
         self._weights = self._confusable()
         self._ones = np.zeros_like(self._weights, dtype=bool)
         """Whether the first of a pair was 1 beside a larger second."""
-        self.progress = True
+        self.progress = False
         """Whether the last proof settled a pair, or did half of it."""
 
     @property

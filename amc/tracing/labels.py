@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from amc.tracing.ids import MAX_TRACKED_ELEMENTS, ChannelIds, core
-from amc.tracing.relations import Broadcast, Contracted, Stored
+from amc.tracing.relations import Broadcast, Contracted, Merged, Stored
 from amc.tracing.rules import Call, Layer, Tracer, find_rule, opaque, reason_of
 
 CONTRACTIONS = {
@@ -165,21 +164,32 @@ class Labels:
         return kept
 
     def _count(self, tracer: Tracer, call: Call) -> None:
-        """MACs of a product of matrices: of both factors' sizes, where each has one source."""
+        """MACs of a product of matrices: of the sizes of both factors, and those of the batch."""
         left, right = call.args[-2:]
         if right.dim() < 2 or left.dim() < 2:  # as PyTorch's counter, which leaves out vectors
             return
         name = f"{reason_of(tracer, call)} ({len(tracer.layers)})"
-        sizes = (left.shape[-2], left.shape[-1], right.shape[-1])
-        for number, (factor, dim) in enumerate(((left, -2), (left, -1), (right, -1))):
-            along = [x.ids for x in self.of(factor) or () if core(x.ids).shape[dim] > 1]
-            ids = (
-                self._ids.along(along[0], dim) if len(along) == 1 else _none(factor.shape[dim:][:1])
-            )
-            self._ids.use(name, number, "count", ids)
-        batch = call.out.numel() // (sizes[0] * sizes[2])
-        macs = batch * prod(sizes)
-        tracer.layers.append(Layer(name, "fixed", macs, batch, tensor=name, dims=(0, 1, 2)))
+        sizes = [(left, -2), (left, -1), (right, -1)]
+        sizes += [
+            (next((x for x in (left, right) if x.dim() >= -dim and x.shape[dim] > 1), left), dim)
+            for dim in range(-call.out.dim(), -2)
+        ]
+        for number, (factor, dim) in enumerate(sizes):
+            self._ids.use(name, number, "count", self._counted(factor, dim))
+        macs = call.out.numel() * left.shape[-1]
+        dims = tuple(range(len(sizes)))
+        tracer.layers.append(Layer(name, "fixed", macs, 1, tensor=name, dims=dims))
+
+    def _counted(self, factor: Tensor, dim: int) -> Tensor:
+        """(size,) ids along a dimension; of several merged ones those of the one that shrinks."""
+        size = factor.shape[dim]
+        along = [x.ids for x in self.of(factor) or () if core(x.ids).shape[dim] > 1]
+        rows = [self._ids.along(ids, dim) for ids in along]
+        if len(rows) < 2:
+            return rows[0] if rows else _none(torch.Size([size]))
+        merged = self._ids.fresh(size, weak=True)
+        self._ids.later(Merged(rows, merged))
+        return merged
 
 
 class _OneLabel:

@@ -223,6 +223,27 @@ class Along:
 
 
 @dataclass
+class Merged:
+    """Dimensions of stored tensors that were merged into one, which a product counts."""
+
+    labels: list[Tensor]
+    """(size,) each, weak."""
+    ids: Tensor
+    """(size,) weak."""
+    rank: int = 3
+
+    def relate(self, ids: ChannelIds) -> bool:
+        """Count the one that has channels."""
+        follows = [label for label in self.labels if ids.channels(label)]
+        if len(follows) == 1:
+            ids.unite(self.ids, follows[0])
+        return len(follows) == 1
+
+    def record(self, _: ChannelIds) -> None:
+        """Nothing more."""
+
+
+@dataclass
 class Contracted:
     """Two factors are summed over a dimension in common, at ``place``: what lies along it in one
     shrinks with what lies along it in the other."""

@@ -112,3 +112,27 @@ def test_transposed_convolutions_in_groups(name):
         for unit, (width, uses) in units.items()
     }
     check(model, torch.randn(2, 3, 4, 4), expected)
+
+
+def positioned(s: Any, x: Tensor) -> Tensor:
+    """XLNet's: a table of positions times a weight of (in, heads, size), by itself."""
+    q = s.q(x).unflatten(-1, (-1, 3))
+    keys = torch.einsum("jd,dnh->jnh", s.table, s.r)
+    scores = torch.einsum("binh,jnh->bnij", q, keys)
+    k = s.k(x).unflatten(-1, (-1, 3))
+    return s.o(torch.einsum("bnij,bjnh->binh", scores, k).flatten(2))
+
+
+def test_a_product_of_stored_tensors_costs_what_is_left_of_its_merged_dimensions():
+    model = seeded(
+        lambda: Net(
+            positioned,
+            q=Linear(4, 12),
+            k=Linear(4, 12),
+            r=nn.Parameter(torch.randn(4, 4, 3)),
+            table=torch.randn(5, 4),
+            o=Linear(12, 2),
+        )
+    )
+    uses = "k.bias:0 k.weight:0 o.weight:1 q.bias:0 q.weight:0 r:1"
+    check(model, torch.randn(2, 5, 4), {"q": (4, uses)})

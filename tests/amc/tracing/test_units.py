@@ -143,7 +143,7 @@ def mixing_tokens(s: Any, x: Tensor) -> Tensor:
 def written(s: Any, x: Tensor) -> Tensor:
     y, buffer = s.a(x), torch.zeros(2, 8, 8, 8)
     buffer[:, : y.shape[1]] = y
-    return s.b(buffer)  # marked: write into a view
+    return s.b(buffer)
 
 
 OUT = (2, "network output")
@@ -692,11 +692,7 @@ CASES: dict[str, Callable[[], Case]] = {
         Net(written, a=Conv2d(3, 8, 1), b=nn.Sequential(Conv2d(8, 4, 1), Conv2d(4, 2, 1))),
         {"b.0": ("conv", 4, 1, uses("b.0", reader="b.1"))},
         {
-            "a": (
-                8,
-                "the sliced network fails: Given groups=1, weight of size [4, 7, 1, 1], expected "
-                "input[2, 8, 8, 8] to have 7 channels, but got 8 channels instead (at @)",
-            ),
+            "a": (8, "the sliced network fails: Given groups=1"),
             "b.1": OUT,
         },
     ),

@@ -46,8 +46,9 @@ class LayerOutputs(TorchDispatchMode):
         self._kept = kept_indices(units, widths)
         readers = {slot.tensor for unit in units for slot in unit.slots if slot.purpose == "in"}
         self._readers = readers & self._kept.keys()
-        watched = self._kept.keys() if signal else self._readers
-        self._sources = Sources(named_tensors(model), watched)
+        tensors = named_tensors(model)
+        self._sources = Sources(tensors, self._readers)
+        self._cut = {id(x): name for name, x in tensors if signal and name in self._kept}
         self._dense, self._signal = dense, signal
         self.means: dict[str, list[Tensor]] = {name: [] for name in self._readers}
         """(2, channels) of each call of each layer: means of values and of their sizes."""
@@ -63,8 +64,9 @@ class LayerOutputs(TorchDispatchMode):
         kind = str(func.overloadpacket).rpartition(".")[2]
         if kind in _LAYERS or kind in _PRODUCTS:
             call = LayerCall(kind, args, kwargs)
-            name = self._sources.used(call.weight) if call.weight.dim() > 1 else None
-            if name is not None and out.numel():
+            name = self._sources.used(call.weight) or self._cut.get(id(call.weight))
+            shaped = kind in _LAYERS or call.weight.dim() == 2
+            if name is not None and shaped and out.numel():
                 with _disable_current_modes():  # the twin counts the network's operations alone
                     self._sum_up(func, name, call, out)
         elif self._signal and kind in _NORMS:
@@ -88,7 +90,7 @@ class LayerOutputs(TorchDispatchMode):
 
     def _look_at_norm(self, kind: str, args: tuple[Any, ...], out: Tensor) -> None:
         scale, bias = (*args, None, None)[_NORMS[kind] :][:2]
-        name = self._sources.used(scale) if isinstance(scale, Tensor) else None
+        name = self._cut.get(id(scale))
         if name is None or not out.numel():
             return
         if kind in ("layer_norm", "rms_norm") and scale.numel() == 1:

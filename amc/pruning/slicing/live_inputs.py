@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from amc.tracing.inputs import Inputs, tensors_of
+from amc.tracing.inputs import Inputs, is_inexact, tensors_of
 from amc.tracing.trace import eval_mode, unfused_attention
 
 TINY = 1e-6
@@ -61,13 +61,13 @@ def is_dead(x: Tensor) -> bool:
     Negative infinity beside finite values is a mask that is added to scores, and means something;
     a single number is dead only if it is none, as constants of one element may mean something too.
     """
-    if not x.numel() or x.is_complex():
+    if not x.numel():
         return False
     if x.dtype is torch.bool:
         return not bool(x.any())
-    if not x.is_floating_point():
+    if not is_inexact(x):
         return x.numel() > 1 and bool((x == x.flatten()[0]).all())
-    values = x.detach().double()
+    values = (torch.view_as_real(x.detach()) if x.is_complex() else x.detach()).double()
     if bool((values == -torch.inf).any()) and bool(values.isfinite().any()):
         return False
     largest = float(values.abs().max())
@@ -79,7 +79,7 @@ def is_dead(x: Tensor) -> bool:
 def _drawn(x: Tensor, rows: int | None, draw: Draw, generator: torch.Generator) -> Tensor:
     if x.dtype is torch.bool:
         return (torch.rand(x.shape, generator=generator) < 0.5).to(x.device)
-    if x.is_floating_point():
+    if is_inexact(x):
         return draw(x, generator).to(x)
     if rows is None:  # it indexes nothing: a size, a number of steps
         return x
@@ -87,7 +87,8 @@ def _drawn(x: Tensor, rows: int | None, draw: Draw, generator: torch.Generator) 
 
 
 def _normal(x: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(x.shape, generator=generator)
+    kind = torch.complex64 if x.is_complex() else torch.float32
+    return torch.randn(x.shape, generator=generator, dtype=kind)
 
 
 def _even(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -106,7 +107,7 @@ def _takes(model: nn.Module, inputs: Inputs) -> bool:
 
 def _rows(model: nn.Module, inputs: Inputs, dead: list[Tensor]) -> dict[int, int]:
     """Rows of the smallest table that each whole-numbered input indexes, by its ``id``."""
-    whole = {x.untyped_storage().data_ptr(): id(x) for x in dead if not x.is_floating_point()}
+    whole = {x.untyped_storage().data_ptr(): id(x) for x in dead if not is_inexact(x)}
     if not whole:
         return {}
     watch = _Lookups(whole)

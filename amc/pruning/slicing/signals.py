@@ -22,14 +22,19 @@ _PRODUCTS = ("addmm", "mm", "matmul")
 
 
 def channel_means(x: Tensor, dim: int) -> Tensor:
-    """(2, channels) means over all other dimensions: of the values, and of their sizes."""
+    """(2, channels) means over all other dimensions: of the values, and last of their sizes.
+
+    Of complex numbers (3, channels): of both their parts.
+    """
     dim %= x.dim()
     others = [d for d in range(x.dim()) if d != dim]
-    if not others:
-        return torch.stack([x, x.abs()])
-    count = x.numel() // max(1, x.shape[dim])
-    sizes = torch.linalg.vector_norm(x, 1, others) / count
-    return torch.stack([x.mean(others), sizes])
+    if others:
+        count = x.numel() // max(1, x.shape[dim])
+        means, sizes = x.mean(others), torch.linalg.vector_norm(x, 1, others) / count
+    else:
+        means, sizes = x, x.abs()
+    parts = (means.real, means.imag) if means.is_complex() else (means,)
+    return torch.stack([*parts, sizes])
 
 
 def layer_signal(func: Any, call: LayerCall, means: Tensor, *, reads: bool) -> float:
@@ -38,13 +43,13 @@ def layer_signal(func: Any, call: LayerCall, means: Tensor, *, reads: bool) -> f
     ``means`` are its outputs' :func:`channel_means`. Where it ``reads`` channels of a unit, it also
     has to tell them apart: the share that changes when they are shifted by one.
     """
-    scale = float(means[1].max())
+    scale = float(means[-1].max())
     if not scale:
         return 0.0
     x, dim = call.x, call.dim
     inputs = channel_means(x, dim)
     gains = call.gains()
-    share = float((gains * inputs[1]).norm()) / scale
+    share = float((gains * inputs[-1]).norm()) / scale
     if not reads or inputs.shape[1] < 2:
         return share
     shifted = (inputs - inputs.roll(1, 1)).abs().amax(0)
@@ -93,4 +98,4 @@ class LayerCall:
         if self.transposed and not self.matrix:
             groups = 1
         rows = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
-        return rows.square().sum((1, 3)).div(max(1, rows.shape[1])).sqrt().flatten()
+        return rows.abs().square().sum((1, 3)).div(max(1, rows.shape[1])).sqrt().flatten()

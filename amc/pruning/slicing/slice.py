@@ -32,22 +32,26 @@ Kept = dict[str, list[tuple[int, Tensor]]]
 
 def kept_indices(units: Units, widths: Sequence[int]) -> Kept:
     """Which indices of which dimensions stay, for every tensor that these widths make smaller."""
-    return _kept_indices(units, units.check(widths))
+    found = _kept_indices(units, units.check(widths))
+    return {
+        name: [(dim, torch.from_numpy(index)) for dim, index in dims]
+        for name, dims in found.items()
+    }
 
 
 @lru_cache(maxsize=1)  # one slice asks for it several times: to cut, to mask, to compare
-def _kept_indices(units: Units, widths: tuple[int, ...]) -> Kept:
+def _kept_indices(units: Units, widths: tuple[int, ...]) -> dict[str, list[tuple[int, np.ndarray]]]:
     removed: dict[tuple[str, int], list[np.ndarray]] = {}
     for unit, width in zip(units, widths, strict=True):
         if width < unit.width:
             gone = unit.order[width:]
             for slot in unit.slots:
                 removed.setdefault((slot.tensor, slot.dim), []).append(slot.index[gone].ravel())
-    kept: Kept = {}
+    kept: dict[str, list[tuple[int, np.ndarray]]] = {}
     for (tensor, dim), parts in removed.items():
         stays = np.ones(units.sizes[tensor][dim], dtype=bool)
         stays[np.concatenate(parts)] = False
-        kept.setdefault(tensor, []).append((dim, torch.from_numpy(np.flatnonzero(stays))))
+        kept.setdefault(tensor, []).append((dim, np.flatnonzero(stays)))
     return kept
 
 

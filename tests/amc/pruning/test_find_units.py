@@ -13,7 +13,6 @@ from amc.pruning.find_units import find_units, read_units
 from amc.pruning.slicing.slice import slice_model
 from amc.pruning.slicing.verification import verify
 
-
 # Number of units, and the frozen channels with the beginning of the reason.
 EXPECTED = {
     "resnet20": (14, {("linear", 10): "network output"}),  # its padding follows, in two parts

@@ -19,6 +19,8 @@ from . import (  # noqa: F401 (they enter their blocks in the table)
     plain,
     shapes,
     tokens,
+    transformers,
+    vision,
     weights,
 )
 from .blocks import CONV, KINDS, Block, Draw, Shape, width

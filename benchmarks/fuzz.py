@@ -17,6 +17,7 @@ ranked at random. It is
                    where it belongs, MACs are PyTorch's own count and parameters are counted, layers
                    state their sizes, a step of training has finite gradients, and the network has
                    not changed
+    silent         the same, but amc refuses to prove one of the plans, which lets no signal through
     refused        nothing can be pruned, and amc says why
     skipped        the reference knows nothing of it, or its output hardly depends on its input
 
@@ -50,7 +51,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 HERE = Path(__file__).parent
 LINES = HERE.parent / "runs" / "fuzz.jsonl"
-SOUND = ("sound", "refused", "skipped")
+HARMLESS = ("sound", "silent", "refused", "skipped")
 CHUNK = 50
 """Networks of one child process."""
 
@@ -73,7 +74,7 @@ def main() -> int:
     todo = [seed for seed in seeds if seed not in known]
     judged = known | {line["seed"]: line for line in judge_all(todo, commit, arguments)}
     lines = [judged[seed] for seed in seeds]
-    failures = [line for line in lines if line["outcome"] not in SOUND]
+    failures = [line for line in lines if line["outcome"] not in HARMLESS]
     print(table(lines))
     if len(lines) > 1:
         (RESULTS / "fuzz.md").write_text(table(lines) + "\n")
@@ -95,7 +96,7 @@ def judge_all(
     with progress:
         task = progress.add_task("", total=len(seeds), failed=0)
         for line in _lines(seeds, commit, arguments.limit_seconds):
-            if line["outcome"] not in SOUND:
+            if line["outcome"] not in HARMLESS:
                 failed += 1
                 text = f"{line['seed']}: {line['outcome']}: {line['message']}"
                 progress.console.print(text, highlight=False, markup=False)
@@ -145,7 +146,7 @@ def child(seeds: range, path: Path, commit: str, limit: int) -> int:
         verdict = judge(spec)
         line: dict[str, Any] = {"seed": seed, "commit": commit, **vars(verdict)}
         line["reach"] = round(verdict.reach, 3)
-        if verdict.outcome not in SOUND:
+        if verdict.outcome not in HARMLESS:
             signal.alarm(10 * limit)
             small = shrink(spec, verdict.outcome)
             line["smallest"] = small.blocks
@@ -158,7 +159,7 @@ def child(seeds: range, path: Path, commit: str, limit: int) -> int:
 def table(lines: list[dict[str, Any]]) -> str:
     """Outcomes, and what is within reach, by kind of block."""
     outcomes = Counter(line["outcome"] for line in lines)
-    failing = [name for name in outcomes if name not in SOUND]
+    failing = [name for name in outcomes if name not in HARMLESS]
     said = ", ".join(f"{count} {name}" for name, count in outcomes.most_common())
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for line in lines:
@@ -170,12 +171,12 @@ def table(lines: list[dict[str, Any]]) -> str:
         "Made by `python benchmarks/fuzz.py`. A network counts in the row of each of its blocks;",
         "within reach: the share of its MACs that the smallest plan takes away, in the mean.",
         "",
-        "| block | networks | sound | refused | skipped | failed | MACs within reach |",
-        "|---|---|---|---|---|---|---|",
+        "| block | networks | sound | silent | refused | skipped | failed | MACs within reach |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for kind, found in sorted(rows.items()):
         counts = Counter(line["outcome"] for line in found)
-        cells = [counts[name] for name in SOUND] + [sum(counts[name] for name in failing)]
+        cells = [counts[name] for name in HARMLESS] + [sum(counts[name] for name in failing)]
         reach = mean(line["reach"] for line in found)
         out.append(f"| {kind} | {len(found)} | {' | '.join(map(str, cells))} | {reach:.0%} |")
     return "\n".join(out)

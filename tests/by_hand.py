@@ -14,6 +14,7 @@ from amc.cost.table import CostTable
 from amc.pruning.find_units import find_units
 from amc.pruning.slicing.slice import slice_model
 from amc.pruning.slicing.verification import verify
+from amc.tracing.units import Units
 
 
 class Net(nn.Module):
@@ -61,17 +62,36 @@ def check(
     reasons = {f.name: f.reason for f in found.frozen if f.reason != "network output"}
     assert reasons.keys() == (frozen or {}).keys()
     assert all(reasons[name].startswith(reason) for name, reason in (frozen or {}).items())
-    cost, generator, dense = (
-        CostTable(found),
-        np.random.default_rng(0),
-        np.array(found.dense_widths),
-    )
-    alone = [np.where(np.arange(len(found)) == u, 1, dense) for u in range(len(found))]
-    for widths in (*alone, *(generator.integers(1, dense + 1) for _ in range(3))):
+    check_plans(model, found, x)
+
+
+def check_plans(model: nn.Module, found: Units, *inputs: Tensor) -> None:
+    """Cut each unit alone and all at random, and count what is left."""
+    cost, generator = CostTable(found), np.random.default_rng(0)
+    dense = np.array(found.dense_widths)
+    least = np.array([unit.widths[0] for unit in found])
+    alone = [np.where(np.arange(len(found)) == u, least, dense) for u in range(len(found))]
+    for widths in (*alone, *(generator.integers(least, dense + 1) for _ in range(3))):
         kept = widths.tolist()
         small = slice_model(model, found, kept)
-        assert verify(model, small, found, kept, x) < 1e-5
+        assert verify(model, small, found, kept, inputs) < 1e-5
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            small(x)
+            small(*inputs)
         assert cost.macs(kept) * 2 == counter.get_total_flops()
         assert cost.params(kept) == sum(p.numel() for p in small.parameters())
+
+
+def check_widths(
+    model: nn.Module,
+    x: Tensor,
+    units: dict[str, tuple[int, int]],
+    frozen: dict[str, str] | None = None,
+) -> Units:
+    """As :func:`check`, where ``units`` has the width and granularity of each."""
+    found = find_units(model, x)
+    assert {unit.name: (unit.width, unit.granularity) for unit in found} == units
+    reasons = {f.name: f.reason for f in found.frozen if f.reason != "network output"}
+    assert reasons.keys() == (frozen or {}).keys()
+    assert all(reasons[name].startswith(reason) for name, reason in (frozen or {}).items())
+    check_plans(model, found, x)
+    return found

@@ -10,17 +10,15 @@ from torch import nn
 
 from benchmarks.fuzzing.blocks import KINDS
 from benchmarks.fuzzing.generate import Spec, build, draw_spec
-from benchmarks.fuzzing.judge import judge
+from benchmarks.fuzzing.judge import HARMLESS, judge
 from benchmarks.fuzzing.live import Kept, MismatchError
-
-SOUND = ("sound", "refused", "skipped")
 
 
 @pytest.mark.parametrize("seed", range(100))
 def test_no_plan_of_a_random_network_is_wrong(seed):
     spec = draw_spec(seed)
     verdict = judge(spec)
-    assert verdict.outcome in SOUND, f"{verdict.outcome}: {verdict.message}, {spec}"
+    assert verdict.outcome in HARMLESS, f"{verdict.outcome}: {verdict.message}, {spec}"
 
 
 def test_a_seed_stands_for_one_network():

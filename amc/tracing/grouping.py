@@ -78,9 +78,10 @@ def _alike(uses: Sequence[Use]) -> Iterator[tuple[list[int], dict[int, Indices]]
     for number, use in enumerate(uses):
         order = np.argsort(use.ids, kind="stable")
         present, starts = np.unique(use.ids[order], return_index=True)
-        for channel, index in zip(present, np.split(order, starts[1:]), strict=True):
+        ends = [*starts[1:].tolist(), len(order)]
+        for channel, start, end in zip(present.tolist(), starts.tolist(), ends, strict=True):
             if channel:
-                channels[int(channel)][number] = index
+                channels[channel][number] = order[start:end]
     alike: dict[tuple[tuple[int, int], ...], dict[int, Indices]] = defaultdict(dict)
     for channel in sorted(channels):
         signature = tuple((number, len(index)) for number, index in channels[channel].items())

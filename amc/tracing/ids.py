@@ -34,6 +34,9 @@ over those that are kept."""
 MAX_TRACKED_ELEMENTS = 1 << 21
 """Largest stored tensor that is followed element by element."""
 
+_MANY = 4096
+"""Different elements of an id tensor from which on it is worth to look for fewer."""
+
 
 @dataclass(frozen=True)
 class Use:
@@ -201,13 +204,19 @@ class ChannelIds:
     # -- what relations ask --------------------------------------------------------------------
 
     def weak(self, ids: Tensor) -> bool:
-        """Whether ``ids`` name no channels of their own, whatever they are united with."""
-        return not bool(self._own[core(ids)].any())
+        """Whether no channel stands behind ``ids`` as yet."""
+        return not bool(self._own[core(ids)].any()) and not self.channels(ids)
 
     def roots(self, ids: Tensor) -> Tensor:
         """The core of ``ids`` in terms of united ids."""
         present, inverse = core(ids).unique(return_inverse=True)
         return torch.tensor([self.find(i) for i in present.tolist()], dtype=torch.int64)[inverse]
+
+    def shortened(self, ids: Tensor) -> Tensor:
+        """``ids``, as what they are united with where they are many: mostly far fewer."""
+        if core(ids).numel() <= _MANY:
+            return ids
+        return compress(self.roots(ids)).expand(ids.shape)
 
     def channels(self, ids: Tensor) -> bool:
         """Whether there is a channel behind any of ``ids``."""

@@ -248,7 +248,7 @@ class _Tracer(Execution):
             if isinstance(tensor, Tensor) and id(tensor) not in self._names:
                 if any(tensor is x for x in (*call.args, *call.kwargs.values())):
                     self._rewrite(tensor, label)
-                self._of[tensor] = label
+                self._of[tensor] = self.ids.shortened(label)
 
     def _rewrite(self, tensor: Tensor, ids: Tensor) -> None:
         """Something was written into ``tensor``: what shares its memory holds the new ``ids``."""

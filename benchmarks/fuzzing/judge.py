@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from amc.cost.table import CostTable
-from amc.errors import AMCError
+from amc.errors import AMCError, VerificationError
 from amc.pruning.find_units import find_units
 from amc.pruning.slicing.slice import slice_model
 from amc.pruning.slicing.verification import verify
@@ -33,6 +33,9 @@ TOLERANCE = 1e-7
 SIGNAL = 1e-3
 """Least difference of the outputs of two inputs, of the largest; below it mistakes hide."""
 PLANS = 3
+HARMLESS = ("sound", "silent", "refused", "skipped")
+"""What is no failure. Silent: right, but amc refuses to prove a plan that lets no signal through,
+as a norm over the only channel that is left does."""
 UNCOUNTED = ("Recurrent", "RawMatrix.einsum")
 """Kinds whose products PyTorch's counter does not see: recurrent layers, and sums over one channel,
 which ``einsum`` turns into multiplications."""
@@ -43,7 +46,7 @@ class Verdict:
     """What became of one network."""
 
     outcome: str = "sound"
-    """``sound``, ``refused`` (amc says why), ``skipped`` (no reference), or what failed."""
+    """One of :data:`HARMLESS`, or what failed."""
     message: str = ""
     units: int = 0
     reach: float = 0.0
@@ -106,6 +109,10 @@ def _judge(network: Network, spec: Spec, verdict: Verdict) -> None:
         try:
             small = slice_model(network, units, widths)
             verify(network, small, units, widths, inputs)
+        except VerificationError as error:
+            if not str(error).startswith("no signal reaches"):
+                raise _Failure("plan refused", f"{dict(_cut(units, widths))}: {error}") from error
+            verdict.outcome, verdict.message = "silent", f"{dict(_cut(units, widths))}: {error}"
         except AMCError as error:
             raise _Failure("plan refused", f"{dict(_cut(units, widths))}: {error}") from error
         _check_costs(network, small, table, units, widths, inputs)

@@ -12,6 +12,8 @@ ratio where that costs nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from amc.tracing.units import Unit, Units
@@ -31,9 +33,25 @@ def proof_widths(units: Units) -> list[tuple[int, ...]]:
     """
     sizes, rng = _Sizes(units), np.random.default_rng(0)
     proofs = [sizes.widths(units, rng, first=True)]
-    while sizes.unsettled and sizes.progress and len(proofs) < MOST_PROOFS:
-        proofs.append(sizes.widths(units, rng, first=False))
+    for _ in range(2 * MOST_PROOFS):
+        if not sizes.unsettled or len(proofs) == MOST_PROOFS:
+            break
+        found = sizes.widths(units, rng, first=False)
+        if sizes.progress:
+            proofs.append(found)
     return proofs
+
+
+def mirrored(units: Units, widths: Sequence[int]) -> list[int]:
+    """Widths that turn the order of equal sizes around: (units,), for the (units,) of a proof.
+
+    Code that takes the first n channels, n being another size, fails only if there are more.
+    """
+    few = {unit.width for unit, width in zip(units, widths, strict=True) if width == unit.width}
+    turned = (
+        unit.width - width + (unit.width in few) for unit, width in zip(units, widths, strict=True)
+    )
+    return [max(1, width) for width in turned]
 
 
 class _Sizes:
@@ -48,11 +66,10 @@ class _Sizes:
         self._dense = rows @ np.array([*units.dense_widths, 1], dtype=np.int64)
         self._broadcast = np.array(list(forms.values()), dtype=bool)
         """Whether it is the size of a tensor; an integer is not broadcast."""
-        self._last = [np.flatnonzero(row)[-1] for row in self._slopes]
         self._weights = self._confusable()
         self._ones = np.zeros_like(self._weights, dtype=bool)
         """Whether the first of a pair was 1 beside a larger second."""
-        self.progress = True
+        self.progress = False
         """Whether the last proof settled a pair, or did half of it."""
 
     @property
@@ -61,15 +78,21 @@ class _Sizes:
         return int((self._weights == 1).sum()) // 2
 
     def widths(self, units: Units, rng: np.random.Generator, *, first: bool) -> tuple[int, ...]:
-        """The widths of one more proof; the pairs that it tells apart are settled."""
+        """The widths of one more proof; the pairs that it tells apart are settled.
+
+        Unit by unit the width that leaves the fewest sizes confusable with those known so far.
+        """
         chosen = np.array(units.dense_widths, dtype=np.int64)
         sizes, known = self._dense.copy(), np.zeros(len(self._dense), dtype=bool)
-        for number, unit in enumerate(units):
+        order = np.arange(len(units)) if first else rng.permutation(len(units))
+        last = ((1 + np.argsort(order)) * (self._slopes > 0)).argmax(1)
+        for number in order.tolist():
+            unit = units[number]
             options, cost = _options(unit, rng, first=first)
-            complete = [form for form, last in enumerate(self._last) if last == number]
+            complete = np.flatnonzero(last == number)
             others = self._slopes[complete] @ chosen + self._constants[complete]
             others -= self._slopes[complete, number] * unit.width
-            for form, rest in zip(complete, others, strict=True):
+            for form, rest in zip(complete.tolist(), others, strict=True):
                 met = np.flatnonzero(known & (self._weights[form] > 0))
                 kept = rest + self._slopes[form, number] * options
                 cost = cost + self._clashes(form, kept[:, None], met, sizes[met])
@@ -135,5 +158,5 @@ def _options(unit: Unit, rng: np.random.Generator, *, first: bool) -> tuple[np.n
         options = np.array([unit.width])
     cost = rng.random(len(options)) * 0.01
     cost += 0.02 * ((options < low) | (options > high)) + 0.05 * (options % 2 == 0)
-    cost += 0.1 * (options == 1) + 0.2 * (options == unit.width)
+    cost += 0.1 * ((options == 1) | (options == unit.width))
     return options, cost

@@ -127,7 +127,7 @@ class StatedSizes:
         form = self._units.forms.get((tensor, dim), (*self._nothing, size))
         return Size(
             int(size * ratio),
-            tuple(int(ratio * x) for x in form),
+            form if ratio == 1 else tuple(int(ratio * x) for x in form),
             frozenset(roles),
             (tensor, dim),
             ratio,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from amc.errors import VerificationError
-from amc.pruning.slicing.proof_widths import proof_widths
+from amc.pruning.slicing.proof_widths import mirrored, proof_widths
 from amc.pruning.slicing.verification import Proof
 from amc.tracing.units import Unit, Units
 
 OnUnit = Callable[[int, int], None]
+Check = Callable[[Sequence[int]], None]
+"""Raises :class:`VerificationError` for widths that are wrong."""
 
 
 def sound(model: nn.Module, units: Units, example_inputs: Any, on_unit: OnUnit | None) -> Units:
@@ -22,21 +26,41 @@ def sound(model: nn.Module, units: Units, example_inputs: Any, on_unit: OnUnit |
     All units are proven together, at widths that tell all sizes apart
     (:mod:`amc.pruning.slicing.proof_widths`); where that fails, by halves, down to the unit that is
     to blame. A unit that only fails with a single group keeps more of them: as many as are proven.
+    Last, the order of equal sizes is turned around, and the networks have to run.
     """
     if not units:
         return units
-    trials = _Trials(Proof(model, example_inputs), units, on_unit)
-    proofs = proof_widths(units)
-    trials.expected = len(proofs) + 1
-    failures: dict[int, str] = {}
-    for number, widths in enumerate(proofs):
-        free = [n for n in range(len(units)) if n not in failures]
-        failures |= trials.failing(widths, free, signal=not number)
-    free = [n for n in range(len(units)) if n not in failures]
-    least = trials.least(proofs[0], free, [1 + _normed(model, unit) for unit in units])
+    proof, proofs = Proof(model, example_inputs), proof_widths(units)
+    trials = _Trials(units, on_unit, 2 * len(proofs) + 1)
+    mixed = _mixed(units)
+    failures = trials.failing(partial(proof.check, mixed, signal=True), proofs[0], {})
+    check = partial(proof.check, mixed, signal=False)
+    least = trials.least(check, proofs[0], failures, [1 + _normed(model, u) for u in units])
+    for widths in proofs:
+        if widths is not proofs[0]:
+            failures |= trials.failing(check, _at_least(least, widths), failures)
+        turned = _at_least(least, mirrored(units, widths))
+        failures |= trials.failing(partial(proof.runs, mixed), turned, failures)
     items = [replace(unit, least_proven=least.get(n, 1)) for n, unit in enumerate(units)]
     reasons = {units[n].name: reason for n, reason in failures.items()}
     return replace(units, items=tuple(items)).without(reasons)
+
+
+def _mixed(units: Units) -> Units:
+    """The same units, their groups in random order, the first one last.
+
+    Code that goes by the place of a channel computes the same of the first n: so these must not be
+    the ones that are kept.
+    """
+    rng = np.random.default_rng(0)
+    scores = [rng.random(unit.width) for unit in units]
+    for score in scores:
+        score[0] = -1
+    return units.ranked(scores)
+
+
+def _at_least(least: dict[int, int], widths: Sequence[int]) -> list[int]:
+    return [max(width, least.get(n, 1)) for n, width in enumerate(widths)]
 
 
 def _normed(model: nn.Module, unit: Unit) -> bool:
@@ -47,27 +71,24 @@ def _normed(model: nn.Module, unit: Unit) -> bool:
 
 
 class _Trials:
-    """Units of one network, cut together at given widths."""
+    """Units of one network, cut together at given widths; each is tried so many ``times``."""
 
-    def __init__(self, proof: Proof, units: Units, on_unit: OnUnit | None) -> None:
-        self._proof, self._units, self._on_unit = proof, units, on_unit
-        self._tried = 0
-        self.expected = 1
-        """How many times each unit will be tried, as far as is known."""
+    def __init__(self, units: Units, on_unit: OnUnit | None, times: int) -> None:
+        self._units, self._on_unit = units, on_unit
+        self._tried, self._times = 0, times
 
-    def failing(
-        self, widths: Sequence[int], candidates: list[int], *, signal: bool = False
-    ) -> dict[int, str]:
-        """Of ``candidates``, by number, those that cannot be cut to ``widths``, and why."""
+    def failing(self, check: Check, widths: Sequence[int], known: Container[int]) -> dict[int, str]:
+        """The units, by number, that fail ``check`` at ``widths``, and why; but for the ``known``
+        ones, which stay whole."""
         failures: dict[int, str] = {}
-        cut = [n for n in candidates if widths[n] < self._units[n].width]
+        cut = [n for n, u in enumerate(self._units) if n not in known and widths[n] < u.width]
         self._told(len(self._units) - len(cut))
 
         def prove(proven: list[int], tried: list[int]) -> list[int]:
             chosen = {*proven, *tried}
             kept = [w if n in chosen else self._units[n].width for n, w in enumerate(widths)]
             try:
-                self._proof.check(self._units, kept, signal=signal)
+                check(kept)
             except VerificationError as error:
                 if len(tried) > 1:
                     half = len(tried) // 2
@@ -84,20 +105,24 @@ class _Trials:
         return failures
 
     def least(
-        self, proven: Sequence[int], candidates: list[int], narrow: Sequence[int]
+        self, check: Check, proven: Sequence[int], known: Container[int], narrow: Sequence[int]
     ) -> dict[int, int]:
-        """Of those ``candidates`` that cannot be as ``narrow`` as that: how many groups can."""
-        tried = [n for n in candidates if narrow[n] < proven[n]]
-        failed = self.failing(narrow, tried)
-        twice = [2 * width for width in narrow]
-        again = self.failing(twice, [n for n in failed if twice[n] < proven[n]])
-        return {n: proven[n] if n in again else min(twice[n], proven[n]) for n in failed}
+        """How many groups those can keep, by number, that cannot be as ``narrow`` as that: twice as
+        many, or as many as were ``proven``; the ``known`` ones are left out."""
+        every = range(len(narrow))
+        out = [n for n in every if n in known or narrow[n] >= proven[n]]
+        failed = self.failing(check, narrow, out)
+        if not failed:
+            return {}
+        twice = [min(2 * narrow[n], proven[n]) for n in every]
+        again = self.failing(check, twice, [n for n in every if n not in failed])
+        return {n: proven[n] if n in again else twice[n] for n in failed}
 
     def _told(self, trials: int) -> None:
         self._tried += trials
         if self._on_unit is not None and trials:
             total = len(self._units)
-            self._on_unit(min(total, self._tried // self.expected), total)
+            self._on_unit(min(total, self._tried // self._times), total)
 
 
 def droppable(model: nn.Module, units: Units, example_inputs: Any) -> Units:

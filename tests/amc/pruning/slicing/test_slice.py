@@ -170,10 +170,10 @@ def test_sizes_of_a_dense_module_are_stated_as_pytorch_states_them(module, state
 def test_weights_that_hooks_compute_are_computed_anew_also_after_a_training_step(compute):
     """These layers hold what they computed in their last forward: dense, and with a graph."""
     torch.manual_seed(0)
-    model = nn.Sequential(compute(nn.Linear(3, 8)), nn.ReLU(), compute(nn.Linear(8, 4))).eval()
+    model = nn.Sequential(compute(nn.Linear(3, 8)), nn.ReLU(), compute(nn.Linear(8, 4)))
     x = torch.randn(5, 3)
+    model(x).sum().backward()  # in training mode, where a spectral norm learns
     units = find_units(model, x)
-    model(x).sum().backward()
     small = slice_model(model, units, [3])
     first, _, last = small
     assert (first.out_features, first.in_features) == tuple(first.weight.shape) == (3, 3)

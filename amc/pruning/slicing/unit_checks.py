@@ -25,22 +25,20 @@ def sound(model: nn.Module, units: Units, example_inputs: Any, on_unit: OnUnit |
 
     All units are proven together, at widths that tell all sizes apart
     (:mod:`amc.pruning.slicing.proof_widths`); where that fails, by halves, down to the unit that is
-    to blame. A unit that only fails with a single group keeps more of them: as many as are proven.
-    Last, the order of equal sizes is turned around, and the networks have to run.
+    to blame. A unit that only fails with a single group keeps more of them.
     """
     if not units:
         return units
     proof, proofs = Proof(model, example_inputs), proof_widths(units)
     trials = _Trials(units, on_unit, 2 * len(proofs) + 1)
-    mixed = _mixed(units)
-    failures = trials.failing(partial(proof.check, mixed, signal=True), proofs[0], {})
-    check = partial(proof.check, mixed, signal=False)
+    runs, check = partial(proof.runs, units), partial(proof.check, units, signal=False)
+    failures = trials.failing(partial(proof.check, _last_first(units), signal=True), proofs[0], {})
     least = trials.least(check, proofs[0], failures, [1 + _normed(model, u) for u in units])
-    for widths in proofs:
-        if widths is not proofs[0]:
+    for number, widths in enumerate(proofs):
+        if number:
             failures |= trials.failing(check, _at_least(least, widths), failures)
         turned = _at_least(least, mirrored(units, widths))
-        failures |= trials.failing(partial(proof.runs, mixed), turned, failures)
+        failures |= trials.failing(runs if number else check, turned, failures)
     items = [replace(unit, least_proven=least.get(n, 1)) for n, unit in enumerate(units)]
     reasons = {units[n].name: reason for n, reason in failures.items()}
     return replace(units, items=tuple(items)).without(reasons)
@@ -59,15 +57,22 @@ def _mixed(units: Units) -> Units:
     return units.ranked(scores)
 
 
-def _at_least(least: dict[int, int], widths: Sequence[int]) -> list[int]:
-    return [max(width, least.get(n, 1)) for n, width in enumerate(widths)]
-
-
 def _normed(model: nn.Module, unit: Unit) -> bool:
     """Whether a LayerNorm goes over its channels: of a single one it leaves nothing to compare."""
     modules = dict(model.named_modules())
     owners = (modules.get(slot.tensor.rpartition(".")[0]) for slot in unit.slots)
     return any(hasattr(owner, "normalized_shape") for owner in owners)
+
+
+def _last_first(units: Units) -> Units:
+    """The same units, of which the last groups are kept: by chance the best ones may lie where code
+    that counts channels from the front finds as many as it should."""
+    items = tuple(replace(unit, order=np.arange(unit.width)[::-1]) for unit in units)
+    return replace(units, items=items)
+
+
+def _at_least(least: dict[int, int], widths: Sequence[int]) -> list[int]:
+    return [max(width, least.get(n, 1)) for n, width in enumerate(widths)]
 
 
 class _Trials:
@@ -107,10 +112,10 @@ class _Trials:
     def least(
         self, check: Check, proven: Sequence[int], known: Container[int], narrow: Sequence[int]
     ) -> dict[int, int]:
-        """How many groups those can keep, by number, that cannot be as ``narrow`` as that: twice as
-        many, or as many as were ``proven``; the ``known`` ones are left out."""
-        every = range(len(narrow))
-        out = [n for n in every if n in known or narrow[n] >= proven[n]]
+        """How many groups those units, by number, can keep that cannot be as ``narrow`` as that:
+        twice as many, or as many as were ``proven``; the ``known`` ones are left out."""
+        every = range(len(proven))
+        out = [n for n in every if n in known or proven[n] <= narrow[n]]
         failed = self.failing(check, narrow, out)
         if not failed:
             return {}

@@ -199,7 +199,7 @@ def test_hooks_run_with_the_model_only():
     model, inputs, calls = lived_in("unet")
     hooked = sum(1 for number, _ in enumerate(model.modules()) if number % 3 == 0)
     units = find_units(model, inputs)
-    runs = 1 + 2 * 2 + 1  # the trace; twin and slice, at two widths; another slice
+    runs = 1 + 2 * 2 + 1  # the trace; twin and slice, twice; the least slice
     assert calls == {"forward": runs * hooked, "before": runs * hooked}
     calls.clear()
     widths = [max(1, unit.width // 2) for unit in units]

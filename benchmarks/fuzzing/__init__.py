@@ -11,6 +11,8 @@ constants  tables, accumulators, writes in place
 loops      recurrences made by hand, state spaces, layers shared by steps
 attention  attention as it is written by hand
 tokens     more that mixes tokens: grouped queries, PyTorch's own attention, recurrent layers
+transformers, graphs, vision, visual_attention
+           parts of networks as their papers' code writes them
 shapes     from maps to tokens and vectors, and back
 combined   blocks made of blocks: residuals, dense blocks, shared layers
 generate   from a seed to a network

@@ -15,10 +15,14 @@ from . import (  # noqa: F401 (they enter their blocks in the table)
     combined,
     constants,
     gates,
+    graphs,
     loops,
     plain,
     shapes,
     tokens,
+    transformers,
+    vision,
+    visual_attention,
     weights,
 )
 from .blocks import CONV, KINDS, Block, Draw, Shape, width

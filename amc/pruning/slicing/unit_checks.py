@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from amc.pruning.slicing.verification import Proof
 from amc.tracing.units import Unit, Units
 
 OnUnit = Callable[[int, int], None]
+CHEAP_MACS = 100_000_000
+"""Of a network whose proofs cost little time: these are repeated."""
+REPEATS = 6
 Check = Callable[[Sequence[int]], None]
 """Raises :class:`VerificationError` for widths that are wrong."""
 
@@ -25,36 +29,49 @@ def sound(model: nn.Module, units: Units, example_inputs: Any, on_unit: OnUnit |
 
     All units are proven together, at widths that tell all sizes apart
     (:mod:`amc.pruning.slicing.proof_widths`); where that fails, by halves, down to the unit that is
-    to blame. A unit that only fails with a single group keeps more of them.
+    to blame. A unit that only fails with a single group keeps more of them: as many as are proven.
+    The order of equal sizes is turned around, too, and the networks have to run. Where that costs
+    little, more proofs are made at random widths: code that goes by the place of a channel is right
+    by chance for some of them.
     """
     if not units:
         return units
     proof, proofs = Proof(model, example_inputs), proof_widths(units)
+    cheap = sum(layer.macs for layer in units.layers) < CHEAP_MACS
+    rng = np.random.default_rng(0)
+    for _ in range(REPEATS if cheap else 0):
+        proofs.append(tuple(int(rng.integers(1, unit.width + 1)) for unit in units))
     trials = _Trials(units, on_unit, 2 * len(proofs) + 1)
-    runs, check = partial(proof.runs, units), partial(proof.check, units, signal=False)
-    failures = trials.failing(partial(proof.check, _last_first(units), signal=True), proofs[0], {})
+    orders = (_mixed(units, seed) for seed in count())
+    failures = trials.failing(partial(proof.check, next(orders), signal=True), proofs[0], {})
+    check = partial(proof.check, next(orders), signal=False)
     least = trials.least(check, proofs[0], failures, [1 + _normed(model, u) for u in units])
-    for number, widths in enumerate(proofs):
+    for number, (widths, order) in enumerate(zip(proofs, orders, strict=False)):
         if number:
+            check = partial(proof.check, order, signal=False)
             failures |= trials.failing(check, _at_least(least, widths), failures)
         turned = _at_least(least, mirrored(units, widths))
-        failures |= trials.failing(runs if number else check, turned, failures)
+        failures |= trials.failing(partial(proof.runs, order), turned, failures)
     items = [replace(unit, least_proven=least.get(n, 1)) for n, unit in enumerate(units)]
     reasons = {units[n].name: reason for n, reason in failures.items()}
     return replace(units, items=tuple(items)).without(reasons)
 
 
-def _mixed(units: Units) -> Units:
+def _mixed(units: Units, seed: int) -> Units:
     """The same units, their groups in random order, the first one last.
 
     Code that goes by the place of a channel computes the same of the first n: so these must not be
     the ones that are kept.
     """
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     scores = [rng.random(unit.width) for unit in units]
     for score in scores:
         score[0] = -1
     return units.ranked(scores)
+
+
+def _at_least(least: dict[int, int], widths: Sequence[int]) -> list[int]:
+    return [max(width, least.get(n, 1)) for n, width in enumerate(widths)]
 
 
 def _normed(model: nn.Module, unit: Unit) -> bool:
@@ -62,17 +79,6 @@ def _normed(model: nn.Module, unit: Unit) -> bool:
     modules = dict(model.named_modules())
     owners = (modules.get(slot.tensor.rpartition(".")[0]) for slot in unit.slots)
     return any(hasattr(owner, "normalized_shape") for owner in owners)
-
-
-def _last_first(units: Units) -> Units:
-    """The same units, of which the last groups are kept: by chance the best ones may lie where code
-    that counts channels from the front finds as many as it should."""
-    items = tuple(replace(unit, order=np.arange(unit.width)[::-1]) for unit in units)
-    return replace(units, items=items)
-
-
-def _at_least(least: dict[int, int], widths: Sequence[int]) -> list[int]:
-    return [max(width, least.get(n, 1)) for n, width in enumerate(widths)]
 
 
 class _Trials:
@@ -112,10 +118,10 @@ class _Trials:
     def least(
         self, check: Check, proven: Sequence[int], known: Container[int], narrow: Sequence[int]
     ) -> dict[int, int]:
-        """How many groups those units, by number, can keep that cannot be as ``narrow`` as that:
-        twice as many, or as many as were ``proven``; the ``known`` ones are left out."""
-        every = range(len(proven))
-        out = [n for n in every if n in known or proven[n] <= narrow[n]]
+        """How many groups those can keep, by number, that cannot be as ``narrow`` as that: twice as
+        many, or as many as were ``proven``; the ``known`` ones are left out."""
+        every = range(len(narrow))
+        out = [n for n in every if n in known or narrow[n] >= proven[n]]
         failed = self.failing(check, narrow, out)
         if not failed:
             return {}

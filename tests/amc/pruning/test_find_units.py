@@ -13,18 +13,9 @@ from amc.pruning.find_units import find_units, read_units
 from amc.pruning.slicing.slice import slice_model
 from amc.pruning.slicing.verification import verify
 
-PADDED = "the sliced network fails: The size of tensor a"  # zero padding to a fixed width
-
 # Number of units, and the frozen channels with the beginning of the reason.
 EXPECTED = {
-    "resnet20": (
-        10,
-        {
-            ("linear", 10): "network output",
-            ("layer2.0.conv2", 16): PADDED,
-            ("layer3.0.conv2", 32): PADDED,
-        },
-    ),
+    "resnet20": (14, {("linear", 10): "network output"}),  # its padding follows, in two parts
     "resnet20_b": (12, {("linear", 10): "network output"}),
     "vgg11_bn": (8, {("classifier", 10): "network output"}),
     "mobilenet_v2": (25, {("classifier", 10): "network output"}),
@@ -40,8 +31,8 @@ EXPECTED = {
 }
 SMALL = ("resnet20", "resnet20_b", "vgg11_bn", "mobilenet_v2", "smallcnn")
 SLOW = ("resnet50", "vgg16_bn", "imagenet_mobilenet_v2")
-ROUNDING = 2e-5
-"""Of float32, relative to the largest output; what verify tolerates is ten times as much."""
+ROUNDING = 3e-5
+"""Of float32, relative to the largest output; what verify tolerates is four times as much."""
 
 zoo = pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in EXPECTED]

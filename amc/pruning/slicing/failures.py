@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from amc.errors import AMCError, VerificationError
-from amc.tracing.inputs import Inputs
+from amc.tracing.inputs import Inputs, tensors_of
 from amc.tracing.trace import eval_mode
 
 
@@ -36,13 +36,13 @@ def explained(small: nn.Module, example_inputs: Any) -> Iterator[None]:
 
 
 def failure(small: nn.Module, example_inputs: Any) -> str | None:
-    """Why the network fails on ``example_inputs``; None where it runs."""
+    """Why the network fails on ``example_inputs``; None where it runs, and gives no NaN."""
     try:
         with torch.inference_mode(), eval_mode(small):
-            Inputs.of(example_inputs, small).call(small)
+            outputs = tensors_of(Inputs.of(example_inputs, small).call(small))
     except Exception as error:
         return first_line(error)
-    return None
+    return "its outputs are NaN" if any(bool(x.isnan().any()) for x in outputs) else None
 
 
 def first_line(error: BaseException) -> str:

@@ -128,8 +128,9 @@ class Proof:
                 _refuse(left)
 
     def runs(self, units: Units, widths: Sequence[int]) -> None:
-        """Raise :class:`VerificationError` where a network sliced to these ``widths`` fails."""
-        small = slice_model(self._model, units, widths)
+        """Raise :class:`VerificationError` where slices to these ``widths`` fail, or give NaN."""
+        lively = self._lively(0) if self._dull else None
+        small = slice_model(lively if lively is not None else self._model, units, widths)
         with unfused_attention():
             found = failure(small, self._inputs)
         if found is not None:

@@ -282,13 +282,8 @@ FAMILIES: dict[str, Family] = {
     "inception": Family(inceptions, 14, inputs=images(12)),
     "encoder": Family(lambda: networks.Sentences(False), 5, inputs=sentences),
     "encoder_norm_first": Family(lambda: networks.Sentences(True), 5, inputs=sentences),
-    # Heads of self-attention and of attention between the sides, hidden layers on either side.
-    "translator": Family(
-        networks.Translator,
-        5,
-        {"network output": 7, "the sliced network fails": 12},
-        sentences,
-    ),
+    # The stream, heads of self-attention and of attention between the sides, hidden layers.
+    "translator": Family(networks.Translator, 6, inputs=sentences),
     # The embedding, what the recurrence reads, its state, the layer behind.
     "gru": Family(networks.Gru, 4, inputs=sentences),
     # Heads and hidden layers; the stream and the pooler are outputs.

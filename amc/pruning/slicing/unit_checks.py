@@ -17,7 +17,7 @@ from amc.pruning.slicing.verification import Proof
 from amc.tracing.units import Unit, Units
 
 OnUnit = Callable[[int, int], None]
-CHEAP_MACS = 100_000_000
+CHEAP_MACS = 10_000_000
 """Of a network whose proofs cost little time: these are repeated."""
 REPEATS = 6
 Check = Callable[[Sequence[int]], None]

@@ -531,7 +531,7 @@ CASES: dict[str, Callable[[], Case]] = {
             Linear(6, 8), nn.LayerNorm(8, elementwise_affine=False), Linear(8, 4), Linear(4, 2)
         ),
         {
-            "0": ("linear", 8, 1, uses("0", reader="2")),
+            "0": ("linear", 8, 1, uses("0", reader="2") | {"1.normalized_shape.0:0"}),
             "2": ("linear", 4, 1, uses("2", reader="3")),
         },
         {"3": OUT},

@@ -89,6 +89,11 @@ class Proof:
     def _dull(self) -> bool:
         return is_dull(self._model)
 
+    @cached_property
+    def _single(self) -> Inputs:
+        """The inputs of lively copies, which are in single precision at least."""
+        return self._inputs.map(lambda tensor: cast(tensor, SINGLE))
+
     def verify(
         self,
         small: nn.Module,
@@ -129,10 +134,11 @@ class Proof:
 
     def runs(self, units: Units, widths: Sequence[int]) -> None:
         """Raise :class:`VerificationError` where slices to these ``widths`` fail, or give NaN."""
-        lively = self._lively(0) if self._dull else None
-        small = slice_model(lively if lively is not None else self._model, units, widths)
+        model, inputs = self._lively(0) if self._dull else None, self._single
+        if model is None:
+            model, inputs = self._model, self._inputs
         with unfused_attention():
-            found = failure(small, self._inputs)
+            found = failure(slice_model(model, units, widths), inputs)
         if found is not None:
             raise VerificationError(f"the sliced network fails: {found}")
 
@@ -183,8 +189,7 @@ class Proof:
     def _lively(self, seed: int) -> nn.Module | None:
         """A lively copy; only the first, which mostly is enough, is kept for the next slice."""
         if seed not in self._copies:
-            inputs = self._inputs.map(lambda tensor: cast(tensor, SINGLE))
-            made = lively_copy(cast_model(self._model, SINGLE), inputs, seed)
+            made = lively_copy(cast_model(self._model, SINGLE), self._single, seed)
             if seed:
                 return made
             self._copies[seed] = made

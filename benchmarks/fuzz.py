@@ -27,7 +27,7 @@ is made smaller, block by block, as long as it fails.
 
 Networks run in a child process, which starts anew after a crash or a hang. The lines of a run are
 kept in ``runs/fuzz.jsonl``, and a network that is there for the present code is not done again.
-``results/fuzz.md`` is the table, ``results/fuzz.jsonl`` has the failures. The exit status is 1 if
+Of 500 or more, ``results/fuzz.md`` is the table, and ``results/fuzz.jsonl`` has the failures. The exit status is 1 if
 there are any.
 """
 
@@ -54,6 +54,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 HERE = Path(__file__).parent
 LINES = HERE.parent / "runs" / "fuzz.jsonl"
 HARMLESS = ("sound", "silent", "refused", "skipped")
+REPORTED = 500
+"""Fewest networks of which a table is kept."""
 CHUNK = 25
 """Networks of one child process."""
 
@@ -79,7 +81,7 @@ def main() -> int:
     lines = [judged[seed] for seed in seeds]
     failures = [line for line in lines if line["outcome"] not in HARMLESS]
     print(table(lines))
-    if len(lines) > 1:
+    if len(lines) >= REPORTED:
         (RESULTS / "fuzz.md").write_text(table(lines) + "\n")
         text = "".join(json.dumps(line) + "\n" for line in failures)
         (RESULTS / "fuzz.jsonl").write_text(text)

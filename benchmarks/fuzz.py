@@ -1,6 +1,6 @@
 """Is a slice ever wrong? Random networks, three plans each, against a reference worked out by hand.
 
-    python benchmarks/fuzz.py --networks 2000 --start 0     # about half an hour on one core
+    python benchmarks/fuzz.py --networks 2000 --workers 4   # twenty minutes on four free cores
     python benchmarks/fuzz.py --networks 1 --start 57       # one of them
 
 A seed draws a small network out of a table of blocks as people write them
@@ -27,7 +27,7 @@ is made smaller, block by block, as long as it fails.
 
 Networks run in a child process, which starts anew after a crash or a hang. The lines of a run are
 kept in ``runs/fuzz.jsonl``, and a network that is there for the present code is not done again.
-``results/fuzz.md`` is the table, ``results/fuzz.jsonl`` has the failures. The exit status is 1 if
+Of 500 or more, ``results/fuzz.md`` is the table, and ``results/fuzz.jsonl`` has the failures. The exit status is 1 if
 there are any.
 """
 
@@ -40,8 +40,10 @@ import signal
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from statistics import mean
 from typing import Any
 
@@ -52,7 +54,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 HERE = Path(__file__).parent
 LINES = HERE.parent / "runs" / "fuzz.jsonl"
 HARMLESS = ("sound", "silent", "refused", "skipped")
-CHUNK = 50
+REPORTED = 500
+"""Fewest networks of which a table is kept."""
+CHUNK = 25
 """Networks of one child process."""
 
 
@@ -63,11 +67,12 @@ def main() -> int:
     parser.add_argument("--start", type=int, default=0, help="seed of the first")
     parser.add_argument("--limit-seconds", type=int, default=120, help="of wall time, a network")
     parser.add_argument("--again", action="store_true", help="judge what is there already")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--workers", type=int, default=1, help="child processes at a time")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     seeds = range(arguments.start, arguments.start + arguments.networks)
     if arguments.child:
-        return child(seeds, Path(arguments.child[0]), arguments.child[1], arguments.limit_seconds)
+        return child(seeds, arguments.limit_seconds)
     commit = code_commit("benchmarks/fuzzing")
     again = arguments.again or commit.endswith(CHANGED)
     known = {} if again else {x["seed"]: x for x in read_lines(LINES) if x["commit"] == commit}
@@ -76,7 +81,7 @@ def main() -> int:
     lines = [judged[seed] for seed in seeds]
     failures = [line for line in lines if line["outcome"] not in HARMLESS]
     print(table(lines))
-    if len(lines) > 1:
+    if len(lines) >= REPORTED:
         (RESULTS / "fuzz.md").write_text(table(lines) + "\n")
         text = "".join(json.dumps(line) + "\n" for line in failures)
         (RESULTS / "fuzz.jsonl").write_text(text)
@@ -92,48 +97,64 @@ def judge_all(
         *(TextColumn("{task.fields[failed]} failed, left"), TimeRemainingColumn()),
         console=Console(stderr=True),
     )
-    failed = 0
-    with progress:
-        task = progress.add_task("", total=len(seeds), failed=0)
-        for line in _lines(seeds, commit, arguments.limit_seconds):
-            if line["outcome"] not in HARMLESS:
-                failed += 1
-                text = f"{line['seed']}: {line['outcome']}: {line['message']}"
-                progress.console.print(text, highlight=False, markup=False)
-            progress.update(task, advance=1, failed=failed)
-            yield line
-
-
-def _lines(seeds: list[int], commit: str, limit: int) -> Iterator[dict[str, Any]]:
-    """Child after child; where one ends early, the network that it was at is to blame."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    failed, lines = 0, SimpleQueue[dict[str, Any]]()
     LINES.parent.mkdir(exist_ok=True)
+    with ThreadPoolExecutor(arguments.workers) as pool, progress:
+        task = progress.add_task("", total=len(seeds), failed=0)
+        running = [
+            pool.submit(_judge_chunk, chunk, commit, arguments.limit_seconds, lines.put)
+            for chunk in _chunks(seeds)
+        ]
+        try:
+            for _ in seeds:
+                line = lines.get()
+                append_line(LINES, line)
+                if line["outcome"] not in HARMLESS:
+                    failed += 1
+                    text = f"{line['seed']}: {line['outcome']}: {line['message']}"
+                    progress.console.print(text, highlight=False, markup=False)
+                progress.update(task, advance=1, failed=failed)
+                yield line
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
+    for future in running:
+        future.result()
+
+
+def _chunks(seeds: list[int]) -> Iterator[range]:
+    """Seeds in a row, for one child process each."""
     while seeds:
         start = seeds[0]
         count = next((n for n in range(1, CHUNK) if seeds[n : n + 1] != [start + n]), CHUNK)
-        command = [sys.executable, __file__, f"--networks={count}", f"--start={start}"]
-        command += [f"--limit-seconds={limit}", "--child", str(LINES), commit]
-        with subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, text=True
-        ) as process:
+        yield range(start, start + count)
+        seeds = seeds[count:]
+
+
+def _judge_chunk(
+    seeds: range, commit: str, limit: int, tell: Callable[[dict[str, Any]], None]
+) -> None:
+    """Child after child; where one ends early, the network that it was at is to blame."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    while seeds:
+        command = [sys.executable, __file__, f"--networks={len(seeds)}", f"--start={seeds[0]}"]
+        command += [f"--limit-seconds={limit}", "--child"]
+        done = 0
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
-            done = 0
             for text in process.stdout:
                 done += 1
-                yield json.loads(text)
-        if done < count:
+                tell({"commit": commit, **json.loads(text)})
+        if done < len(seeds):
             outcome = "timeout" if process.returncode == -signal.SIGALRM else "crashed"
-            line = {
-                **{"seed": start + done, "commit": commit, "outcome": outcome, "kinds": []},
-                **{"message": f"exit status {process.returncode}", "units": 0, "reach": 0.0},
-            }
-            append_line(LINES, line)
-            yield line
+            message = f"exit status {process.returncode}"
+            blamed = {"seed": seeds[done], "outcome": outcome, "message": message}
+            tell({"commit": commit, **blamed, "units": 0, "reach": 0.0, "kinds": []})
             done += 1
         seeds = seeds[done:]
 
 
-def child(seeds: range, path: Path, commit: str, limit: int) -> int:
+def child(seeds: range, limit: int) -> int:
     """Judge networks one by one; each has so many seconds, after which the kernel ends us."""
     import torch
     from fuzzing.generate import draw_spec
@@ -144,14 +165,13 @@ def child(seeds: range, path: Path, commit: str, limit: int) -> int:
         signal.alarm(limit)
         spec = draw_spec(seed)
         verdict = judge(spec)
-        line: dict[str, Any] = {"seed": seed, "commit": commit, **vars(verdict)}
+        line: dict[str, Any] = {"seed": seed, **vars(verdict)}
         line["reach"] = round(verdict.reach, 3)
         if verdict.outcome not in HARMLESS:
             signal.alarm(10 * limit)
             small = shrink(spec, verdict.outcome)
             line["smallest"] = small.blocks
             line["message"] = judge(small).message
-        append_line(path, line)
         print(json.dumps(line), flush=True)
     return 0
 

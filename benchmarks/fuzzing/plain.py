@@ -244,13 +244,13 @@ class Pieces(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.drop(self.slope(x)).clamp(-3, 3)
-        y = torch.where(x > 0.1, y, x.abs().sqrt() * 0.3)
+        y = torch.where(x > 0.1, y, (x.abs() + 0.1).sqrt() * 0.3)
         y = torch.lerp(y, torch.maximum(x, y * 0.5), 0.3)
         return torch.addcmul(y, x, y, value=0.1) * self.mix.sigmoid() + 0.1
 
     def reference(self, x: Live, kept: Kept) -> Live:
         v, y = x.values, kept.apply(self.slope, x).values.clamp(-3, 3)
-        y = torch.where(v > 0.1, y, v.abs().sqrt() * 0.3)
+        y = torch.where(v > 0.1, y, (v.abs() + 0.1).sqrt() * 0.3)
         y = y + 0.3 * (torch.maximum(v, y * 0.5) - y)
         y = (y + 0.1 * v * y) * self.mix.sigmoid() + 0.1
         return x.map(lambda _: y)

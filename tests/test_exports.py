@@ -14,6 +14,7 @@ NAMES = {
     "Budget",
     "CostTable",
     "FinetuneConfig",
+    "Inputs",
     "Plan",
     "SearchResult",
     "Task",

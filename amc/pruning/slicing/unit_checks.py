@@ -19,7 +19,7 @@ from amc.tracing.units import Unit, Units
 OnUnit = Callable[[int, int], None]
 CHEAP_MACS = 10_000_000
 """Of a network whose proofs cost little time: these are repeated."""
-REPEATS = 6
+REPEATS = 3
 Check = Callable[[Sequence[int]], None]
 """Raises :class:`VerificationError` for widths that are wrong."""
 

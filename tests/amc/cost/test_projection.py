@@ -168,7 +168,7 @@ def test_a_unit_whose_single_step_is_a_fifth_of_the_budget(subject):
     """Of a stream of 16 channels either 8 are kept or all."""
     s = subject("resnet20")
     units = s.units.limited(min_keep=0.1, round_to=8)
-    budget = resolve({"macs": 0.85}, units, s.cost)
+    budget = resolve({"macs": 0.85}, units, CostTable(units))
     wishes = np.exp(np.random.default_rng(0).uniform(np.log(0.03), 0.0, (64, len(units))))
     unspent = budget.slack(Projector(units)(wishes, budget))
     assert unspent.max() < WASTE

@@ -49,7 +49,7 @@ def _offline(monkeypatch):
 def test_names_of_libraries_tell_their_preprocessing(spec, arguments, expected):
     if spec.startswith("timm"):
         pytest.importorskip("timm")
-    model, config = build_resolved(ModelConfig(spec=spec, arguments=arguments), num_classes=7)
+    model, config, _ = build_resolved(ModelConfig(spec=spec, arguments=arguments), num_classes=7)
     said = said_by(model, config)
     assert {name: getattr(said, name) for name in expected} == expected
     assert spec.partition(":")[0] in said.by

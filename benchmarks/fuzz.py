@@ -56,6 +56,7 @@ LINES = HERE.parent / "runs" / "fuzz.jsonl"
 HARMLESS = ("sound", "silent", "refused", "skipped")
 REPORTED = 500
 """Fewest networks of which a table is kept."""
+Tell = Callable[[dict[str, Any]], None]
 CHUNK = 25
 """Networks of one child process."""
 
@@ -102,12 +103,14 @@ def judge_all(
     with ThreadPoolExecutor(arguments.workers) as pool, progress:
         task = progress.add_task("", total=len(seeds), failed=0)
         running = [
-            pool.submit(_judge_chunk, chunk, commit, arguments.limit_seconds, lines.put)
+            pool.submit(_told, chunk, commit, arguments.limit_seconds, lines.put)
             for chunk in _chunks(seeds)
         ]
         try:
             for _ in seeds:
                 line = lines.get()
+                if not line:  # a chunk has failed
+                    break
                 append_line(LINES, line)
                 if line["outcome"] not in HARMLESS:
                     failed += 1
@@ -115,11 +118,11 @@ def judge_all(
                     progress.console.print(text, highlight=False, markup=False)
                 progress.update(task, advance=1, failed=failed)
                 yield line
-        except KeyboardInterrupt:
+        finally:
             pool.shutdown(cancel_futures=True)
-            raise
     for future in running:
-        future.result()
+        if not future.cancelled():
+            future.result()
 
 
 def _chunks(seeds: list[int]) -> Iterator[range]:
@@ -131,9 +134,16 @@ def _chunks(seeds: list[int]) -> Iterator[range]:
         seeds = seeds[count:]
 
 
-def _judge_chunk(
-    seeds: range, commit: str, limit: int, tell: Callable[[dict[str, Any]], None]
-) -> None:
+def _told(seeds: range, commit: str, limit: int, tell: Tell) -> None:
+    """Judge a chunk, and tell of its end where that fails."""
+    try:
+        _judge_chunk(seeds, commit, limit, tell)
+    except BaseException:
+        tell({})
+        raise
+
+
+def _judge_chunk(seeds: range, commit: str, limit: int, tell: Tell) -> None:
     """Child after child; where one ends early, the network that it was at is to blame."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     while seeds:
@@ -145,6 +155,8 @@ def _judge_chunk(
             for text in process.stdout:
                 done += 1
                 tell({"commit": commit, **json.loads(text)})
+        if process.returncode in (-signal.SIGTERM, -signal.SIGINT):
+            sys.exit("interrupted")  # somebody ends the benchmark, and no network is to blame
         if done < len(seeds):
             outcome = "timeout" if process.returncode == -signal.SIGALRM else "crashed"
             message = f"exit status {process.returncode}"

@@ -26,9 +26,9 @@ a plan that is refused although every unit was proven, a wrong count, a tracebac
 is made smaller, block by block, as long as it fails.
 
 Networks run in a child process, which starts anew after a crash or a hang. The lines of a run are
-kept in ``runs/fuzz.jsonl``, and a network that is there for the present code is not done again. Of
-500 or more, ``results/fuzz.md`` is the table, and ``results/fuzz.jsonl`` has the failures. The exit
-status is 1 if there are any.
+kept in ``runs/fuzz.jsonl``, and a network that is there for the present code is not done again.
+Of 500 or more, ``results/fuzz.md`` is the table, and ``results/fuzz.jsonl`` has the failures. The
+exit status is 1 if there are any.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def convolution(kept: Kept, layer: Any, x: Live) -> Live:
     ungrouped = _ungrouped(weight, groups)
     into, out_of = (0, 1) if transposed else (1, 0)
     outputs = ungrouped.shape[out_of]
-    if groups == x.size:  # depthwise: as many groups as channels are left
+    if groups == x.size > 1:  # depthwise: as many groups as channels are left
         many = outputs // groups
         produced = (x.index[:, None] * many + torch.arange(many)).flatten()
         stored = x.index if transposed else produced

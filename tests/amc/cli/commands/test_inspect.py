@@ -13,7 +13,9 @@ def test_inspect_prints_the_same_numbers_as_json(monkeypatch, capsys):
     assert description["macs"] == 40_551_040
     assert description["params"] == 269_722
     assert description["prunable_macs_share"] == 1.0
-    assert [u["width"] for u in description["units"]] == [16, 16, 16, 16, 32, 32, 32, 64, 64, 64]
+    # A stream is of two parts where its shortcut pads: what comes from before, and what does not.
+    widths = [16, 16, 16, 16, 32, 8, 8, 32, 32, 64, 16, 16, 64, 64]
+    assert [u["width"] for u in description["units"]] == widths
     code, out, _ = run(monkeypatch, capsys, "inspect", "amc:resnet20")
     assert "40,551,040" in out
     assert "network output" in out
@@ -33,6 +35,7 @@ def test_inspect_takes_every_bound(monkeypatch, capsys):
         **dict.fromkeys(("layer1.0.conv1", "layer1.1.conv1", "layer1.2.conv1"), 8),
         **dict.fromkeys(("layer2.1.conv1", "layer2.2.conv1"), 8),
         **dict.fromkeys(("layer3.0.conv1", "layer3.1.conv1", "layer3.2.conv1"), 16),
+        **dict.fromkeys(("layer3.0.conv2", "layer3.0.conv2#2"), 8),
     }
     assert {unit["multiple"] for unit in units.values()} == {4, 8}
 

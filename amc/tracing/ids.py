@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
-from typing import Literal, Protocol
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -62,17 +62,18 @@ class Settled:
     """What mixes the channels that were united into one."""
 
 
-class Relation(Protocol):
+class Relation:
     """Something that ids have to do with each other, which depends on what they are united with."""
 
-    rank: int
+    rank: ClassVar[int]
     """Relations of a low rank are settled first."""
 
     def relate(self, ids: ChannelIds) -> bool:
         """Unite or freeze what it asks for, as far as it is known now; whether that is all."""
+        raise NotImplementedError
 
     def record(self, ids: ChannelIds) -> None:
-        """Note the uses that it stands for, once all is united."""
+        """Note the uses that it stands for, if any, once all is united."""
 
 
 def core(ids: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from amc.tracing.ids import compress, core
-from amc.tracing.relations import Counted
+from amc.tracing.relations import Padded
 from amc.tracing.rules import Call, Tracer, reason_of, rule
 
 
@@ -42,7 +42,7 @@ def _beside(tracer: Tracer, call: Call, padded: Tensor, dim: int, amounts: list[
         return padded
     fresh = tracer.ids.fresh(len(places), weak=True)
     reason = f"the code fixes how many constants it pads with: {reason_of(tracer, call)}"
-    tracer.ids.later(Counted(fresh, tracer.of(call.args[0]), reason))
+    tracer.ids.later(Padded(fresh, tracer.of(call.args[0]), reason))
     shape = [len(places) if d == dim else n for d, n in enumerate(padded.shape)]
     own = fresh.view(-1, *[1] * (padded.dim() - dim - 1)).expand(shape)
     return padded.index_copy(dim, places, own)

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from amc.tracing.ids import ChannelIds, Purpose, as_rows, core
+from amc.tracing.ids import ChannelIds, Purpose, Relation, as_rows, core
 
 
 @dataclass
-class Split:
+class Split(Relation):
     """Code splits a dimension of channels into the factors ``rows.shape``, (leading, last).
 
     If the channels of each index of the leading factors are one, these are removed as wholes
@@ -27,7 +28,7 @@ class Split:
     """
 
     rows: Tensor
-    rank: int = 0
+    rank: ClassVar[int] = 0
 
     def relate(self, ids: ChannelIds) -> bool:
         """Tie the rows, unless each is one channel."""
@@ -37,12 +38,9 @@ class Split:
         ids.unite(self.rows[:1], self.rows)
         return True
 
-    def record(self, _: ChannelIds) -> None:
-        """Nothing more."""
-
 
 @dataclass
-class Reduced:
+class Reduced(Relation):
     """A reduction over channels: over dimension ``dim`` of ``ids``, at ``place``.
 
     Heads that are one channel each are reduced within themselves, and the result is theirs.
@@ -55,7 +53,7 @@ class Reduced:
     result: Tensor
     """(..., 1, ...) weak ids."""
     place: str
-    rank: int = 1
+    rank: ClassVar[int] = 1
 
     def relate(self, ids: ChannelIds) -> bool:
         """Give the result to the heads that are one channel each."""
@@ -79,14 +77,14 @@ class Reduced:
 
 
 @dataclass
-class Equal:
+class Equal(Relation):
     """Code takes the size of ``other``'s dimension for that of ``ids``'s."""
 
     ids: Tensor
     dim: int
     other: Tensor
     other_dim: int
-    rank: int = 2
+    rank: ClassVar[int] = 2
 
     def relate(self, ids: ChannelIds) -> bool:
         """Unite the two where both shrink."""
@@ -98,18 +96,15 @@ class Equal:
             ids.unite(ids.along(self.ids, self.dim), ids.along(self.other, self.other_dim))
         return both
 
-    def record(self, _: ChannelIds) -> None:
-        """Nothing more."""
-
 
 @dataclass
-class Sized:
+class Sized(Relation):
     """The integer ``attribute`` is the size of dimension ``dim`` of ``ids``."""
 
     attribute: str
     ids: Tensor
     dim: int
-    rank: int = 2
+    rank: ClassVar[int] = 2
 
     def relate(self, ids: ChannelIds) -> bool:
         """Tie what the attribute counts, wherever that shrinks."""
@@ -119,12 +114,9 @@ class Sized:
             ids.use(self.attribute, 0, "size", ids.along(self.ids, self.dim))
         return counts
 
-    def record(self, _: ChannelIds) -> None:
-        """Nothing more."""
-
 
 @dataclass
-class Counted:
+class Padded(Relation):
     """Where these ids have channels, an attribute has to count them; otherwise the channels stay.
 
     They are indices that code puts beside others, in a number of its own.
@@ -134,7 +126,7 @@ class Counted:
     """(size,) weak."""
     beside: Tensor
     reason: str
-    rank: int = 3
+    rank: ClassVar[int] = 3
 
     def relate(self, _: ChannelIds) -> bool:
         """Nothing: what counts them is known in the end."""
@@ -149,7 +141,7 @@ class Counted:
 
 
 @dataclass
-class Broadcast:
+class Broadcast(Relation):
     """``weak`` ids meet ``others`` elementwise, and are broadcast over dimensions of theirs.
 
     They follow where each of them meets one channel. Where every one of them meets the same
@@ -160,7 +152,7 @@ class Broadcast:
     weak: Tensor
     others: Tensor
     reason: str = ""
-    rank: int = 3
+    rank: ClassVar[int] = 3
 
     def relate(self, ids: ChannelIds) -> bool:
         """Follow, serve or tie."""
@@ -182,12 +174,9 @@ class Broadcast:
             ids.unite(self.weak, self.others)
         return True
 
-    def record(self, _: ChannelIds) -> None:
-        """Nothing more."""
-
 
 @dataclass
-class Along:
+class Along(Relation):
     """Indices ``labels`` of a stored tensor lie along a dimension that has ``channels``.
 
     Several, where dimensions of the stored tensor were merged: those follow of which each index
@@ -199,7 +188,7 @@ class Along:
     channels: Tensor
     """(size,)"""
     reason: str
-    rank: int = 2
+    rank: ClassVar[int] = 2
 
     def relate(self, ids: ChannelIds) -> bool:
         """Unite what follows."""
@@ -218,19 +207,16 @@ class Along:
         pairs = torch.stack(torch.broadcast_tensors(label, ids.roots(self.channels))).unique(dim=1)
         return len(pairs[0].unique()) == int(pairs.shape[1])
 
-    def record(self, _: ChannelIds) -> None:
-        """Nothing more."""
-
 
 @dataclass
-class Merged:
+class Merged(Relation):
     """Dimensions of stored tensors that were merged into one, which a product counts."""
 
     labels: list[Tensor]
     """(size,) each, weak."""
     ids: Tensor
     """(size,) weak."""
-    rank: int = 3
+    rank: ClassVar[int] = 3
 
     def relate(self, ids: ChannelIds) -> bool:
         """Count the one that has channels."""
@@ -239,12 +225,9 @@ class Merged:
             ids.unite(self.ids, follows[0])
         return len(follows) == 1
 
-    def record(self, _: ChannelIds) -> None:
-        """Nothing more."""
-
 
 @dataclass
-class Contracted:
+class Contracted(Relation):
     """Two factors are summed over a dimension in common, at ``place``: what lies along it in one
     shrinks with what lies along it in the other."""
 
@@ -254,7 +237,7 @@ class Contracted:
     place: str
     dim: int
     """Of the first factor."""
-    rank: int = 2
+    rank: ClassVar[int] = 2
 
     def relate(self, ids: ChannelIds) -> bool:
         """Unite what shrinks with its partners."""
@@ -270,7 +253,7 @@ class Contracted:
 
 
 @dataclass
-class Stored:
+class Stored(Relation):
     """The indices of dimension ``dim`` of a stored tensor: recorded where channels are behind."""
 
     tensor: str
@@ -278,7 +261,7 @@ class Stored:
     labels: Tensor
     """(size,) weak."""
     purpose: Purpose = "affine"
-    rank: int = 2
+    rank: ClassVar[int] = 2
 
     def relate(self, ids: ChannelIds) -> bool:
         """Tie what other uses of the tensor say."""
@@ -286,9 +269,6 @@ class Stored:
         if met:
             ids.use(self.tensor, self.dim, self.purpose, self.labels)
         return met
-
-    def record(self, _: ChannelIds) -> None:
-        """Nothing more."""
 
 
 def reduced(ids: ChannelIds, over: Tensor, dims: list[int], place: str, reason: str) -> Tensor:

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
-from amc.tracing.rules import Call, Tracer, count, find_rule, reason_of
+from amc.tracing.rules import Call, Tracer, count, find_rule, reason_of, registered
 
 Formula = Callable[[Call], int]
 """Multiply-accumulates of one call, by the shapes of its operands."""
@@ -27,15 +27,8 @@ FORMULAS: dict[str, Formula] = {}
 
 
 def formula(*names: str) -> Callable[[Formula], Formula]:
-    """Register the formula of operations; a name without a namespace is ATen's."""
-
-    def register(function: Formula) -> Formula:
-        for name in names:
-            full = name if "." in name else f"aten.{name}"
-            FORMULAS[full] = FORMULAS[f"{full}_"] = function
-        return function
-
-    return register
+    """Register the formula of operations."""
+    return registered(FORMULAS, names)
 
 
 class Counting:

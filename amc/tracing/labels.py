@@ -210,6 +210,9 @@ class _OneLabel:
     def labels_of(self, _: Tensor) -> tuple[Label, ...] | None:
         return None
 
+    def each_of(self, tensor: Tensor) -> list[Tensor]:
+        return [self.of(tensor)]
+
     def places(self, _tensor: Tensor, _ids: Tensor, _reason: str) -> None:
         pass
 

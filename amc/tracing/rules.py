@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -68,6 +68,9 @@ class Tracer(Protocol):
     def labels_of(self, tensor: Tensor) -> tuple[Label, ...] | None:
         """The labels of what is made of stored tensors alone; None for anything else."""
 
+    def each_of(self, tensor: Tensor) -> list[Tensor]:
+        """All id tensors of ``tensor``: those of its labels, if it has any, else its own."""
+
     def places(self, tensor: Tensor, ids: Tensor, reason: str) -> None:
         """``tensor`` says where among ``ids`` something stands: if it is used, these stay."""
 
@@ -91,21 +94,27 @@ Rule = Callable[[Tracer, Call], Any]
 """From a call to the id tensors of its result, in the result's structure."""
 
 RULES: dict[str, Rule] = {}
+Entry = TypeVar("Entry")
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register the rule of the operations NAME, in place (``NAME_``) or not.
+def registered(table: dict[str, Entry], names: tuple[str, ...]) -> Callable[[Entry], Entry]:
+    """Put a function into ``table`` for the operations NAME, in place (``NAME_``) or not.
 
     A name without a namespace is ATen's.
     """
 
-    def register(function: Rule) -> Rule:
+    def register(function: Entry) -> Entry:
         for name in names:
             full = name if "." in name else f"aten.{name}"
-            RULES[full] = RULES[f"{full}_"] = function
+            table[full] = table[f"{full}_"] = function
         return function
 
     return register
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register the rule of operations."""
+    return registered(RULES, names)
 
 
 def find_rule(operation: Any) -> Rule | None:
@@ -358,8 +367,7 @@ def constant(_: Tracer, call: Call) -> Any:
 def opaque(tracer: Tracer, call: Call) -> Any:
     """No way to follow the channels: what goes in is frozen, what comes out stays whole."""
     tensors = [x for x in tree_leaves((call.args, call.kwargs)) if isinstance(x, Tensor)]
-    inputs = [tracer.of(x) for x in tensors if tracer.labels_of(x) is None]
-    inputs += [label.ids for x in tensors for label in tracer.labels_of(x) or ()]
+    inputs = [ids for x in tensors for ids in tracer.each_of(x)]
     if not any(core(ids).any() for ids in inputs):
         return constant(tracer, call)
     reason = reason_of(tracer, call)

@@ -164,6 +164,10 @@ class _Tracer(Execution):
     def labels_of(self, tensor: Tensor) -> tuple[Label, ...] | None:
         return None if tensor in self._of else self._labels.of(tensor)
 
+    def each_of(self, tensor: Tensor) -> list[Tensor]:
+        labels = self.labels_of(tensor)
+        return [self.of(tensor)] if labels is None else [label.ids for label in labels]
+
     def use_places(self, tensors: Sequence[Any]) -> None:
         """Freeze the channels whose positions something uses."""
         for tensor in tensors:
@@ -172,8 +176,7 @@ class _Tracer(Execution):
 
     def sized(self, source: Source, tensor: Tensor, dim: int) -> None:
         """``source`` was used as the size of a dimension of ``tensor``."""
-        labels = self.labels_of(tensor)
-        for ids in [self.of(tensor)] if labels is None else [label.ids for label in labels]:
+        for ids in self.each_of(tensor):
             self._sized(source, ids, dim)
 
     def created(self, source: Source, tensor: Tensor, dim: int) -> None:
@@ -187,9 +190,7 @@ class _Tracer(Execution):
 
     def _lies_along(self, tensor: Tensor, dim: int) -> bool:
         """Whether there are channels along a dimension, or indices of a stored tensor."""
-        labels = self.labels_of(tensor)
-        found = [self.of(tensor)] if labels is None else [label.ids for label in labels]
-        return any(core(ids).shape[dim] > 1 for ids in found)
+        return any(core(ids).shape[dim] > 1 for ids in self.each_of(tensor))
 
     def _sized(self, source: Source, ids: Tensor, dim: int) -> None:
         if core(ids).shape[dim] == 1:  # no channels lie along it
@@ -198,8 +199,7 @@ class _Tracer(Execution):
             self.ids.later(Sized(source, ids, dim))
             return
         tensor, of = source
-        labels = self.labels_of(tensor)
-        for other in [self.of(tensor)] if labels is None else [x.ids for x in labels]:
+        for other in self.each_of(tensor):
             if core(other).shape[of] > 1 and other is not ids:
                 self.ids.later(Equal(ids, dim, other, of))
 

@@ -23,25 +23,10 @@ from amc.pruning.find_units import find_units, read_units
 from amc.pruning.slicing.slice import slice_model
 from amc.pruning.slicing.verification import verify
 from amc.tracing.units import Units
+from tests.by_hand import Net
 
 IMAGES = (2, 3, 8, 8)
 TOKENS = (2, 5, 6)
-
-
-class Net(nn.Module):
-    """A forward function over some modules, parameters and buffers."""
-
-    def __init__(self, function: Callable[..., Any], **parts: nn.Module | Tensor | int) -> None:
-        super().__init__()
-        self.function = function
-        for name, part in parts.items():
-            if isinstance(part, Tensor) and not isinstance(part, nn.Parameter):
-                self.register_buffer(name, part)
-            else:
-                setattr(self, name, part)
-
-    def forward(self, *inputs: Tensor) -> Any:
-        return self.function(self, *inputs)
 
 
 @dataclass(frozen=True)

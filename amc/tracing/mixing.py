@@ -36,8 +36,7 @@ def layer_norm(tracer: Tracer, call: Call) -> Any:
     channels = tracer.ids.along(ids, dims[0])
     for tensor in affine:
         ride_along(tracer, tensor, len(shape) + dims[0], channels)
-    if not affine or tracer.name_of(affine[0]) is None:  # else its scale says which are kept
-        tracer.ids.use(call.place, ids.dim() + dims[0], "statistic", channels)
+    tracer.ids.use(call.place, ids.dim() + dims[0], "statistic", channels)
     return channels.view(-1, *[1] * (-dims[0] - 1)).expand(ids.shape)
 
 
@@ -61,6 +60,7 @@ def group_norm(tracer: Tracer, call: Call) -> Any:
         return opaque(tracer, call)
     if groups < len(channels):  # otherwise each channel is normalised by itself
         tie_groups(tracer, channels, groups)
+        tracer.ids.use(call.place, 1, "statistic", channels)
     for tensor in affine:
         ride_along(tracer, tensor, 0, channels)
     return channels.view(-1, *[1] * (ids.dim() - 2)).expand(ids.shape)

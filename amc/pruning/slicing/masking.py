@@ -33,7 +33,6 @@ def masked(model: nn.Module, units: Units, widths: Sequence[int]) -> Iterator[nn
     cut = {(name, dim): index for name, dims in kept.items() for dim, index in dims}
     readers = {(s.tensor, s.dim) for unit in units for s in unit.slots if s.purpose == "in"}
     readers = {(name, dim) for name, dim in readers & cut.keys() if name in tensors}
-    norms = {id(tensors[name]): dims[0] for name, dims in kept.items() if name in tensors}
     saved = {name: tensors[name].data for name, _ in readers}
     try:
         for name, dim in readers:
@@ -41,7 +40,7 @@ def masked(model: nn.Module, units: Units, widths: Sequence[int]) -> Iterator[nn
             keep = torch.zeros(weight.shape[dim], dtype=weight.dtype, device=weight.device)
             keep[cut[name, dim]] = 1
             weight.data = weight.data * keep.view(-1, *[1] * (weight.dim() - dim - 1))
-        with torch.inference_mode(), unfused_attention(), _KeptOnly(norms, kept):
+        with torch.inference_mode(), unfused_attention(), _KeptOnly(kept):
             yield model
     finally:
         for name, original in saved.items():
@@ -49,39 +48,22 @@ def masked(model: nn.Module, units: Units, widths: Sequence[int]) -> Iterator[nn
 
 
 class _KeptOnly(Execution):
-    """Computes norms and statistics over channels from the kept ones.
+    """Computes statistics over channels, those of norms among them, from the kept ones.
 
-    ``norms``: for the scale of a norm (by ``id``) its dimension and kept indices along it.
     ``kept``: for the place of a statistic the dimension of its operand, and the kept indices.
     """
 
-    def __init__(self, norms: dict[int, tuple[int, Tensor]], kept: Kept) -> None:
+    def __init__(self, kept: Kept) -> None:
         super().__init__()
-        self._norms = norms
         self._kept = kept
 
     def execute(
         self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: str
     ) -> Any:
         found = self._kept.get(place)
-        if found is not None:
-            return _over(operation, args, kwargs, found)
-        name = _NORMS.get(operation.overloadpacket)
-        weight = args[2] if name is not None and len(args) > 2 else None
-        if weight is None or id(weight) not in self._norms:
+        if found is None:
             return operation(*args, **kwargs)
-        x, shape, _, *rest = args
-        dim, index = self._norms[id(weight)]
-        index = index.to(x.device)
-        scales = [t.index_select(dim, index) if isinstance(t, Tensor) else t for t in args[2:4]]
-        if name == "group_norm":
-            place_of = 1
-            shape = len(index) if shape == x.shape[1] else shape  # each channel by itself
-        else:
-            place_of = x.dim() - len(shape) + dim
-            shape = [len(index) if d == dim else size for d, size in enumerate(shape)]
-        small = operation(x.index_select(place_of, index), shape, *scales, *rest[1:], **kwargs)
-        return torch.zeros_like(x).index_copy(place_of, index, small)
+        return _over(operation, args, kwargs, found)
 
 
 def _over(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], cuts: Cuts) -> Any:
@@ -102,6 +84,10 @@ def _over(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], cuts: C
         own = [(dim - before, index) for dim, index in cuts]
         shape = [next((len(i) for d, i in own if d == dim), n) for dim, n in enumerate(shape)]
         rest = [shape, *(_cut(s, own) if isinstance(s, Tensor) else s for s in scales)]
+    elif kind == "aten.group_norm":
+        groups, *scales = rest
+        own = [(0, index) for _, index in cuts]
+        rest = [groups, *(_cut(s, own) if isinstance(s, Tensor) else s for s in scales)]
     out = operation(_cut(x, cuts), *rest, **kwargs)
     if kind not in _SCALED:
         return out
@@ -126,10 +112,5 @@ def _widened(small: Tensor, cuts: Cuts, like: Tensor) -> Tensor:
 
 _OVER_SHAPES = {"aten.layer_norm", "aten.rms_norm"}
 """Norms that are told the shape over which they go."""
-_SCALED = {*_OVER_SHAPES, "aten.batch_norm", "aten._weight_norm_interface"}
+_SCALED = {*_OVER_SHAPES, "aten.group_norm", "aten.batch_norm", "aten._weight_norm_interface"}
 """Operations that scale their operand by its statistics, and so keep its shape."""
-_NORMS = {
-    torch.ops.aten.layer_norm: "layer_norm",
-    torch.ops.aten.rms_norm: "rms_norm",
-    torch.ops.aten.group_norm: "group_norm",
-}

@@ -342,6 +342,20 @@ def test_statistics_are_those_of_the_kept_channels(function, unit, frozen):
     check_widths(model, torch.randn(IMAGES), {"a": unit}, frozen)
 
 
+@pytest.mark.parametrize("groups", [1, 4])
+def test_the_scale_of_a_norm_may_be_computed(groups):
+    """As Gemma's, which stores how far its scale is from 1."""
+    model = seeded(
+        lambda: Net(
+            lambda s, x: s.o(functional.group_norm(s.a(x), groups, 1 + s.w)),
+            a=Conv2d(3, 16, 3),
+            w=given(16),
+            o=Conv2d(16, 2, 1),
+        )
+    )
+    check_widths(model, torch.randn(IMAGES), {"a": (16 // groups, groups)})
+
+
 @pytest.mark.parametrize("form", ["positions", "values", "a comparison"])
 def test_channels_whose_order_or_number_is_the_result_stay(form):
     choose = {

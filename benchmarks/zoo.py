@@ -15,7 +15,7 @@ as much as it stretches the wall's; memory is what a block of code adds to the p
 Read the table from the left: what the dense forward costs, and what one pays to find the units;
 how many there are, and what share of the MACs lies in layers that they can shrink; then the proof,
 for three plans that keep about .9, .5 and .2 of each unit, widths and groups drawn at random: the
-worst error of the sliced network against its masked twin (1e-4 is the limit), how many units were
+worst error of the sliced network against its masked twin (1.2e-4 is the limit), how many units were
 cut and proven one by one (of those that there was time to try), and whether the
 closed-form MACs and parameters equal PyTorch's own counts of the sliced network, exactly.
 
